@@ -1,0 +1,160 @@
+"""Reads the graph of a functional Keras model: steps, liveness, cut points.
+
+The only place that touches Keras' graph nodes, which have no public accessor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+
+
+class Step(NamedTuple):
+    """One call of an operation in a functional graph."""
+
+    operation: keras.Operation
+    inputs: tuple[keras.KerasTensor, ...]
+    outputs: tuple[keras.KerasTensor, ...]
+
+
+class Cut(NamedTuple):
+    """A place where a functional graph falls into two halves.
+
+    `tensors` is all that crosses from the first half to the second; `steps`
+    are the indices (into `steps(model)`) of the first half.
+    """
+
+    tensors: tuple[keras.KerasTensor, ...]
+    steps: frozenset[int]
+    name: str
+
+
+def is_functional(model: object) -> bool:
+    """Whether `model` has a graph to read: a Functional or built Sequential."""
+    return isinstance(model, keras.Model) and hasattr(
+        _functional(model), "_nodes_by_depth"
+    )
+
+
+def _functional(model: keras.Model) -> keras.Model:
+    # A Sequential keeps the functional model that it runs to itself.
+    return getattr(model, "_functional", None) or model
+
+
+def steps(model: keras.Model) -> tuple[Step, ...]:
+    """Returns the calls of the graph of `model`, inputs first.
+
+    Args:
+        model: A Functional model or a built Sequential one.
+
+    Returns:
+        Tuple of `Step`, each after all those that it depends on.
+    """
+    by_depth = _functional(model)._nodes_by_depth
+    return tuple(
+        Step(node.operation, tuple(node.input_tensors), tuple(node.outputs))
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+    )
+
+
+def tensors_in(model: keras.Model) -> tuple[keras.KerasTensor, ...]:
+    """Returns the input tensors of the graph of `model`."""
+    return tuple(keras.tree.flatten(_functional(model).inputs))
+
+
+def tensors_out(model: keras.Model) -> tuple[keras.KerasTensor, ...]:
+    """Returns the output tensors of the graph of `model`."""
+    return tuple(keras.tree.flatten(_functional(model).outputs))
+
+
+def layers_below(operation: keras.Operation) -> Iterator[keras.layers.Layer]:
+    """Yields the layers that `operation` is made of, itself included."""
+    if isinstance(operation, keras.layers.Layer):
+        yield from operation._flatten_layers()
+
+
+def cuts(
+    model: keras.Model, max_width: int, within: frozenset[int] | None = None
+) -> tuple[Cut, ...]:
+    """Finds where at most `max_width` tensors separate input from output.
+
+    For a step `v`, let `D` be `v` and all its ancestors. The tensors made in
+    `D` and used outside it are *live*: they are all that the rest of the graph
+    needs, whatever the order of execution. Where only one is live, every path
+    from input to output passes through it.
+
+    Args:
+        model: A Functional model or a built Sequential one.
+        max_width: Largest number of live tensors that counts as a cut.
+        within: Step indices to consider. Defaults to `None`, all of them.
+
+    Returns:
+        Tuple of `Cut`, input to output. The last one is the output itself.
+    """
+    graph = steps(model)
+    producer = {
+        id(t): index for index, step in enumerate(graph) for t in step.outputs
+    }
+    # Sets of steps are bits of an integer: a network of a thousand steps is
+    # then read in well under a second.
+    consumers = dict.fromkeys(producer, 0)
+    ancestors: list[int] = []
+    for index, step in enumerate(graph):
+        bits = 1 << index
+        for tensor in step.inputs:
+            consumers[id(tensor)] |= 1 << index
+            bits |= ancestors[producer[id(tensor)]]
+        ancestors.append(bits)
+    beyond = 1 << len(graph)  # the caller of the model, who wants the outputs
+    for tensor in tensors_out(model):
+        consumers[id(tensor)] |= beyond
+
+    found = []
+    for index, step in enumerate(graph):
+        if within is not None and index not in within:
+            continue
+        live = []
+        for other in range(index, -1, -1):
+            if not ancestors[index] >> other & 1:
+                continue
+            live += [
+                t
+                for t in graph[other].outputs
+                if consumers[id(t)] & ~ancestors[index]
+            ]
+            if len(live) > max_width:
+                break
+        if 0 < len(live) <= max_width and step.inputs:
+            first_half = frozenset(
+                i for i in range(index + 1) if ancestors[index] >> i & 1
+            )
+            found.append(Cut(tuple(live), first_half, step.operation.name))
+    return tuple(sorted(found, key=lambda cut: len(cut.steps)))
+
+
+def inline(
+    model: keras.Model, inputs: keras.KerasTensor
+) -> keras.KerasTensor | list[keras.KerasTensor]:
+    """Calls the layers of `model` one by one, and those of models within it.
+
+    Args:
+        model: A Functional model or a built Sequential one.
+        inputs: Symbolic tensor to call it on.
+
+    Returns:
+        Its output on `inputs`, in a graph without nested models.
+    """
+
+    def called(operation: keras.Operation) -> Callable[..., Any]:
+        if is_functional(operation):
+            return lambda x, **_: inline(operation, x)
+        return operation
+
+    outputs = _functional(model)._run_through_graph(
+        [inputs], operation_fn=called
+    )
+    flat = keras.tree.flatten(outputs)
+    return flat[0] if len(flat) == 1 else outputs

@@ -1,0 +1,10 @@
+"""Where pretrained knowledge comes from: one file and one table per source."""
+
+from keras_transfer.backbones._spec import BackboneSpec
+from keras_transfer.backbones.loading import (
+    Backbone,
+    list_backbones,
+    load_backbone,
+)
+
+__all__ = ["Backbone", "BackboneSpec", "list_backbones", "load_backbone"]

@@ -1,0 +1,69 @@
+"""What is known about a backbone before it is built."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Normalization(NamedTuple):
+    """How a family scales its pixels: `(pixel - mean) / std`, per channel.
+
+    `mean` and `std` are in the order red, green, blue and in units of
+    `[0, 255]` pixels; `bgr` families read blue first.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool = False
+
+
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)
+_IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# The names are those of `keras.applications.imagenet_utils`, plus two.
+NORMALIZATIONS: dict[str, Normalization] = {
+    "caffe": Normalization((123.68, 116.779, 103.939), (1.0,) * 3, bgr=True),
+    "tf": Normalization((127.5,) * 3, (127.5,) * 3),
+    "torch": Normalization(_IMAGENET_MEAN, _IMAGENET_STD),
+    "scale128": Normalization((128.0,) * 3, (128.0,) * 3),
+    "[0, 1]": Normalization((0.0,) * 3, (255.0,) * 3),
+    "[-1, 1]": Normalization((127.5,) * 3, (127.5,) * 3),
+    "[0, 255]": Normalization((0.0,) * 3, (1.0,) * 3),
+}
+
+
+class BackboneSpec(NamedTuple):
+    """The facts about one backbone.
+
+    Attributes:
+        name: The name that `load_backbone` takes.
+        source: Where it comes from: `"keras.applications"`,
+            `"keras_transfer"` or `"user"`.
+        normalization: A key of `NORMALIZATIONS`: how pixels in `[0, 255]` are
+            scaled on their way into the network.
+        built_in: Whether the network does that itself, in its first layers.
+        default_size: Height and width of the images in pretraining, or `None`
+            where it is not known.
+        min_size: Smallest height and width that the network accepts.
+        num_features: Number of channels of the feature map.
+        weights: Name of the published weights, or `None`.
+        licence: Licence of the weights, as their publisher states it.
+        pretrained_size: Where Keras has one weights file per image size, the
+            size whose file serves for all. Defaults to `None`.
+    """
+
+    name: str
+    source: str
+    normalization: str
+    built_in: bool
+    default_size: int | None
+    min_size: int
+    num_features: int
+    weights: str | None
+    licence: str
+    pretrained_size: int | None = None
+
+    @property
+    def pixel_range(self) -> str:
+        """The range of the pixels that the built model takes."""
+        return "[0, 255]"

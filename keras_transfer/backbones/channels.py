@@ -1,0 +1,69 @@
+"""Pretrained weights for images with 2, 4 or more channels."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones._spec import NORMALIZATIONS
+from keras_transfer.backbones.preprocessing import for_channels
+
+
+def adapt_weights(
+    target: keras.Model, reference: keras.Model, normalization: str
+) -> None:
+    """Copies the weights of a colour network into one with other channels.
+
+    All arrays are copied as they are but those of the first convolution. Its
+    filters keep their red, green and blue parts; those of further channels
+    are zero, so that before training the new channels change nothing. Of two
+    channels both take over a colour filter, times 3/2, to keep the scale of
+    the sum.
+
+    Args:
+        target: The network for `n` channels, `n` other than 1 and 3.
+        reference: The same architecture for 3 channels, pretrained.
+        normalization: A key of `NORMALIZATIONS`: that of the family.
+    """
+    channels = target.input_shape[-1]
+    scaling, own = _weighted(target)
+    _, pretrained = _weighted(reference)
+    for layer, source in zip(own, pretrained, strict=True):
+        arrays = source.get_weights()
+        if [a.shape for a in arrays] != [tuple(w.shape) for w in layer.weights]:
+            kernel = arrays[0]
+            if NORMALIZATIONS[normalization].bgr:
+                # The images come in as red, green, blue, ...
+                kernel = kernel[:, :, ::-1]
+            arrays = [_widen(kernel, channels), *arrays[1:]]
+        layer.set_weights(arrays)
+    for layer in scaling:
+        # EfficientNet v1: its scaling is a layer with weights. Keras divides
+        # by the square root of the variance here, and once more further on
+        # in the pretrained graph only: by the standard deviation in all.
+        mean, std, _ = NORMALIZATIONS[normalization]
+        mean_unit = np.array(for_channels(mean, channels), "float32") / 255
+        std_unit = np.array(for_channels(std, channels), "float32") / 255
+        layer.set_weights([mean_unit, std_unit**2, np.array(0)])
+        layer.finalize_state()
+
+
+def _weighted(
+    model: keras.Model,
+) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]:
+    """Splits the layers with weights into scaling layers and all others."""
+    with_weights = [layer for layer in model.layers if layer.weights]
+    scaling = [
+        layer
+        for layer in with_weights
+        if isinstance(layer, keras.layers.Normalization)
+    ]
+    return scaling, [layer for layer in with_weights if layer not in scaling]
+
+
+def _widen(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """`(h, w, 3, filters)` to `(h, w, channels, filters)`."""
+    if channels == 2:
+        return kernel[:, :, :2] * 1.5
+    zeros = np.zeros_like(kernel[:, :, :1])
+    return np.concatenate([kernel, *[zeros] * (channels - 3)], axis=2)

@@ -1,0 +1,313 @@
+"""`load_backbone`: one door to pretrained knowledge, whatever its source."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_transfer._errors import nearest
+from keras_transfer.backbones import (
+    applications,
+    channels,
+    embedded,
+    own_model,
+)
+from keras_transfer.backbones._spec import BackboneSpec
+from keras_transfer.backbones.preprocessing import build_preprocessing
+from keras_transfer.backbones.resnet20 import resnet20
+from keras_transfer.backbones.weight_files import check_path, load_weights
+
+PRETRAINED = "pretrained"
+_MODEL_FILES = (".keras", ".h5", ".hdf5")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A pretrained feature extractor and what it needs to be fed.
+
+    A value: building a model from it copies its weights, so that no two models
+    share any.
+
+    Attributes:
+        spec: What is known about it, a `BackboneSpec`.
+        preprocessing: Model from `(batch, height, width, channels)` pixels in
+            `[0, 255]` to what `model` takes. No weights.
+        model: Model from there to features, `(batch, h, w, num_features)`.
+
+    Example:
+
+    >>> backbone = load_backbone("ResNet20")
+    >>> features = backbone.model(backbone.preprocessing(images))
+    """
+
+    spec: BackboneSpec
+    preprocessing: keras.Model
+    model: keras.Model
+
+    @property
+    def name(self) -> str:
+        """The name of the architecture."""
+        return self.spec.name
+
+    @property
+    def input_shape(self) -> tuple[int | None, int | None, int]:
+        """`(height, width, channels)` of the images; `None` where free."""
+        return tuple(self.preprocessing.input_shape[1:])
+
+    @property
+    def num_features(self) -> int:
+        """Number of channels of the features."""
+        return int(self.model.output_shape[-1])
+
+    def copy(self) -> Backbone:
+        """Returns a backbone with the same weights and none in common."""
+        model = keras.models.clone_model(self.model)
+        model.set_weights(self.model.get_weights())
+        preprocessing = keras.models.clone_model(self.preprocessing)
+        return dataclasses.replace(
+            self, model=model, preprocessing=preprocessing
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Backbone({self.name!r}, input_shape={self.input_shape}, "
+            f"num_features={self.num_features}, "
+            f"parameters={self.model.count_params():,})"
+        )
+
+
+def list_backbones(pattern: str = "*") -> dict[str, BackboneSpec]:
+    """Lists the backbones that `load_backbone` knows by name.
+
+    Args:
+        pattern: Shell-style pattern for the name, upper or lower case.
+            Defaults to `"*"`.
+
+    Returns:
+        Dictionary from name to `BackboneSpec` (source, pixel range, default
+        and smallest size, number of features, licence), sorted by name. Empty
+        where nothing matches.
+
+    Example:
+
+    >>> list(list_backbones("resnet50*"))
+    ['ResNet50', 'ResNet50V2']
+    >>> list_backbones()["MobileNetV2"].num_features
+    1280
+    """
+    known = {**applications.SPECS, **embedded.SPECS}
+    return {
+        name: known[name]
+        for name in sorted(known)
+        if fnmatch.fnmatchcase(name.casefold(), pattern.casefold())
+    }
+
+
+def load_backbone(
+    source: str | Path | keras.Model,
+    *,
+    weights: str | Path | None = PRETRAINED,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    **source_options: Any,
+) -> Backbone:
+    """Loads a pretrained network without its classifier.
+
+    The pixels it takes are in `[0, 255]`, whatever the family: what scales
+    them is part of it. One channel is repeated three times, which is exactly
+    the grey image in colour; for 2, 4 or more channels the first convolution
+    is adapted, and channels beyond the third start without influence.
+
+    Args:
+        source: A name out of `list_backbones()`; the path of a `.keras` or
+            legacy `.h5` file that holds a model; or a `keras.Model`,
+            functional or Sequential, of which a copy is taken.
+        weights: `"pretrained"`, the published weights of the name or those
+            that the model has; their own name, such as `"imagenet"`; the path
+            of a `.weights.h5`, legacy `.h5` or `.keras` file; or `None`, new
+            random weights (architecture transfer). Defaults to
+            `"pretrained"`.
+        input_shape: `(height, width, channels)` of the images, height and
+            width `None` where they may vary. Defaults to `None`: any size
+            with three channels, or the shape of the user's model.
+        **source_options: For a name, further arguments of its
+            `keras.applications` function, such as `alpha=0.35`. For a model,
+            `pixel_range` (required: `"[0, 1]"`, `"[-1, 1]"`, `"[0, 255]"`,
+            `"caffe"`, `"tf"`, `"torch"`) and `output_layer`, the name of the
+            layer whose output are the features.
+
+    Returns:
+        A `Backbone`.
+
+    Raises:
+        ValueError: If the name is unknown, the weights do not fit or the
+            images are too small.
+        TypeError: If `source` is of another type, or an option is unknown.
+        ConnectionError: If the weights have to be fetched and cannot be.
+
+    Example:
+
+    >>> backbone = load_backbone("ResNet20", input_shape=(32, 32, 1))
+    >>> backbone.num_features
+    64
+    """
+    if isinstance(source, str | Path) and str(source).endswith(_MODEL_FILES):
+        if not Path(source).is_file():
+            raise ValueError(
+                "`source` must be an existing model file. Received: "
+                f"source={str(source)!r}, where there is none."
+            )
+        source = own_model.read_model(Path(source))
+    if isinstance(source, keras.Model):
+        return _load_own(source, weights, input_shape, source_options)
+    if not isinstance(source, str):
+        raise TypeError(
+            "`source` must be a name, a path or a keras.Model. Received: "
+            f"source={source!r}"
+        )
+    known = list_backbones()
+    if source not in known:
+        raise ValueError(
+            f"`source` must be one of the {len(known)} names of "
+            f"`list_backbones()`, the path of a model file or a keras.Model. "
+            f"Received: source={source!r}.{nearest(source, known)}"
+        )
+    spec = known[source]
+    shape = input_shape or (None, None, 3)
+    _check_shape(spec, shape)
+    model = _load_named(spec, weights, shape, source_options)
+    # A family that scales its own pixels does so for three channels only.
+    outside = not spec.built_in or (
+        shape[-1] not in (1, 3) and not _has_normalization(model)
+    )
+    return Backbone(
+        spec=spec._replace(num_features=int(model.output_shape[-1])),
+        preprocessing=build_preprocessing(
+            spec.normalization if outside else None, shape
+        ),
+        model=model,
+    )
+
+
+def _load_own(
+    source: keras.Model,
+    weights: str | Path | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    options: dict[str, Any],
+) -> Backbone:
+    unknown = set(options) - {"pixel_range", "output_layer"}
+    if unknown:
+        raise TypeError(
+            "`source_options` of a model must be `pixel_range` and "
+            f"`output_layer`. Received: {', '.join(sorted(unknown))}"
+        )
+    model, spec = own_model.build(
+        source,
+        pixel_range=options.get("pixel_range"),
+        input_shape=input_shape,
+        output_layer=options.get("output_layer"),
+        keep_weights=weights is not None,
+    )
+    if weights not in (None, PRETRAINED):
+        load_weights(model, check_path(weights))
+    return Backbone(
+        spec=spec,
+        preprocessing=_scaling_only(spec.normalization, model),
+        model=model,
+    )
+
+
+def _scaling_only(normalization: str, model: keras.Model) -> keras.Model:
+    shape = tuple(model.input_shape[1:])
+    if shape[-1] != 1:
+        return build_preprocessing(normalization, shape)
+    # The user's own network takes grey images: nothing to repeat.
+    inputs = keras.Input(shape, name="pixels")
+    colour = build_preprocessing(normalization, shape)(inputs)
+    return keras.Model(inputs, colour[..., :1], name="preprocessing")
+
+
+def _check_shape(spec: BackboneSpec, shape: tuple) -> None:
+    valid = len(shape) == 3 and all(
+        size is None or (isinstance(size, int) and size > 0) for size in shape
+    )
+    if not valid or shape[-1] is None:
+        raise ValueError(
+            "`input_shape` must be (height, width, channels), height and "
+            f"width positive integers or None. Received: input_shape={shape}"
+        )
+    if any(size is not None and size < spec.min_size for size in shape[:2]):
+        raise ValueError(
+            f"`input_shape` must be at least {spec.min_size} x "
+            f"{spec.min_size} pixels for backbone {spec.name!r}. Received: "
+            f"input_shape={shape}. Load the images larger "
+            f"(`image_size={spec.default_size}`) or choose a backbone for "
+            "small images, such as 'ResNet20'."
+        )
+
+
+def _load_named(
+    spec: BackboneSpec,
+    weights: str | Path | None,
+    shape: tuple[int | None, int | None, int],
+    options: dict[str, Any],
+) -> keras.Model:
+    published = weights in (PRETRAINED, spec.weights)
+    path = None if published or weights is None else check_path(weights)
+    if spec.source == "keras_transfer" and published:
+        path, published = embedded.weights_path(spec.name), False
+    height, width, count = shape
+    colour = (height, width, 3)
+    if weights is None:
+        model = _build(spec, colour if count == 1 else shape, None, options)
+    elif published and spec.pretrained_size:
+        size = spec.pretrained_size
+        reference = _build(spec, (size, size, 3), "imagenet", options)
+        model = _build(spec, colour, None, options)
+        model.set_weights(reference.get_weights())
+    else:
+        model = _build(spec, colour, "imagenet" if published else None, options)
+    if path is not None:
+        load_weights(model, path)
+    if weights is not None and count not in (1, 3):
+        reference, model = model, _build(spec, shape, None, options)
+        channels.adapt_weights(model, reference, spec.normalization)
+    # The same layers under the name by which they are found again.
+    return keras.Model(model.inputs, model.outputs[0], name="backbone")
+
+
+def _build(
+    spec: BackboneSpec,
+    shape: tuple[int | None, int | None, int],
+    weights: str | None,
+    options: dict[str, Any],
+) -> keras.Model:
+    if spec.source == "keras_transfer":
+        if options:
+            raise TypeError(
+                f"Backbone {spec.name!r} takes no further options. Received: "
+                f"{', '.join(options)}"
+            )
+        return resnet20(shape)
+    try:
+        return applications.build(spec, shape, weights, options)
+    except Exception as err:
+        # Keras raises a bare Exception when a download fails.
+        if "URL fetch failure" not in str(err):
+            raise
+        raise ConnectionError(
+            f"The pretrained weights of {spec.name!r} are not in Keras' cache "
+            "and could not be fetched. Ways out: connect to the internet "
+            "once; pass a file as `weights`; point KERAS_HOME to a folder "
+            "whose `models/` has the file; or pass `weights=None` for new "
+            "random weights."
+        ) from None
+
+
+def _has_normalization(model: keras.Model) -> bool:
+    return any(
+        isinstance(layer, keras.layers.Normalization) for layer in model.layers
+    )

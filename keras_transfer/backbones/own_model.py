@@ -1,0 +1,176 @@
+"""A backbone out of the user's own model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from keras_transfer import _graph
+from keras_transfer.backbones._spec import NORMALIZATIONS, BackboneSpec
+
+# What stands above the features in a classifier.
+_HEAD_LAYERS = (
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.Activation,
+    keras.layers.Softmax,
+)
+
+
+def read_model(path: Path) -> keras.Model:
+    """Reads a whole model from a `.keras` or legacy `.h5` file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ValueError: If the file holds no model.
+    """
+    if path.suffix == ".keras":
+        return keras.models.load_model(path, compile=False)
+    with h5py.File(path, "r") as file:
+        if "model_config" not in file.attrs:
+            raise ValueError(
+                f"`source` must hold a whole model. Received: "
+                f"source={str(path)!r}, which holds weights alone. Pass the "
+                "architecture's name, and the file as `weights`."
+            )
+        config = json.loads(file.attrs["model_config"])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(_modernise(config))
+        with warnings.catch_warnings():
+            # The layers of the old file carry arguments that are out of use.
+            warnings.simplefilter("ignore")
+            return keras.models.load_model(copy, compile=False)
+
+
+def _modernise(config: Any) -> Any:
+    """Rewrites what Keras 2 wrote and Keras 3 misreads in a model's config."""
+    if isinstance(config, list):
+        return [_modernise(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _modernise(value) for key, value in config.items()}
+    if config.get("class_name") == "DepthwiseConv2D":
+        # Keras 3 refuses this argument, which was always 1 (keras#19151).
+        config["config"].pop("groups", None)
+    outputs = config.get("output_layers")
+    if outputs and len(outputs) == 1 and isinstance(outputs[0], list):
+        # Keras 3 would return a list of one, and the next layer of an
+        # enclosing Sequential would take it for several inputs.
+        config["output_layers"] = outputs[0]
+    return config
+
+
+def build(
+    model: keras.Model,
+    *,
+    pixel_range: str | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    output_layer: str | None,
+    keep_weights: bool,
+) -> tuple[keras.Model, BackboneSpec]:
+    """Makes a backbone of a copy of the user's model.
+
+    Models inside the model are opened up, so that blocks can be cut anywhere.
+    What follows the last feature map (pooling, dense layers) is left off.
+
+    Args:
+        model: A functional or Sequential model with one image input.
+        pixel_range: A key of `NORMALIZATIONS`: what the model was trained on.
+        input_shape: `(height, width, channels)`, or `None` for the model's.
+        output_layer: Name of the layer whose output are the features, or
+            `None`: the last one with four dimensions through which all paths
+            pass; without one, what feeds the last dense layers.
+        keep_weights: Whether to copy the weights.
+
+    Returns:
+        The functional model and what is known about it.
+
+    Raises:
+        TypeError: If `model` is subclassed.
+        ValueError: If an argument does not fit the model.
+    """
+    if not _graph.is_functional(model):
+        raise TypeError(
+            "`source` must be a functional or built Sequential model, since "
+            "blocks are read off its graph. Received: a "
+            f"{type(model).__name__} named {model.name!r}. Build it on "
+            "`keras.Input` first."
+        )
+    if pixel_range not in NORMALIZATIONS:
+        raise ValueError(
+            "`pixel_range` must say what the model was trained on, one of "
+            f"{', '.join(map(repr, NORMALIZATIONS))}. "
+            f"Received: pixel_range={pixel_range!r}"
+        )
+    if len(_graph.tensors_in(model)) != 1:
+        raise ValueError(
+            "`source` must have one input, the image. Received: model "
+            f"{model.name!r} with {len(_graph.tensors_in(model))}."
+        )
+    own_shape = tuple(_graph.tensors_in(model)[0].shape[1:])
+    input_shape = input_shape or own_shape
+    if len(own_shape) != 3 or input_shape[-1] != own_shape[-1]:
+        raise ValueError(
+            f"`input_shape` must fit model {model.name!r}, whose input is "
+            f"{own_shape}. Received: input_shape={input_shape}"
+        )
+    copy = keras.models.clone_model(model)
+    if keep_weights:
+        copy.set_weights(model.get_weights())
+    inputs = keras.Input(input_shape, name="image")
+    outputs = _graph.inline(copy, inputs)
+    whole = keras.Model(inputs, outputs)
+    features = _features(whole, output_layer)
+    network = keras.Model(inputs, features, name="backbone")
+    spec = BackboneSpec(
+        name=model.name,
+        source="user",
+        normalization=pixel_range,
+        built_in=False,
+        default_size=own_shape[0],
+        min_size=1,
+        num_features=int(features.shape[-1]),
+        weights=None,
+        licence="as the model's",
+    )
+    return network, spec
+
+
+def _features(
+    model: keras.Model, output_layer: str | None
+) -> keras.KerasTensor:
+    graph = _graph.steps(model)
+    if output_layer is not None:
+        outputs = {step.operation.name: step.outputs[0] for step in graph}
+        if output_layer not in outputs:
+            raise ValueError(
+                "`output_layer` must be a layer of the model, one of "
+                f"{', '.join(outputs)}. Received: "
+                f"output_layer={output_layer!r}"
+            )
+        return outputs[output_layer]
+    cuts = _graph.cuts(model, max_width=1)
+    maps = [cut for cut in cuts if len(cut.tensors[0].shape) == 4]
+    if maps:
+        return maps[-1].tensors[0]
+    # No feature map (a dense network): cut below the classifier.
+    last = len(cuts) - 1
+    by_name = {step.operation.name: step.operation for step in graph}
+    while last > 0 and isinstance(by_name[cuts[last].name], _HEAD_LAYERS):
+        last -= 1
+    return cuts[last].tensors[0]

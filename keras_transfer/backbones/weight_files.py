@@ -1,0 +1,138 @@
+"""Reads pretrained weights from files of every Keras generation."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+_KINDS = "`.weights.h5`, legacy `.h5` or `.keras`"
+
+
+def check_path(path: str | Path) -> Path:
+    """Returns `path` as a `Path` if it names a weights file.
+
+    Args:
+        path: What the user passed as `weights`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the path has another ending.
+    """
+    path = Path(path)
+    if path.suffix not in (".h5", ".hdf5", ".keras"):
+        raise ValueError(
+            f'`weights` must be "pretrained", None, the name of published '
+            f"weights or the path of a {_KINDS} file. "
+            f"Received: weights={str(path)!r}"
+        )
+    return path
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Loads the weights of `model` from a file, whole or not at all.
+
+    Args:
+        model: The network to fill.
+        path: A `.weights.h5` file of the same architecture, with or without
+            its classifier; a legacy `.h5` file likewise; or a `.keras` file
+            with a model of the same architecture.
+
+    Raises:
+        ValueError: If the file does not hold what `model` needs.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"`weights` must be an existing file. Received: weights="
+            f"{str(path)!r}, where there is none."
+        )
+    before = model.get_weights()
+    # Keras passes over in silence, or with a warning, what it does not find:
+    # see that every array arrived.
+    model.set_weights([np.full_like(array, np.nan) for array in before])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _read(model, path)
+        _check_complete(model)
+    except Exception as err:
+        model.set_weights(before)
+        raise ValueError(
+            f"`weights` must fit the backbone {model.name!r} "
+            f"({len(model.weights)} arrays, {model.count_params():,} "
+            f"parameters). Received: weights={str(path)!r}, which does not: "
+            f"{_first_line(err)} Was it saved from another architecture, "
+            "width (`alpha`) or number of channels?"
+        ) from err
+    _mend_efficientnet(model)
+
+
+def _read(model: keras.Model, path: Path) -> None:
+    if path.suffix == ".keras":
+        _from_model(model, keras.models.load_model(path, compile=False))
+    elif path.name.endswith(".weights.h5"):
+        model.load_weights(path)
+    else:
+        try:
+            model.load_weights(path)
+        except ValueError:
+            # The file may hold a classifier on top.
+            model.load_weights(path, by_name=True)
+
+
+def _check_complete(model: keras.Model) -> None:
+    missing = [
+        weight.path
+        for weight, array in zip(
+            model.weights, model.get_weights(), strict=True
+        )
+        if array.dtype.kind == "f" and np.isnan(array).any()
+    ]
+    if missing:
+        raise ValueError(
+            f"no values for {len(missing)} of {len(model.weights)} arrays, "
+            f"among them {missing[0]}."
+        )
+
+
+def _from_model(model: keras.Model, source: keras.Model) -> None:
+    names = {layer.name for layer in source.layers}
+    if "backbone" in names:
+        source = source.get_layer("backbone")
+    arrays = source.get_weights()
+    # A classifier on top stands last.
+    arrays = arrays[: len(model.weights)]
+    model.set_weights(arrays)
+
+
+def _mend_efficientnet(model: keras.Model) -> None:
+    """Undoes a trap of Keras' EfficientNet v1.
+
+    Its published weights hold the standard deviation where Keras divides by
+    the square root of a variance, and the graph made by `weights="imagenet"`
+    alone divides once more. A graph made for a file lacks that layer, so the
+    same file would see wrongly scaled pixels.
+    """
+    rescalings = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Rescaling)
+    ]
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Normalization):
+            continue
+        if not layer.weights or len(rescalings) > 1:
+            continue
+        mean, variance, count = layer.get_weights()
+        if np.allclose(variance, (0.229, 0.224, 0.225), atol=1e-4):
+            layer.set_weights([mean, variance**2, count])
+            layer.finalize_state()
+
+
+def _first_line(err: Exception) -> str:
+    text = str(err).strip().split("\n")[0]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,314 @@
+"""Whole models: preprocessing, backbone and head in one `keras.Model`."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_transfer.backbones import (
+    Backbone,
+    list_backbones,
+    load_backbone,
+)
+from keras_transfer.heads import build_head
+
+if TYPE_CHECKING:
+    from keras_transfer.data import ImageData
+
+_CLASS_NAMES = "class_names="
+
+
+def build_classifier(
+    backbone: str | Path | Backbone,
+    num_classes: int | None = None,
+    *,
+    data: ImageData | None = None,
+    class_names: Sequence[str] | None = None,
+    pooling: str = "avg",
+    hidden_units: Sequence[int] = (),
+    hidden_activation: str = "relu",
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    activation: str = "softmax",
+) -> keras.Model:
+    """Builds an image classifier on a frozen pretrained backbone.
+
+    A plain functional `keras.Model` with three children: `preprocessing`
+    (scales pixels as the backbone wants them), `backbone` (frozen; see
+    `unfreeze`) and `head` (pooling and dense layers, trainable).
+
+    Args:
+        backbone: A name out of `list_backbones()`, or what `load_backbone`
+            returned, whose weights are copied.
+        num_classes: Number of classes. Defaults to `None`: that of `data` or
+            `class_names`.
+        data: What `load_images` returned: gives the number and names of the
+            classes and the image size, the backbone's own where the images
+            have none. Defaults to `None`.
+        class_names: Names of the classes in the order of the labels; they
+            travel in the saved file. Defaults to `None`: those of `data`.
+        pooling: `"avg"`, `"max"`, `"avgmax"`, `"gem"` or `"flatten"`; see
+            `keras_transfer.heads.build_head`. Defaults to `"avg"`.
+        hidden_units: Sizes of dense layers below the output. Defaults to
+            `()`.
+        hidden_activation: Their activation. Defaults to `"relu"`.
+        batch_norm: Whether hidden layers are batch-normalised. Defaults to
+            `False`.
+        dropout: Fraction in `[0, 1)` dropped before each dense layer in
+            training. Defaults to `0.0`.
+        activation: `"softmax"`; `"sigmoid"` for several labels an image (or
+            one class, present or not); `"linear"` for logits. Defaults to
+            `"softmax"`.
+
+    Returns:
+        A `keras.Model` from `(batch, height, width, channels)` pixels in
+        `[0, 255]` to `(batch, num_classes)` in float32, not compiled.
+
+    Raises:
+        ValueError: If the arguments do not fit each other.
+        TypeError: If `backbone` is neither a name nor a `Backbone`.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=10)
+    >>> model.compile("adam", "categorical_crossentropy")
+    >>> [layer.name for layer in model.layers[1:]]
+    ['preprocessing', 'backbone', 'head']
+    """
+    names = _names(class_names, data)
+    num_classes = _num_classes(num_classes, names)
+    if activation == "softmax" and num_classes == 1:
+        raise ValueError(
+            "`num_classes` must be at least 2 for a softmax, which gives a "
+            "single class probability 1 whatever the image. Received: "
+            'num_classes=1. Use `activation="sigmoid"` for yes or no.'
+        )
+    if activation == "softmax" and getattr(data, "multi_label", False):
+        raise ValueError(
+            '`activation` must be "sigmoid" for images with several labels: '
+            "the classes of a softmax exclude each other. Received: "
+            'activation="softmax"'
+        )
+    return _build(
+        backbone,
+        data,
+        suffix="classifier",
+        num_outputs=num_classes,
+        input_name=_encode(names) if names else "features",
+        pooling=pooling,
+        hidden_units=hidden_units,
+        hidden_activation=hidden_activation,
+        batch_norm=batch_norm,
+        dropout=dropout,
+        activation=activation,
+    )
+
+
+def build_regressor(
+    backbone: str | Path | Backbone,
+    num_outputs: int = 1,
+    *,
+    data: ImageData | None = None,
+    pooling: str = "avg",
+    hidden_units: Sequence[int] = (),
+    hidden_activation: str = "relu",
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    activation: str = "linear",
+) -> keras.Model:
+    """Builds a model that predicts numbers, on a frozen pretrained backbone.
+
+    Args:
+        backbone: A name out of `list_backbones()`, or what `load_backbone`
+            returned, whose weights are copied.
+        num_outputs: How many numbers for an image. Defaults to `1`.
+        data: Gives the image size. Defaults to `None`.
+        pooling: As in `build_classifier`. Defaults to `"avg"`.
+        hidden_units: Sizes of dense layers below the output. Defaults to
+            `()`.
+        hidden_activation: Their activation. Defaults to `"relu"`.
+        batch_norm: Whether hidden layers are batch-normalised. Defaults to
+            `False`.
+        dropout: Fraction in `[0, 1)` dropped before each dense layer in
+            training. Defaults to `0.0`.
+        activation: Activation of the output. Defaults to `"linear"`.
+
+    Returns:
+        A `keras.Model` from `(batch, height, width, channels)` pixels in
+        `[0, 255]` to `(batch, num_outputs)` in float32, not compiled.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        TypeError: If `backbone` is neither a name nor a `Backbone`.
+
+    Example:
+
+    >>> model = build_regressor("ResNet20", num_outputs=2)
+    >>> model.compile("adam", "mse")
+    """
+    return _build(
+        backbone,
+        data,
+        suffix="regressor",
+        num_outputs=num_outputs,
+        input_name="features",
+        pooling=pooling,
+        hidden_units=hidden_units,
+        hidden_activation=hidden_activation,
+        batch_norm=batch_norm,
+        dropout=dropout,
+        activation=activation,
+    )
+
+
+def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
+    """Returns the names of the classes that a model was built for.
+
+    They are part of the model's configuration (in the name of the head's
+    input), so that they survive saving, loading and cloning, with or without
+    keras_transfer.
+
+    Args:
+        model: A model made by `build_classifier`, also one loaded from a file,
+            or the path of its `.keras` file, which is not loaded.
+
+    Returns:
+        Tuple of names; index `i` is output `i`.
+
+    Raises:
+        ValueError: If the model has no class names or the file is no
+            `.keras` file.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", class_names=["cat", "dog"])
+    >>> class_names(model)
+    ('cat', 'dog')
+    """
+    if isinstance(model, keras.Model):
+        config = model.get_config()
+    else:
+        path = Path(model)
+        if not zipfile.is_zipfile(path):
+            raise ValueError(
+                "`model` must be a keras.Model or the path of a `.keras` "
+                f"file. Received: model={str(path)!r}"
+            )
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))["config"]
+    for layer in config.get("layers", ()):
+        if layer["config"].get("name") != "head":
+            continue
+        for part in layer["config"].get("layers", ()):
+            name = part["config"].get("name", "")
+            if name.startswith(_CLASS_NAMES):
+                return tuple(json.loads(name[len(_CLASS_NAMES) :]))
+    raise ValueError(
+        "`model` must have been built with class names: pass `data` or "
+        f"`class_names` to `build_classifier`. Received: {model!r}"
+    )
+
+
+def _encode(names: Sequence[str]) -> str:
+    # A slash has a meaning in Keras' names, and JSON may spell it otherwise.
+    return _CLASS_NAMES + json.dumps(list(names)).replace("/", "\\u002f")
+
+
+def _names(
+    class_names: Sequence[str] | None, data: ImageData | None
+) -> tuple[str, ...] | None:
+    given = None if class_names is None else tuple(class_names)
+    from_data = None if data is None else tuple(data.class_names)
+    if given and from_data and given != from_data:
+        raise ValueError(
+            "`class_names` must be those of `data`, in the same order, which "
+            f"are {from_data}. Received: class_names={given}. Leave it out."
+        )
+    names = given or from_data
+    if names and len(set(names)) < len(names):
+        raise ValueError(
+            f"`class_names` must differ. Received: class_names={names}"
+        )
+    return names
+
+
+def _num_classes(num_classes: int | None, names: tuple[str, ...] | None) -> int:
+    if num_classes is None:
+        if names is None:
+            raise ValueError(
+                "`num_classes` must be given, or `data` or `class_names` to "
+                "take it from. Received: num_classes=None"
+            )
+        return len(names)
+    if names is not None and num_classes != len(names):
+        raise ValueError(
+            f"`num_classes` must be {len(names)}, the number of class names "
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}). "
+            f"Received: num_classes={num_classes}. Leave it out."
+        )
+    return num_classes
+
+
+def _build(
+    backbone: str | Path | Backbone,
+    data: ImageData | None,
+    *,
+    suffix: str,
+    **head_options: Any,
+) -> keras.Model:
+    # --- The parts ---
+    if isinstance(backbone, Backbone):
+        _check_channels(backbone, data)
+        backbone = backbone.copy()
+    elif isinstance(backbone, str | Path):
+        shape = None if data is None else _data_shape(str(backbone), data)
+        backbone = load_backbone(backbone, input_shape=shape)
+    else:
+        raise TypeError(
+            "`backbone` must be a name or what `load_backbone` returns. "
+            f"Received: backbone={backbone!r}. Wrap a model of your own: "
+            '`load_backbone(model, pixel_range="[0, 255]")`.'
+        )
+    # Layer by layer: were the container closed, Keras would hide what
+    # `unfreeze` opens within it.
+    for layer in backbone.model.layers:
+        layer.trainable = False
+    image_shape = backbone.input_shape
+    head = build_head(tuple(backbone.model.output_shape[1:]), **head_options)
+
+    # --- The model ---
+    inputs = keras.Input(image_shape, name="image")
+    x = backbone.preprocessing(inputs)
+    x = backbone.model(x)
+    outputs = head(x)
+    name = f"{backbone.name}_{suffix}".lower().replace("/", "_")
+    return keras.Model(inputs, outputs, name=name)
+
+
+def _data_shape(name: str, data: ImageData) -> tuple[int, int, int]:
+    if data.image_size is not None:
+        return (*data.image_size, data.channels)
+    specs = list_backbones()
+    size = specs[name].default_size if name in specs else None
+    if size is None:
+        raise ValueError(
+            "`data` must have an `image_size` for this backbone. Received: "
+            "images of their own sizes. Pass `image_size` to `load_images`."
+        )
+    return (size, size, data.channels)
+
+
+def _check_channels(backbone: Backbone, data: ImageData | None) -> None:
+    channels = backbone.input_shape[-1]
+    if data is not None and data.channels != channels:
+        raise ValueError(
+            f"`data` must have {channels} channels for this backbone. "
+            f"Received: images with {data.channels}. Load one of them anew: "
+            f"`load_backbone(..., input_shape=(height, width, "
+            f"{data.channels}))` or `load_images(..., channels={channels})`."
+        )

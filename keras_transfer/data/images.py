@@ -1,0 +1,368 @@
+"""Labelled images as indexed splits with stable ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_transfer.data import scanning, splitting
+from keras_transfer.data.checks import Size, check_image_size, check_integer
+from keras_transfer.data.pixels import ArrayPixels, FilePixels
+from keras_transfer.data.report import ImageReport
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from keras_transfer.data.augmentation import Augmentation
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ImageSplit:
+    """Some of the examples of a data set; made by `load_images`.
+
+    Args:
+        name: `"train"`, `"validation"` or `"test"`.
+        ids: Tuple of stable strings: the path relative to the folder, the
+            path in the manifest, or `"split/000123"`.
+        labels: int32 `(n,)`, or float32 0/1 `(n, num_classes)` where
+            multi-label.
+        class_names: Tuple of the names of the classes.
+        pixels: Where the images come from.
+        positions: int64 `(n,)`, the place of each example in `pixels`.
+        image_size: `(height, width)` that images are resized to, or `None`.
+            Defaults to `None`.
+        sizes: `(height, width)` per entry of `pixels`, where known. Defaults
+            to `None`.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    pixels: FilePixels | ArrayPixels
+    positions: np.ndarray
+    image_size: Size | None = None
+    sizes: tuple[Size | None, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return (
+            f'<ImageSplit "{self.name}": {len(self)} images, '
+            f"{len(self.class_names)} classes>"
+        )
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes."""
+        return self.labels.ndim == 2
+
+    def image(self, index: int) -> np.ndarray:
+        """Decodes one image.
+
+        Args:
+            index: Integer in `[-n, n)`.
+
+        Returns:
+            uint8 array `(height, width, channels)` in `[0, 255]`.
+
+        Raises:
+            IndexError: If `index` is out of range.
+            ValueError: If the file cannot be decoded; names the file.
+        """
+        return self._read(operator.index(index), self.image_size)
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSplit:
+        """Returns the examples at `indices`, in that order.
+
+        Args:
+            indices: Integers in `[0, n)`.
+
+        Returns:
+            An `ImageSplit`.
+
+        Raises:
+            ValueError: If an index is out of range or no integer.
+        """
+        chosen = np.asarray(indices)
+        if chosen.size == 0:
+            chosen = chosen.astype(np.int64)
+        good = chosen.ndim == 1 and chosen.dtype.kind in "iu"
+        if not good or ((chosen < 0) | (chosen >= len(self))).any():
+            raise ValueError(
+                f"`indices` must be integers in [0, {len(self)}). Received: "
+                f"indices={indices!r:.100}."
+            )
+        return dataclasses.replace(
+            self,
+            ids=tuple(self.ids[i] for i in chosen),
+            labels=self.labels[chosen],
+            positions=self.positions[chosen],
+        )
+
+    def shots(self, k: int, seed: int = 0) -> ImageSplit:
+        """Returns `k` examples per class.
+
+        With one seed, the examples of a smaller `k` are among those of a
+        larger one.
+
+        Args:
+            k: Integer, examples per class.
+            seed: Integer; another seed draws others. Defaults to `0`.
+
+        Returns:
+            An `ImageSplit` of `k * num_classes` examples.
+
+        Raises:
+            ValueError: If a class has fewer than `k`, or if multi-label.
+        """
+        if self.multi_label:
+            raise ValueError(
+                "`shots` needs one class per image. Received: multi-label data."
+                " Use `subset(indices)`."
+            )
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise ValueError(
+                f"`k` must be an integer above 0. Received: k={k}."
+            )
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        if counts.min() < k:
+            name = self.class_names[counts.argmin()]
+            raise ValueError(
+                f"`k` must be at most {counts.min()}, the number of examples "
+                f'of class "{name}" in "{self.name}". Received: k={k}.'
+            )
+        order = sorted(
+            range(len(self)), key=lambda i: splitting.place(self.ids[i], seed)
+        )
+        taken: Counter[int] = Counter()
+        chosen = []
+        for i in order:
+            if taken[label := int(self.labels[i])] < k:
+                taken[label] += 1
+                chosen.append(i)
+        return self.subset(sorted(chosen))
+
+    def arrays(
+        self, image_size: int | Size | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes all images into memory.
+
+        Args:
+            image_size: `(height, width)` or one integer, or `None` for that of
+                the data. Defaults to `None`.
+
+        Returns:
+            Tuple of uint8 images `(n, height, width, channels)` in `[0, 255]`
+            and float32 one-hot (multi-hot) labels `(n, num_classes)`.
+
+        Raises:
+            ValueError: If the images differ in size and no size is given, or
+                if the split is empty.
+        """
+        size = self._common_size(image_size)
+        images = np.empty((len(self), *size, self.pixels.channels), np.uint8)
+
+        def read(index: int) -> None:
+            images[index] = self._read(index, size)
+
+        for _ in scanning.parallel_map(read, range(len(self))):
+            pass
+        return images, self._categorical()
+
+    def batches(
+        self,
+        batch_size: int = 32,
+        *,
+        image_size: int | Size | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        augment: Augmentation | None = None,
+        label_mode: str = "categorical",
+        cache: bool = False,
+        drop_remainder: bool = False,
+        initial_epoch: int = 0,
+    ) -> tf.data.Dataset:
+        """Makes a `tf.data.Dataset` for `fit`, `evaluate` and `predict`.
+
+        Each iteration is one epoch, with an order and an augmentation of its
+        own. They follow from `seed` and the number of the epoch, here and in
+        another process.
+
+        Args:
+            batch_size: Integer above 0. Defaults to `32`.
+            image_size: `(height, width)` or one integer, or `None` for that of
+                the data. Defaults to `None`.
+            shuffle: Whether to shuffle all examples, anew in each epoch.
+                Defaults to `False`.
+            seed: Integer, not negative. Defaults to `0`.
+            augment: An `Augmentation` for training, or `None`. Defaults to
+                `None`.
+            label_mode: `"categorical"` (float32 one-hot or multi-hot) or
+                `"int"` (int32). Defaults to `"categorical"`.
+            cache: Whether to keep decoded pixels in RAM, as uint8, before
+                shuffling and augmentation. Defaults to `False`.
+            drop_remainder: Whether to drop a last batch that is not full.
+                Defaults to `False`.
+            initial_epoch: The number of the first epoch, to continue a run
+                where it stopped. Defaults to `0`.
+
+        Returns:
+            `tf.data.Dataset` of (float32 images `(batch, height, width,
+            channels)` in `[0, 255]`, labels), of known cardinality.
+
+        Raises:
+            ValueError: If an argument is out of range, the split is empty, or
+                the images differ in size and no size is given.
+        """
+        import tensorflow as tf
+
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("seed", seed, 0),
+            ("initial_epoch", initial_epoch, 0),
+        ):
+            check_integer(name, value, least)
+        labels = self._labels_for(label_mode)
+        if augment is not None and augment.mixes_labels and label_mode == "int":
+            raise ValueError(
+                '`label_mode` must be "categorical" because `mixup` and '
+                '`cutmix` mix labels. Received: label_mode="int".'
+            )
+        from keras_transfer.data import pipeline
+
+        size = self._common_size(image_size)
+        shape = (*size, self.pixels.channels)
+        read: Callable[[int], np.ndarray]
+        read = functools.partial(self._read, image_size=size)
+        if cache:
+            read = pipeline.PixelCache(read, len(self), shape)
+        batches = pipeline.make_batches(
+            read,
+            labels,
+            shape,
+            batch_size=batch_size,
+            drop_remainder=drop_remainder,
+            order=pipeline.epoch_order(len(self), shuffle, seed),
+            initial_epoch=initial_epoch,
+        )
+        if augment is not None:
+            batches = augment.apply(batches, seed, initial_epoch)
+        else:
+            batches = batches.map(lambda x, y: (tf.cast(x, tf.float32), y))
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _read(self, index: int, image_size: Size | None) -> np.ndarray:
+        return self.pixels.read(int(self.positions[index]), image_size)
+
+    def _labels_for(self, label_mode: str) -> np.ndarray:
+        if label_mode not in ("categorical", "int"):
+            raise ValueError(
+                '`label_mode` must be "categorical" or "int". Received: '
+                f"label_mode={label_mode!r}."
+            )
+        if label_mode == "categorical":
+            return self._categorical()
+        if self.multi_label:
+            raise ValueError(
+                '`label_mode` must be "categorical" because the images have '
+                'several labels. Received: label_mode="int".'
+            )
+        return self.labels
+
+    def _categorical(self) -> np.ndarray:
+        if self.multi_label:
+            return self.labels
+        return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
+
+    def _common_size(self, image_size: int | Size | None) -> Size:
+        """Returns the one size of all images; raises where there is none."""
+        if not len(self):
+            raise ValueError(
+                f'Split "{self.name}" must hold images. Received: none. Check '
+                "`len(split)` first, or give it a larger fraction in `split`."
+            )
+        size = check_image_size(image_size) or self.image_size
+        if size is not None:
+            return size
+        known = self.sizes or (None,) * len(self.pixels)
+        found = {known[i] or self.pixels.size(i) for i in self.positions}
+        if len(found) > 1:
+            some = ", ".join(f"{h}x{w}" for h, w in sorted(found)[:3])
+            raise ValueError(
+                "`image_size` must be given because the images of "
+                f'"{self.name}" differ in size. Received: image_size=None, '
+                f"{len(found)} sizes (height x width), such as {some}. Pass "
+                "image_size=(height, width) here or to `load_images`."
+            )
+        return found.pop()
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class ImageData:
+    """A labelled image data set in three splits; made by `load_images`.
+
+    Args:
+        train: The examples to train on.
+        validation: The examples to choose by; may be empty.
+        test: The examples to measure on; may be empty.
+        class_names: Tuple of names; the label of a class is its place.
+        image_size: `(height, width)` of all images, or `None` where they
+            differ and none was asked for.
+        channels: The number of channels.
+        multi_label: Whether an image may have several classes.
+        report: What was skipped, ignored or found twice.
+    """
+
+    train: ImageSplit
+    validation: ImageSplit
+    test: ImageSplit
+    class_names: tuple[str, ...]
+    image_size: Size | None
+    channels: int
+    multi_label: bool
+    report: ImageReport
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def class_weights(self) -> dict[int, float]:
+        """Returns the weights that balance the classes of train, for `fit`.
+
+        `weight_c = n / (C * n_c)` over the C classes that train holds, as
+        scikit-learn's `"balanced"`.
+
+        Returns:
+            Dict of class index to weight, of the classes that train holds.
+
+        Raises:
+            ValueError: If multi-label.
+        """
+        if self.multi_label:
+            raise ValueError(
+                "`class_weights` needs one class per image. Received: "
+                "multi-label data."
+            )
+        present, counts = np.unique(self.train.labels, return_counts=True)
+        weights = len(self.train) / (len(present) * counts)
+        return {
+            int(label): float(weight)
+            for label, weight in zip(present, weights, strict=True)
+        }
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.image_size or ("mixed sizes",)))
+        return (
+            f"<ImageData: {self.num_classes} classes, {len(self.train)} train, "
+            f"{len(self.validation)} validation, {len(self.test)} test images, "
+            f"{size}, {self.channels} channels>"
+        )

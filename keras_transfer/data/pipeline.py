@@ -1,0 +1,152 @@
+"""The `tf.data` pipeline of a split, and the arithmetic of its epochs.
+
+What an epoch holds follows from the seed, the number of the epoch and the
+number of the step alone, not from a state that a stopped run would lose:
+
+    indices -> shuffle -> decode, or copy from RAM -> augment
+
+Only indices are shuffled, and pixels are kept before the shuffle and before
+augmentation, so that every epoch is augmented anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.data.scanning import cpu_count
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Batches decoded at the same time, at most: each waits in RAM.
+_PARALLEL_BATCHES = 8
+
+
+class PixelCache:
+    """Keeps decoded images, `n * height * width * channels` bytes of RAM.
+
+    Args:
+        read: Function from an index to a uint8 array of `shape`.
+        num_images: How many images there are.
+        shape: `(height, width, channels)`.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], np.ndarray],
+        num_images: int,
+        shape: tuple[int, int, int],
+    ) -> None:
+        self.shape = shape
+        self._read = read
+        self._images = np.empty((num_images, *shape), np.uint8)
+        self._filled = np.zeros(num_images, bool)
+
+    def __call__(self, index: int) -> np.ndarray:
+        """Returns image `index`, decoding it the first time."""
+        # Two threads may both decode an image; they write the same pixels.
+        if not self._filled[index]:
+            self._images[index] = self._read(index)
+            self._filled[index] = True
+        return self._images[index]
+
+
+def epoch_numbers(initial_epoch: int = 0) -> tf.data.Dataset:
+    """Makes a dataset of one int64 that grows by 1 each time it is iterated."""
+    import tensorflow as tf
+
+    counter = itertools.count(initial_epoch)
+    lock = threading.Lock()
+
+    def count(_: Any) -> np.int64:
+        with lock:
+            return np.int64(next(counter))
+
+    def number(zero: tf.Tensor) -> tf.Tensor:
+        epoch = tf.numpy_function(count, [zero], tf.int64)
+        return tf.ensure_shape(epoch, ())
+
+    return tf.data.Dataset.range(1).map(number)
+
+
+def epoch_order(
+    num_examples: int, shuffle: bool, seed: int
+) -> Callable[[int], np.ndarray]:
+    """Makes the function from the epoch to the order of the examples."""
+    if not shuffle:
+        order = np.arange(num_examples)
+        return lambda epoch: order
+
+    # Steps of two epochs may be in flight, and a few iterators at once.
+    @functools.lru_cache(maxsize=4)
+    def permutation(epoch: int) -> np.ndarray:
+        generator = np.random.default_rng((seed, epoch))
+        return generator.permutation(num_examples)
+
+    return permutation
+
+
+def make_batches(
+    read: Callable[[int], np.ndarray],
+    labels: np.ndarray,
+    shape: tuple[int, int, int],
+    *,
+    batch_size: int,
+    drop_remainder: bool,
+    order: Callable[[int], np.ndarray],
+    initial_epoch: int,
+) -> tf.data.Dataset:
+    """Makes the dataset of batches of (uint8 images, labels).
+
+    Args:
+        read: Function from an index to a uint8 array of `shape`.
+        labels: One row per example.
+        shape: `(height, width, channels)`.
+        batch_size: Integer, at least 1.
+        drop_remainder: Whether to drop a last batch that is not full.
+        order: Function from the epoch to the order of the examples.
+        initial_epoch: The number of the first epoch.
+
+    Returns:
+        `tf.data.Dataset` of known cardinality.
+    """
+    import tensorflow as tf
+
+    full, rest = divmod(len(labels), batch_size)
+    num_batches = full if drop_remainder or not rest else full + 1
+
+    def load(epoch: np.int64, step: np.int64) -> tuple[np.ndarray, np.ndarray]:
+        start = int(step) * batch_size
+        indices = order(int(epoch))[start : start + batch_size]
+        images = np.empty((len(indices), *shape), np.uint8)
+        for position, index in enumerate(indices):
+            images[position] = read(int(index))
+        return images, labels[indices]
+
+    def to_batch(
+        epoch: tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        images, answers = tf.numpy_function(
+            load, [epoch, step], [tf.uint8, tf.as_dtype(labels.dtype)]
+        )
+        length = batch_size if drop_remainder else None
+        images = tf.ensure_shape(images, (length, *shape))
+        return images, tf.ensure_shape(answers, (length, *labels.shape[1:]))
+
+    steps = epoch_numbers(initial_epoch).flat_map(
+        lambda epoch: tf.data.Dataset.range(num_batches).map(
+            lambda step: (epoch, step)
+        )
+    )
+    batches = steps.map(
+        to_batch,
+        num_parallel_calls=min(cpu_count(), _PARALLEL_BATCHES),
+        deterministic=True,
+    )
+    return batches.apply(tf.data.experimental.assert_cardinality(num_batches))

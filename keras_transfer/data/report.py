@@ -1,0 +1,91 @@
+"""What loading found out about the data: bad files, duplicates, oddities."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+SHOWN = 10
+
+
+def printable(text: str) -> str:
+    """Returns `text` with bytes that are not UTF-8 shown as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def list_problems(problems: Sequence[tuple[str, str]]) -> str:
+    """Lists the first problems, one per line, and counts the rest."""
+    lines = [f"  {printable(name)}: {why}" for name, why in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  ... and {len(problems) - SHOWN} more")
+    return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageReport:
+    """What `load_images` found; `str(report)` is the readable form.
+
+    Args:
+        skipped: Tuple of `(example id, reason)` of everything left out with
+            `on_error="skip"`. Defaults to `()`.
+        leaks: Groups of ids of identical images that stand in different
+            splits. Defaults to `()`.
+        conflicts: Groups of ids of identical images with different labels.
+            Defaults to `()`.
+        copies: Groups of ids of identical images with the same label in the
+            same split, which does no harm. Defaults to `()`.
+        ignored: Names of files and folders that are no candidates: another
+            extension, or beside the split folders. Hidden ones are not
+            listed. Defaults to `()`.
+        notes: Sentences about the splits, such as a class too small to stand
+            in each of them. Defaults to `()`.
+
+    Example:
+
+    >>> report = ImageReport(skipped=(("rose/1.jpg", "the file is empty"),))
+    >>> report.duplicates
+    ()
+    >>> print(report)
+    1 skipped:
+      rose/1.jpg: the file is empty
+    """
+
+    skipped: tuple[tuple[str, str], ...] = ()
+    leaks: tuple[tuple[str, ...], ...] = ()
+    conflicts: tuple[tuple[str, ...], ...] = ()
+    copies: tuple[tuple[str, ...], ...] = ()
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def duplicates(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of identical images that do harm: leaks and conflicts."""
+        return tuple(sorted({*self.leaks, *self.conflicts}))
+
+    def __str__(self) -> str:
+        parts = []
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} skipped:")
+            parts.append(list_problems(self.skipped))
+        for title, groups in (
+            ("identical images in different splits", self.leaks),
+            ("identical images with different labels", self.conflicts),
+            ("harmless copies (same split and label)", self.copies),
+        ):
+            if groups:
+                parts.append(f"{len(groups)} groups of {title}:")
+                parts += [f"  {_join(group)}" for group in groups[:SHOWN]]
+                if len(groups) > SHOWN:
+                    parts.append(f"  ... and {len(groups) - SHOWN} more")
+        if self.ignored:
+            parts.append(
+                f"{len(self.ignored)} ignored, no images by their name: "
+                f"{_join(self.ignored)}"
+            )
+        parts += self.notes
+        return "\n".join(parts) if parts else "Nothing to report."
+
+
+def _join(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:SHOWN])
+    return f"{shown}, ..." if len(names) > SHOWN else shown

@@ -1,0 +1,183 @@
+"""Intervals and pictures of results. Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Returns the mean of repeated measurements and its half-width.
+
+    `mean -+ t(n - 1) * s / sqrt(n)`, Student's interval for the mean.
+
+    Args:
+        values: One number for each repetition, at least two.
+        confidence: Probability in `(0, 1)`. Defaults to `0.95`.
+
+    Returns:
+        Tuple `(mean, half_width)`.
+
+    Raises:
+        ValueError: If there are fewer than two values.
+
+    Example:
+
+    >>> mean, half_width = mean_interval([0.90, 0.92, 0.94])
+    >>> round(mean, 2), round(half_width, 4)
+    (0.92, 0.0497)
+    """
+    if len(values) < 2:
+        raise ValueError(
+            "`values` must hold at least two repetitions. Received: "
+            f"{len(values)}"
+        )
+    from scipy import stats
+
+    array = np.asarray(values, dtype="float64")
+    error = array.std(ddof=1) / np.sqrt(len(array))
+    quantile = stats.t.ppf((1 + confidence) / 2, len(array) - 1)
+    return float(array.mean()), float(quantile * error)
+
+
+def proportion_interval(
+    successes: int, trials: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Returns Wilson's interval for a proportion, such as an accuracy.
+
+    Args:
+        successes: Number of successes, in `[0, trials]`.
+        trials: Number of trials, positive.
+        confidence: Probability in `(0, 1)`. Defaults to `0.95`.
+
+    Returns:
+        Tuple `(low, high)`, both in `[0, 1]`.
+
+    Raises:
+        ValueError: If the counts are out of range.
+
+    Example:
+
+    >>> low, high = proportion_interval(90, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.826, 0.945)
+
+    Reference:
+        - Wilson, 1927, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            "`successes` must be in [0, trials] and `trials` positive. "
+            f"Received: successes={successes}, trials={trials}"
+        )
+    from scipy import stats
+
+    interval = stats.binomtest(successes, trials).proportion_ci(
+        confidence, method="wilson"
+    )
+    return float(interval.low), float(interval.high)
+
+
+def plot_learning_curves(
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    path: str | Path,
+    label: str = "accuracy",
+) -> None:
+    """Draws a metric over epochs: a line for each name, a band over runs.
+
+    Args:
+        curves: For each name, one sequence a run with one value an epoch; the
+            runs of a name have equal length.
+        path: PNG file to write.
+        label: Name of the metric. Defaults to `"accuracy"`.
+
+    Example:
+
+    >>> curves = {"probe": [[0.5, 0.8], [0.6, 0.9]]}
+    >>> plot_learning_curves(curves, folder / "curves.png")
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for name, runs in curves.items():
+        array = np.asarray(runs, dtype="float64")
+        epochs = np.arange(1, array.shape[1] + 1)
+        (line,) = axes.plot(epochs, array.mean(0), label=name)
+        axes.fill_between(
+            epochs,
+            array.min(0),
+            array.max(0),
+            color=line.get_color(),
+            alpha=0.2,
+        )
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.set_title("mean over seeds; band: smallest to largest", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, Path(path))
+
+
+def plot_confusion_matrix(
+    labels: Sequence[int] | np.ndarray,
+    predictions: Sequence[int] | np.ndarray,
+    class_names: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draws how often each class was taken for each other.
+
+    Args:
+        labels: True class indices, `(n,)`.
+        predictions: Predicted class indices, `(n,)`.
+        class_names: Names of the classes.
+        path: PNG file to write.
+
+    Example:
+
+    >>> path = folder / "confusion.png"
+    >>> plot_confusion_matrix([0, 1, 1], [0, 1, 0], ["cat", "dog"], path)
+    """
+    from matplotlib.figure import Figure
+    from sklearn.metrics import confusion_matrix
+
+    size = len(class_names)
+    counts = confusion_matrix(labels, predictions, labels=range(size))
+    inches = min(16.0, 2.5 + 0.45 * size)
+    figure = Figure(figsize=(inches, inches), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(counts, cmap="Blues")
+    ticks = range(size)
+    axes.set_xticks(ticks, class_names, rotation=90)
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="predicted", ylabel="true")
+    if size <= 30:
+        dark = counts.max() / 2
+        for row, column in np.ndindex(counts.shape):
+            if counts[row, column]:
+                axes.text(
+                    column,
+                    row,
+                    str(counts[row, column]),
+                    ha="center",
+                    va="center",
+                    color="white" if counts[row, column] > dark else "black",
+                )
+    _save(figure, Path(path))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        figure.savefig(partial, format="png", dpi=150)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

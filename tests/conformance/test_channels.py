@@ -1,0 +1,114 @@
+"""Images with 1, 2, 4 or 5 channels, on one backbone of each family."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from ._table import BY_NAME, enliven
+
+slow = pytest.mark.slow
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "VGG16",  # caffe
+        "ResNet50",  # caffe
+        "DenseNet121",  # torch
+        "MobileNetV2",  # tf
+        "InceptionV3",  # tf
+        "NASNetMobile",  # tf
+        "MobileNetV3Small",  # tf, inside
+        "EfficientNetB0",  # torch, inside, with weights
+        "EfficientNetV2B0",  # torch, inside
+        "EfficientNetV2S",  # 128, inside
+        "ConvNeXtTiny",  # torch, inside
+        "ResNet20",
+    ],
+)
+def row(request):
+    keras.backend.clear_session()
+    return BY_NAME[request.param]
+
+
+@pytest.fixture(scope="module")
+def file(row, tmp_path_factory):
+    """Weights of a colour network, saved as one would after training it."""
+    backbone = row.make()
+    enliven(backbone, row.images(4))
+    for layer in backbone.model.layers:
+        if isinstance(layer, layers.Normalization) and layer.weights:
+            # EfficientNet v1: as its published files have them.
+            mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+            layer.set_weights([np.array(mean), np.array(std), np.array(0)])
+    path = tmp_path_factory.mktemp("weights") / f"{row.name}.weights.h5"
+    backbone.model.save_weights(path)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def colour(row, file):
+    return row.make(3, file)
+
+
+def features(backbone, pixels):
+    return np.array(backbone.model(backbone.preprocessing(pixels)))
+
+
+def test_grey_is_grey_in_colour(row, file, colour):
+    pixels = row.images(channels=1)
+    repeated = np.repeat(pixels, 3, axis=-1)
+
+    grey = features(row.make(1, file), pixels)
+
+    assert np.ptp(grey, axis=0).max() > 0.1
+    np.testing.assert_array_equal(grey, features(colour, repeated))
+
+
+@pytest.mark.parametrize("channels", [4, 5])
+def test_more_channels_change_nothing_at_first(row, file, colour, channels):
+    pixels = row.images(channels=channels)
+    expected = features(colour, pixels[..., :3])
+
+    wide = row.make(channels, file)
+
+    assert wide.input_shape == (row.size, row.size, channels)
+    assert wide.model.count_params() > colour.model.count_params()
+    assert_close(features(wide, pixels), expected)
+    pixels[..., 3:] = 255 - pixels[..., 3:]
+    assert_close(features(wide, pixels), expected)
+    pixels[..., 0] = 255 - pixels[..., 0]
+    assert not np.allclose(features(wide, pixels), expected, atol=1e-2)
+
+
+def test_two_channels_take_over_two_filters(row, file, colour):
+    narrow = row.make(2, file)
+
+    assert np.isfinite(features(narrow, row.images(channels=2))).all()
+    adapted = 0
+    for weight, source in zip(weights(narrow), weights(colour), strict=True):
+        expected = np.array(source)
+        if weight.shape != source.shape:
+            adapted += 1
+            if row.scaling == "caffe":
+                expected = expected[:, :, ::-1]  # blue first
+            expected = expected[:, :, :2] * 1.5
+        np.testing.assert_array_equal(weight, expected, err_msg=weight.path)
+    assert adapted == 1
+
+
+def weights(backbone):
+    """All but those of EfficientNet v1's scaling, which are per channel."""
+    return [
+        weight
+        for layer in backbone.model.layers
+        if not isinstance(layer, layers.Normalization)
+        for weight in layer.weights
+    ]
+
+
+def assert_close(actual, expected):
+    limit = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=limit)

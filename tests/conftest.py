@@ -1,0 +1,63 @@
+"""What every test shares: quiet logs, a fixed seed, an empty folder, assets."""
+
+import atexit
+import os
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Keras reads its settings and its weights from KERAS_HOME when it is first
+# imported: those of the user must not change what is tested.
+_KERAS_HOME = Path(tempfile.mkdtemp(prefix="keras_transfer_tests_"))
+atexit.register(shutil.rmtree, _KERAS_HOME, ignore_errors=True)
+os.environ["KERAS_HOME"] = str(_KERAS_HOME)
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+    else:  # Importing Keras takes seconds, and some tests do without.
+        random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    """A relative path in a test cannot reach the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def assets():
+    """The folder of real weights and images; skips where it is absent."""
+    setting = os.environ.get("KERAS_TRANSFER_ASSETS") or "../shared/assets"
+    path = (ROOT / setting).resolve()
+    if not path.is_dir():
+        pytest.skip(
+            f"The assets are not at {setting}: set KERAS_TRANSFER_ASSETS to "
+            "the folder that holds them."
+        )
+    return path
+
+
+@pytest.fixture(scope="session")
+def keras_home(assets):
+    """Keras' own cache, holding the ImageNet weights of the assets.
+
+    With it `weights="imagenet"` needs no network for MobileNet 0.25 and
+    MobileNetV2 0.35 at 224 pixels.
+    """
+    models = _KERAS_HOME / "models"
+    models.mkdir(exist_ok=True)
+    for file in (assets / "keras_home" / "models").iterdir():
+        shutil.copyfile(file, models / file.name)
+    return _KERAS_HOME

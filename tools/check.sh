@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Exactly what CI runs. Every step runs, also after one has failed.
+set -uo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
+
+setup test
+cd "$ROOT"
+
+failed=()
+step() {
+  local name="$1" start=$SECONDS
+  shift
+  echo "== $name: $*"
+  "$@" || failed+=("$name")
+  echo "== $name: $((SECONDS - start)) s"
+}
+
+# Tests and recipes write to temporary places only.
+status() { git status --porcelain 2>/dev/null; }
+leaves_nothing() {
+  diff <(echo "$before") <(echo "$(status)")
+}
+before="$(status)"
+
+step format "$VENV_PYTHON" -m ruff format --check .
+step lint "$VENV_PYTHON" -m ruff check .
+step types "$VENV_PYTHON" -m mypy keras_transfer
+step docs "$VENV_PYTHON" tools/check_docs.py
+step tests bash tools/test.sh -m "not gpu"
+step "clean tree" leaves_nothing
+step wheel bash tools/check_wheel.sh
+
+if [ ${#failed[@]} -gt 0 ]; then
+  die "Failed: ${failed[*]}"
+fi
+echo "All checks passed."
