@@ -135,30 +135,36 @@ def split(
             f"`depth` must be an integer in [1, {len(found) - 1}] for a model "
             f"without head and preprocessing. Received: depth={depth}"
         )
+    entry = _single(_graph.tensors_in(backbone))
     if depth == len(found):
-        cut: Sequence[keras.KerasTensor] = _graph.tensors_in(backbone)
+        cut = entry
     else:
-        cut = found[len(found) - depth - 1].outputs
-    cut_tensors = cut[0] if len(cut) == 1 else list(cut)
+        cut = _single(found[len(found) - depth - 1].outputs)
     images = keras.Input(model.input_shape[1:], name="image")
-    pixels = images if whole else model.get_layer("preprocessing")(images)
-    if depth == len(found):
-        prefix = keras.Model(images, pixels, name="prefix")
-    else:
-        inner = keras.Model(backbone.inputs, cut_tensors)
-        prefix = keras.Model(images, inner(pixels), name="prefix")
+    x = images if whole else model.get_layer("preprocessing")(images)
+    if depth < len(found):
+        x = keras.Model(entry, cut)(x)
+    prefix = keras.Model(images, x, name="prefix")
     # A new input for each tensor that crosses, as wide as it really is.
-    crossing = [
-        keras.Input(t.shape[1:], dtype=t.dtype, name=f"activation_{i}")
-        for i, t in enumerate(keras.tree.flatten(prefix.outputs))
-    ]
-    x = crossing[0] if len(crossing) == 1 else crossing
+    crossing = _single(
+        [
+            keras.Input(t.shape[1:], dtype=t.dtype, name=f"activation_{i}")
+            for i, t in enumerate(keras.tree.flatten(x))
+        ]
+    )
+    x = crossing
     if depth:
-        x = keras.Model(cut_tensors, backbone.outputs[0])(x)
+        exit_ = _single(_graph.tensors_out(backbone))
+        x = keras.Model(cut, exit_)(x)
     if not whole:
         x = model.get_layer("head")(x)
-    suffix_inputs = crossing[0] if len(crossing) == 1 else crossing
-    return prefix, keras.Model(suffix_inputs, x, name="suffix")
+    return prefix, keras.Model(crossing, x, name="suffix")
+
+
+def _single(
+    tensors: Sequence[keras.KerasTensor],
+) -> keras.KerasTensor | list[keras.KerasTensor]:
+    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 def freeze(

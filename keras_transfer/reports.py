@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,10 +176,64 @@ def plot_confusion_matrix(
     _save(figure, Path(path))
 
 
+def write_predictions(
+    path: str | Path,
+    ids: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+) -> None:
+    """Writes what was predicted for each example, a row each, as CSV.
+
+    Columns `id`, `label`, `predicted`, `confidence` (the probability of the
+    predicted class, in `[0, 1]`) and `correct` (1 or 0).
+
+    Args:
+        path: CSV file to write, in UTF-8.
+        ids: The examples' ids, `n` of them.
+        labels: True class indices, `(n,)`.
+        probabilities: Predicted probabilities, `(n, num_classes)`.
+        class_names: Names of the classes.
+
+    Raises:
+        ValueError: If the lengths differ.
+
+    Example:
+
+    >>> path = folder / "predictions.csv"
+    >>> write_predictions(path, ["a.jpg"], [1], [[0.2, 0.8]], ["cat", "dog"])
+    """
+    probabilities = np.asarray(probabilities)
+    if not len(ids) == len(labels) == len(probabilities):
+        raise ValueError(
+            "`ids`, `labels` and `probabilities` must have equal length. "
+            f"Received: {len(ids)}, {len(labels)} and {len(probabilities)}"
+        )
+    rows = [["id", "label", "predicted", "confidence", "correct"]]
+    for name, label, row in zip(ids, labels, probabilities, strict=True):
+        guess = int(row.argmax())
+        known = class_names[label], class_names[guess]
+        rows.append(
+            [name, *known, f"{row[guess]:.4f}", str(int(guess == label))]
+        )
+    with (
+        _whole(Path(path)) as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file).writerows(rows)
+
+
 def _save(figure: Figure, path: Path) -> None:
+    with _whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, which takes the place of `path` at the end."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        figure.savefig(partial, format="png", dpi=150)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

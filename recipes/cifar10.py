@@ -9,17 +9,17 @@ for each of the 10,000 test images, and prints the accuracy of each class.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
+import tempfile
 import time
 from pathlib import Path
 
 import keras
-import numpy as np
+from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.reports import proportion_interval
+from keras_transfer.reports import proportion_interval, write_predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,13 @@ def main(config: Config) -> dict[str, object]:
     )
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    write_predictions(folder / "predictions.csv", data, probabilities)
+    write_predictions(
+        folder / "predictions.csv",
+        data.test.ids,
+        data.test.labels,
+        probabilities,
+        data.class_names,
+    )
     model.save(folder / "model.keras")
     return {
         "accuracy": round(float(correct.mean()), 4),
@@ -95,33 +101,23 @@ def main(config: Config) -> dict[str, object]:
     }
 
 
-def write_predictions(path: Path, data, probabilities: np.ndarray):
-    """One row for each test image."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "label", "predicted", "confidence", "right"])
-        for image, label, row in zip(
-            data.test.ids, data.test.labels, probabilities, strict=True
-        ):
-            guess = int(row.argmax())
-            writer.writerow(
-                [
-                    image,
-                    data.class_names[label],
-                    data.class_names[guess],
-                    f"{row[guess]:.4f}",
-                    int(guess == label),
-                ]
-            )
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help='folder or "tfds:name"')
+    parser.add_argument("--data", help='folder or "tfds:name"')
     parser.add_argument("--backbone", default=Config.backbone)
     parser.add_argument("--weights", default=Config.weights)
     parser.add_argument("--alpha", type=float, default=Config.alpha)
     parser.add_argument("--image-size", type=int, default=Config.image_size)
     parser.add_argument("--epochs", type=int, default=Config.epochs)
     parser.add_argument("--output", default=Config.output)
-    print(json.dumps(main(Config(**vars(parser.parse_args())))))
+    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    arguments = vars(parser.parse_args())
+    if arguments.pop("smoke"):
+        arguments |= {"weights": None, "image_size": 32, "epochs": 1}
+        with tempfile.TemporaryDirectory() as noise:
+            arguments["data"] = write_noise(noise)
+            print(json.dumps(main(Config(**arguments))))
+    elif arguments["data"] is None:
+        parser.error("--data is needed: a folder with train/ and test/")
+    else:
+        print(json.dumps(main(Config(**arguments))))

@@ -15,17 +15,22 @@ MobileNetV2 0.35 with ImageNet weights at 160 pixels: see README.md.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
+import math
+import tempfile
 import time
 from pathlib import Path
 
 import keras
-import numpy as np
+from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.reports import mean_interval, plot_confusion_matrix
+from keras_transfer.reports import (
+    mean_interval,
+    plot_confusion_matrix,
+    write_predictions,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,62 +54,52 @@ def main(config: Config) -> dict[str, object]:
     started = time.time()
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    spec = ktr.list_backbones(config.backbone).get(config.backbone)
-    size = config.image_size or (spec.default_size if spec else None)
-    data = ktr.load_images(config.data, image_size=size, on_error="skip")
+    data = load_data(config)
     print(f"{data}\n{data.report}")
     if data.report.skipped:
         (folder / "skipped.txt").write_text(str(data.report), "utf-8")
 
-    pretrained = load(config, data, config.weights)
-    prefix, _ = ktr.split(ktr.build_classifier(pretrained, data=data), 0)
-    features = {
-        "train": prefix.predict(data.train.batches(), verbose=0),
-        "test": prefix.predict(data.test.batches(), verbose=0),
-    }
-    probes, predictions, kept = [], None, None
+    backbone = load_backbone(config, data, config.weights)
+    prefix, _ = ktr.split(ktr.build_classifier(backbone, data=data), 0)
+    features = prefix.predict(data.train.batches(), verbose=0)
+    probe = "linear probe" if config.depth == 0 else "fine-tuning"
+    accuracies: dict[str, list[float]] = {probe: []}
     for seed in range(config.seeds):
-        model = transfer(config, data, pretrained, features, seed)
-        accuracy, predicted = evaluate(model, data)
-        probes.append(accuracy)
-        print(f"seed {seed}  {method(config)}  {accuracy:.2%}", flush=True)
+        model = transfer(config, data, backbone, features, seed)
+        probabilities = model.predict(data.test.batches(), verbose=0)
+        record(accuracies, probe, probabilities, data)
         if seed == 0:
-            kept, predictions = model, predicted
-    results = {method(config): probes}
-    if config.from_scratch:
-        results["from scratch"] = []
-        for seed in range(config.seeds):
-            model = scratch(config, data, seed)
-            accuracy, _ = evaluate(model, data)
-            results["from scratch"].append(accuracy)
-            print(f"seed {seed}  from scratch  {accuracy:.2%}", flush=True)
-    kept.save(folder / "model.keras")
-    write_report(folder, config, data, results, predictions)
+            model.save(folder / "model.keras")
+            report_images(folder, data, probabilities)
+    for seed in range(config.seeds if config.from_scratch else 0):
+        model = scratch(config, data, seed)
+        probabilities = model.predict(data.test.batches(), verbose=0)
+        record(accuracies, "from scratch", probabilities, data)
+    table = {name: mean_interval(runs) for name, runs in accuracies.items()}
+    report_table(folder, config, data, table)
     return {
-        name: {
-            "mean": round(mean_interval(values)[0], 4),
-            "half_width": round(mean_interval(values)[1], 4),
-            "accuracies": [round(value, 4) for value in values],
-        }
-        for name, values in results.items()
-    } | {"seconds": round(time.time() - started)}
+        "accuracy": {name: round(mean, 4) for name, (mean, _) in table.items()},
+        "half_width": {
+            name: round(half, 4) for name, (_, half) in table.items()
+        },
+        "seconds": round(time.time() - started),
+    }
 
 
-def method(config: Config) -> str:
-    """The name of what was asked for."""
-    if config.depth == 0:
-        return "linear probe"
-    return f"fine-tuning, depth {config.depth}"
+def load_data(config: Config):
+    """The user's images; unreadable ones are listed and left out."""
+    size = config.image_size
+    if size is None:
+        size = ktr.list_backbones()[config.backbone].default_size
+    return ktr.load_images(config.data, image_size=size, on_error="skip")
 
 
-def load(config: Config, data, weights):
-    """Loads the backbone for the images of the data."""
+def load_backbone(config: Config, data, weights):
+    """The backbone for the images of the data."""
     options = {} if config.alpha is None else {"alpha": config.alpha}
+    shape = (*data.image_size, data.channels)
     return ktr.load_backbone(
-        config.backbone,
-        weights=weights,
-        input_shape=(*data.image_size, data.channels),
-        **options,
+        config.backbone, weights=weights, input_shape=shape, **options
     )
 
 
@@ -113,89 +108,76 @@ def transfer(config: Config, data, backbone, features, seed: int):
     keras.utils.set_random_seed(seed)
     model = ktr.build_classifier(backbone, data=data)
     _, head = ktr.split(model, 0)  # shares the model's own layers
-    targets = np.eye(data.num_classes, dtype="float32")[data.train.labels]
-    fit(head, features["train"], targets, 3e-3, config.epochs)
+    labels = keras.utils.to_categorical(data.train.labels, data.num_classes)
+    compile_model(head, 3e-3, config.epochs * math.ceil(len(labels) / 32))
+    head.fit(features, labels, epochs=config.epochs, verbose=0)
     if config.depth:
         ktr.unfreeze(model, config.depth)
-        images = data.train.batches(
-            shuffle=True, seed=seed, augment=ktr.Augmentation(), cache=True
-        )
-        fit(model, images, None, 1e-4, max(1, config.epochs // 5))
+        fit_images(model, data, 1e-4, max(1, config.epochs // 5), seed)
     return model
 
 
 def scratch(config: Config, data, seed: int):
     """The same architecture with new weights, all of it trained."""
     keras.utils.set_random_seed(seed)
-    model = ktr.build_classifier(load(config, data, None), data=data)
+    backbone = load_backbone(config, data, None)
+    model = ktr.build_classifier(backbone, data=data)
     ktr.unfreeze(model, "all", train_batch_norm=True)
-    images = data.train.batches(
-        shuffle=True, seed=seed, augment=ktr.Augmentation(), cache=True
-    )
-    fit(model, images, None, 3e-3, config.epochs)
+    fit_images(model, data, 3e-3, config.epochs, seed)
     return model
 
 
-def fit(model, inputs, targets, learning_rate: float, epochs: int):
-    """Adam under a cosine, without looking at the test images."""
-    steps = epochs * (len(inputs) if targets is None else len(inputs) // 32)
+def fit_images(model, data, learning_rate: float, epochs: int, seed: int):
+    """Trains on augmented images, decoded once."""
+    images = data.train.batches(
+        shuffle=True, seed=seed, augment=ktr.Augmentation(), cache=True
+    )
+    compile_model(model, learning_rate, epochs * len(images))
+    model.fit(images, epochs=epochs, verbose=0, shuffle=False)
+
+
+def compile_model(model, learning_rate: float, steps: int):
+    """Adam under a cosine; the test images have no say."""
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(
-        keras.optimizers.Adam(schedule),
-        "categorical_crossentropy",
-        metrics=["accuracy"],
-    )
-    in_memory = targets is not None
-    model.fit(inputs, targets, epochs=epochs, verbose=0, shuffle=in_memory)
+    model.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy")
 
 
-def evaluate(model, data) -> tuple[float, np.ndarray]:
-    """Accuracy on the test images, and the probabilities."""
-    probabilities = model.predict(data.test.batches(), verbose=0)
-    correct = probabilities.argmax(-1) == data.test.labels
-    return float(correct.mean()), probabilities
+def record(accuracies, method: str, probabilities, data):
+    """Adds and prints an accuracy."""
+    accuracy = float((probabilities.argmax(-1) == data.test.labels).mean())
+    runs = accuracies.setdefault(method, [])
+    runs.append(accuracy)
+    print(f"{method}, seed {len(runs) - 1}: {accuracy:.2%}", flush=True)
 
 
-def write_report(folder: Path, config, data, results, probabilities):
-    """Writes the table, each image's prediction and the confusion matrix."""
-    names = data.class_names
-    predicted = probabilities.argmax(-1)
-    plot_confusion_matrix(
-        data.test.labels, predicted, names, folder / "confusion.png"
-    )
-    with open(
-        folder / "predictions.csv", "w", newline="", encoding="utf-8"
-    ) as f:
-        writer = csv.writer(f)
-        writer.writerow(["image", "label", "predicted", "confidence"])
-        writer.writerows(
-            (image, names[label], names[guess], f"{row[guess]:.4f}")
-            for image, label, guess, row in zip(
-                data.test.ids,
-                data.test.labels,
-                predicted,
-                probabilities,
-                strict=True,
-            )
-        )
+def report_images(folder: Path, data, probabilities):
+    """Writes the confusion matrix and each image's prediction."""
+    labels, names = data.test.labels, data.class_names
+    path = folder / "confusion.png"
+    plot_confusion_matrix(labels, probabilities.argmax(-1), names, path)
+    path = folder / "predictions.csv"
+    write_predictions(path, data.test.ids, labels, probabilities, names)
+
+
+def report_table(folder: Path, config: Config, data, table):
+    """Writes and prints the accuracies."""
     rows = "".join(
-        f"| {name} | {mean_interval(values)[0]:.2%} | "
-        f"{mean_interval(values)[1]:.2%} |\n"
-        for name, values in results.items()
+        f"| {name} | {mean:.2%} | {half_width:.2%} |\n"
+        for name, (mean, half_width) in table.items()
     )
-    (folder / "report.md").write_text(
+    text = (
         f"# {config.backbone} on {Path(config.data).name}\n\n{data}\n\n"
         f"Test accuracy, mean and 95 % interval over {config.seeds} seeds:\n\n"
         f"| method | mean | +- |\n|---|---|---|\n{rows}\n"
-        "![confusion matrix of seed 0](confusion.png)\n",
-        "utf-8",
+        "![confusion matrix of seed 0](confusion.png)\n"
     )
-    print((folder / "report.md").read_text("utf-8"))
+    (folder / "report.md").write_text(text, "utf-8")
+    print(text)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", required=True, help="folder of images")
+    parser.add_argument("--data", help="folder of images")
     parser.add_argument("--backbone", default=Config.backbone)
     parser.add_argument("--weights", default=Config.weights, help="or a file")
     parser.add_argument("--alpha", type=float)
@@ -205,4 +187,15 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=Config.seeds)
     parser.add_argument("--from-scratch", action="store_true")
     parser.add_argument("--output", default=Config.output)
-    print(json.dumps(main(Config(**vars(parser.parse_args())))))
+    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    arguments = vars(parser.parse_args())
+    if arguments.pop("smoke"):
+        tiny = {"backbone": "ResNet20", "image_size": 32, "epochs": 1}
+        arguments |= tiny | {"depth": 1, "seeds": 2, "from_scratch": True}
+        with tempfile.TemporaryDirectory() as noise:
+            arguments["data"] = write_noise(noise)
+            print(json.dumps(main(Config(**arguments))))
+    elif arguments["data"] is None:
+        parser.error("--data is needed: a folder of images")
+    else:
+        print(json.dumps(main(Config(**arguments))))

@@ -18,10 +18,9 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
+from _smoke import write_noise
 from keras import layers
-from PIL import Image
 
 import keras_transfer as ktr
 from keras_transfer.schedules import ScheduledLearningRate, one_cycle
@@ -77,6 +76,7 @@ def main(config: Config) -> dict[str, object]:
         batches,
         epochs=config.epochs,
         callbacks=[ScheduledLearningRate(schedule)],
+        shuffle=False,  # Keras: the batches are shuffled already
         verbose=2,
     )
     minutes = (time.time() - started) / 60
@@ -141,17 +141,6 @@ def write(model, config: Config, result: dict, sizes: tuple[int, int]):
     )
 
 
-def smoke_data(folder: Path) -> str:
-    """Writes two classes of noise, to try the recipe in seconds."""
-    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "uint8")
-    for index, image in enumerate(noise):
-        part = "test" if index % 3 == 0 else "train"
-        path = folder / part / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return str(folder)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help='folder or "tfds:name"')
@@ -161,8 +150,8 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="try it on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
-        with tempfile.TemporaryDirectory() as scratch:
-            arguments |= {"data": smoke_data(Path(scratch)), "epochs": 1}
+        with tempfile.TemporaryDirectory() as noise:
+            arguments |= {"data": write_noise(noise), "epochs": 1}
             print(json.dumps(main(Config(**arguments, batch_size=8))))
     elif arguments["data"] is None:
         parser.error("--data is needed: a folder with train/ and test/")

@@ -166,7 +166,7 @@ def test_efficientnet_file_is_scaled_like_the_published_graph(tmp_path):
         for layer in backbone.model.layers
         if isinstance(layer, layers.Normalization)
     )
-    scaled = keras.Model(backbone.model.inputs, scaling.output)
+    scaled = keras.Model(backbone.model.input, scaling.output)
     np.testing.assert_allclose(
         scaled(images), (images / 255 - mean) / std, atol=1e-5
     )

@@ -9,6 +9,7 @@ from keras_transfer.reports import (
     plot_confusion_matrix,
     plot_learning_curves,
     proportion_interval,
+    write_predictions,
 )
 
 
@@ -57,3 +58,16 @@ def test_a_failed_picture_leaves_the_old_one(tmp_path):
     with pytest.raises(ValueError):
         plot_confusion_matrix([0, 1], [0], ["a", "b"], path)
     assert path.read_bytes() == b"old"
+
+
+def test_predictions_are_a_row_each(tmp_path):
+    path = tmp_path / "p.csv"
+    probabilities = np.array([[0.9, 0.1], [0.75, 0.25]])
+    write_predictions(path, ["a", "ü,b"], [0, 1], probabilities, ["x", "y"])
+    assert path.read_text("utf-8").splitlines() == [
+        "id,label,predicted,confidence,correct",
+        "a,x,x,0.9000,1",
+        '"ü,b",y,x,0.7500,0',
+    ]
+    with pytest.raises(ValueError, match="must have equal length"):
+        write_predictions(path, ["a"], [0, 1], probabilities, ["x", "y"])

@@ -276,7 +276,7 @@ def _load_named(
         reference, model = model, _build(spec, shape, None, options)
         channels.adapt_weights(model, reference, spec.normalization)
     # The same layers under the name by which they are found again.
-    return keras.Model(model.inputs, model.outputs[0], name="backbone")
+    return keras.Model(model.inputs[0], model.outputs[0], name="backbone")
 
 
 def _build(

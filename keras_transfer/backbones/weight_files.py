@@ -53,7 +53,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
     before = model.get_weights()
     # Keras passes over in silence, or with a warning, what it does not find:
     # see that every array arrived.
-    model.set_weights([np.full_like(array, np.nan) for array in before])
+    model.set_weights([_unset(array) for array in before])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -84,13 +84,19 @@ def _read(model: keras.Model, path: Path) -> None:
             model.load_weights(path, by_name=True)
 
 
+def _unset(array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind != "f":  # a counter or a seed
+        return array
+    return np.full_like(array, np.nan)
+
+
 def _check_complete(model: keras.Model) -> None:
     missing = [
         weight.path
         for weight, array in zip(
             model.weights, model.get_weights(), strict=True
         )
-        if array.dtype.kind == "f" and np.isnan(array).any()
+        if np.isnan(array).any()
     ]
     if missing:
         raise ValueError(

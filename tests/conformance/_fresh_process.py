@@ -37,7 +37,7 @@ def _answer(request):
         "class_names": json.loads(names) if prefix == "class_names" else None,
         "layers": [layer.name for layer in model.layers],
         "trainable": [v.path for v in model.trainable_variables],
-        "all": [w.path for w in model.weights],
+        "weights": [w.path for w in model.weights],
     }
 
 

@@ -14,7 +14,7 @@ slow = pytest.mark.slow
 def build(name):
     row = BY_NAME[name]
     backbone = row.make()
-    enliven(backbone, row.images(4))
+    enliven(backbone, row.images(8))
     return row, build_classifier(backbone, num_classes=3)
 
 
