@@ -263,7 +263,8 @@ def _build(
 ) -> keras.Model:
     # --- The parts ---
     if isinstance(backbone, Backbone):
-        _check_channels(backbone, data)
+        if data is not None:
+            _check_data(backbone, data)
         backbone = backbone.copy()
     elif isinstance(backbone, str | Path):
         shape = None if data is None else _data_shape(str(backbone), data)
@@ -303,12 +304,27 @@ def _data_shape(name: str, data: ImageData) -> tuple[int, int, int]:
     return (size, size, data.channels)
 
 
-def _check_channels(backbone: Backbone, data: ImageData | None) -> None:
-    channels = backbone.input_shape[-1]
-    if data is not None and data.channels != channels:
+def _check_data(backbone: Backbone, data: ImageData) -> None:
+    height, width, channels = backbone.input_shape
+    if data.channels != channels:
         raise ValueError(
             f"`data` must have {channels} channels for this backbone. "
             f"Received: images with {data.channels}. Load one of them anew: "
             f"`load_backbone(..., input_shape=(height, width, "
             f"{data.channels}))` or `load_images(..., channels={channels})`."
+        )
+    if data.image_size is None:
+        return
+    fits = all(
+        wanted in (None, size) and size >= backbone.spec.min_size
+        for wanted, size in zip((height, width), data.image_size, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "`data` must have images of the size that the backbone takes: "
+            f"{height} x {width} (None: any), at least "
+            f"{backbone.spec.min_size}. Received: images of "
+            f"{data.image_size[0]} x {data.image_size[1]}. Load one of them "
+            "anew: `load_images(..., image_size=...)` or "
+            "`load_backbone(..., input_shape=...)`."
         )

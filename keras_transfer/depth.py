@@ -123,6 +123,7 @@ def split(
 
     Example:
 
+    >>> model = build_classifier("ResNet20", num_classes=3)
     >>> prefix, suffix = split(model, depth=1)
     >>> predictions = suffix(prefix(images))
     """
@@ -192,8 +193,10 @@ def freeze(
 
     Example:
 
-    >>> freeze(model, "stem")
-    ('conv1_conv/kernel', 'conv1_conv/bias')
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> paths = unfreeze(model, depth=2)
+    >>> freeze(model, "stage3_*") == paths
+    True
     """
     found = blocks(model)
     patterns = [names] if isinstance(names, str) else list(names)
@@ -245,8 +248,9 @@ def unfreeze(
 
     Example:
 
-    >>> unfreeze(model, depth=0)
-    ()
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> unfreeze(model, depth=1)
+    ('stage3_block3_1_conv/kernel', 'stage3_block3_2_conv/kernel')
 
     Reference:
         - Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146
@@ -282,7 +286,9 @@ def trainable_summary(model: keras.Model) -> str:
 
     Example:
 
-    >>> table = trainable_summary(model)
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> print(trainable_summary(model).splitlines()[-1])
+           total               273,587             195
     """
     found = blocks(model)
     rows = [

@@ -125,6 +125,10 @@ def test_multi_label():
         ),
         ({"class_names": ["a", "a"]}, "`class_names` must differ"),
         ({"data": fake_data(channels=1)}, "must have 3 channels"),
+        (
+            {"data": fake_data(image_size=(32, 32))},
+            r"takes: 16 x 16 \(None: any\), at least 8. Received: .* 32 x 32",
+        ),
         ({"num_classes": 2, "pooling": "average"}, "`pooling` must be one"),
         ({"num_classes": 2, "dropout": 1.0}, "`dropout` must be a fraction"),
         ({"num_classes": 2, "hidden_units": 8}, "`hidden_units` must be a s"),
@@ -133,6 +137,14 @@ def test_multi_label():
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         ktr.build_classifier(small(), **arguments)
+
+
+def test_images_too_small_for_the_backbone():
+    xception = ktr.load_backbone("Xception", weights=None)
+    with pytest.raises(ValueError, match="at least 71. Received: images of 16"):
+        ktr.build_classifier(xception, data=fake_data())
+    with pytest.raises(ValueError, match="at least 71 x 71 pixels"):
+        ktr.build_classifier("Xception", data=fake_data())
 
 
 def test_a_model_is_no_backbone():

@@ -228,3 +228,26 @@ def test_summary_counts_what_trains(classifier):
     assert lines[-3].split()[3:] == ["73,728", "frozen"]
     total = sum(np.prod(v.shape) for v in classifier.trainable_variables)
     assert lines[-1].split()[-1] == f"{total:,}"
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [
+        ("VGG16", 13),
+        ("ResNet50", 18),
+        ("MobileNetV2", 54),
+        ("EfficientNetB0", 61),
+        ("InceptionV3", 21),
+        ("NASNetMobile", 3),
+        pytest.param("DenseNet121", 67, marks=pytest.mark.slow),
+    ],
+)
+def test_number_of_weighted_pieces_between_single_tensors(name, pieces):
+    model = ktr.load_backbone(name, weights=None).model
+    graph = _graph.steps(model)
+    found, done = 0, frozenset()
+    for cut in _graph.cuts(model, max_width=1):
+        new = [graph[i].operation for i in cut.steps - done]
+        found += any(getattr(operation, "weights", ()) for operation in new)
+        done = cut.steps
+    assert found == pieces

@@ -175,8 +175,12 @@ def enliven(backbone: Backbone, images: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     network = backbone.model
     for weight in network.weights:
-        if weight.name in ("beta", "bias"):
+        if weight.name == "bias":
             weight.assign(rng.normal(0.0, 0.1, weight.shape))
+        elif weight.name == "beta":
+            # Most units active: a random network of many rectifiers is chaotic
+            # otherwise, and blows rounding errors up by 100 and more.
+            weight.assign(rng.normal(1.0, 0.1, weight.shape))
         elif weight.name.startswith(("gamma", "variable")):  # LayerScale
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
     norms = [

@@ -14,15 +14,15 @@ slow = pytest.mark.slow
     scope="module",
     params=[
         "VGG16",  # caffe
-        "ResNet50",  # caffe
+        pytest.param("ResNet50", marks=slow),  # caffe
         "DenseNet121",  # torch
         "MobileNetV2",  # tf
-        "InceptionV3",  # tf
-        "NASNetMobile",  # tf
+        pytest.param("InceptionV3", marks=slow),  # tf
+        pytest.param("NASNetMobile", marks=slow),  # tf
         "MobileNetV3Small",  # tf, inside
         "EfficientNetB0",  # torch, inside, with weights
-        "EfficientNetV2B0",  # torch, inside
-        "EfficientNetV2S",  # 128, inside
+        pytest.param("EfficientNetV2B0", marks=slow),  # torch, inside
+        pytest.param("EfficientNetV2S", marks=slow),  # 128, inside
         "ConvNeXtTiny",  # torch, inside
         "ResNet20",
     ],
@@ -67,7 +67,7 @@ def test_grey_is_grey_in_colour(row, file, colour):
     np.testing.assert_array_equal(grey, features(colour, repeated))
 
 
-@pytest.mark.parametrize("channels", [4, 5])
+@pytest.mark.parametrize("channels", [4, pytest.param(5, marks=slow)])
 def test_more_channels_change_nothing_at_first(row, file, colour, channels):
     pixels = row.images(channels=channels)
     expected = features(colour, pixels[..., :3])
