@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 
 class Step(NamedTuple):
@@ -76,6 +77,23 @@ def layers_below(operation: keras.Operation) -> Iterator[keras.layers.Layer]:
         yield from operation._flatten_layers()
 
 
+def set_weights(model: keras.layers.Layer, arrays: list[np.ndarray]) -> None:
+    """Sets the weights of a model or layer and what derives from them.
+
+    Keras' own `set_weights` leaves a Normalization layer with the constants
+    of its old mean and variance, which is what it computes with until it is
+    saved and loaded again.
+
+    Args:
+        model: Any model or layer.
+        arrays: As `model.get_weights()` returns them.
+    """
+    model.set_weights(arrays)
+    for layer in layers_below(model):
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.finalize_state()
+
+
 def cuts(
     model: keras.Model, max_width: int, within: frozenset[int] | None = None
 ) -> tuple[Cut, ...]:
@@ -92,7 +110,8 @@ def cuts(
         within: Step indices to consider. Defaults to `None`, all of them.
 
     Returns:
-        Tuple of `Cut`, input to output. The last one is the output itself.
+        Tuple of `Cut`, input to output. The last one is everything, with the
+        outputs of the model, however many there are.
     """
     graph = steps(model)
     producer = {
@@ -132,6 +151,11 @@ def cuts(
                 i for i in range(index + 1) if ancestors[index] >> i & 1
             )
             found.append(Cut(tuple(live), first_half, step.operation.name))
+    everything = frozenset(range(len(graph)))
+    if within is None and not any(cut.steps == everything for cut in found):
+        outputs = tensors_out(model)
+        name = outputs[0]._keras_history.operation.name
+        found.append(Cut(outputs, everything, name))
     return tuple(sorted(found, key=lambda cut: len(cut.steps)))
 
 

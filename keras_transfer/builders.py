@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_transfer._checks import check_class_names
 from keras_transfer.backbones import (
     Backbone,
     list_backbones,
@@ -193,25 +194,38 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
     if isinstance(model, keras.Model):
         config = model.get_config()
     else:
-        path = Path(model)
-        if not zipfile.is_zipfile(path):
-            raise ValueError(
-                "`model` must be a keras.Model or the path of a `.keras` "
-                f"file. Received: model={str(path)!r}"
-            )
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))["config"]
-    for layer in config.get("layers", ()):
-        if layer["config"].get("name") != "head":
-            continue
-        for part in layer["config"].get("layers", ()):
-            name = part["config"].get("name", "")
-            if name.startswith(_CLASS_NAMES):
-                return tuple(json.loads(name[len(_CLASS_NAMES) :]))
+        config = _config_in(Path(model))
+    found = _find_class_names(config)
+    if found is not None:
+        return found
     raise ValueError(
         "`model` must have been built with class names: pass `data` or "
         f"`class_names` to `build_classifier`. Received: {model!r}"
     )
+
+
+def _config_in(path: Path) -> dict[str, Any]:
+    """Reads the configuration in a `.keras` file, which is a zip archive."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                return json.loads(archive.read("config.json"))["config"]
+    what = "is something else" if path.exists() else "does not exist"
+    raise ValueError(
+        "`model` must be a keras.Model or the path of a `.keras` file. "
+        f"Received: model={str(path)!r}, which {what}."
+    )
+
+
+def _find_class_names(config: dict[str, Any]) -> tuple[str, ...] | None:
+    name = str(config.get("name", ""))
+    if name.startswith(_CLASS_NAMES):
+        return tuple(json.loads(name[len(_CLASS_NAMES) :]))
+    for layer in config.get("layers", ()):
+        found = _find_class_names(layer["config"])
+        if found is not None:
+            return found
+    return None
 
 
 def _encode(names: Sequence[str]) -> str:
@@ -222,19 +236,14 @@ def _encode(names: Sequence[str]) -> str:
 def _names(
     class_names: Sequence[str] | None, data: ImageData | None
 ) -> tuple[str, ...] | None:
-    given = None if class_names is None else tuple(class_names)
+    given = check_class_names(class_names)
     from_data = None if data is None else tuple(data.class_names)
     if given and from_data and given != from_data:
         raise ValueError(
             "`class_names` must be those of `data`, in the same order, which "
             f"are {from_data}. Received: class_names={given}. Leave it out."
         )
-    names = given or from_data
-    if names and len(set(names)) < len(names):
-        raise ValueError(
-            f"`class_names` must differ. Received: class_names={names}"
-        )
-    return names
+    return given or from_data
 
 
 def _num_classes(num_classes: int | None, names: tuple[str, ...] | None) -> int:

@@ -8,53 +8,15 @@ found as well in a reloaded file and in a network nobody has seen before.
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import keras
 
 from keras_transfer import _graph
+from keras_transfer._blocks import Block, find_blocks
+from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
-
-# How networks name their blocks. One convention a line; the first that matches
-# the beginning of a layer's name gives the block's name.
-_NAMING = re.compile(
-    r"""
-    ^(
-        \w*?stage_?\d+_block_?\d+      # ConvNeXt, embedded ResNet20
-      | conv\d+_block\d+               # ResNet, DenseNet
-      | block\d+_\d+(?=_|$)            # InceptionResNetV2: block35_1
-      | block_?\d+[a-z]?(?=_|$)        # VGG, MobileNetV2, EfficientNet
-      | expanded_conv(_\d+)?(?=_|$)    # MobileNetV3
-      | mixed_?\d+[a-z]?$              # Inception
-      | (normal|reduction)_concat_\w+  # NASNet cells
-    )
-    | ^conv_(?:dw|pw|pad)_(?P<number>\d+)  # MobileNet
-    """,
-    re.VERBOSE,
-)
-_STEM = "stem"
-
-
-class Block(NamedTuple):
-    """A run of layers between two cut points of a backbone.
-
-    Attributes:
-        name: As the architecture's own layers say, such as `"conv5_block3"`.
-        layers: The layers with weights, input to output.
-        outputs: The symbolic tensors that leave it: one, or several where
-            later blocks reach back over it (NASNet).
-    """
-
-    name: str
-    layers: tuple[keras.layers.Layer, ...]
-    outputs: tuple[keras.KerasTensor, ...]
-
-    @property
-    def weights(self) -> tuple[keras.Variable, ...]:
-        """The variables of all layers, each once."""
-        return tuple(w for layer in self.layers for w in layer.weights)
 
 
 def blocks(model: keras.Model) -> tuple[Block, ...]:
@@ -74,6 +36,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
 
     Raises:
         TypeError: If `model` has no graph to read.
+        ValueError: If `model` has several inputs.
 
     Example:
 
@@ -81,20 +44,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
     >>> [block.name for block in blocks(backbone.model)][-1]
     'conv5_block3'
     """
-    backbone = _backbone(model)
-    graph = _graph.steps(backbone)
-    grouped: list[tuple[str | None, list[int], _graph.Cut]] = []
-    done: frozenset[int] = frozenset()
-    for cut in _cuts(backbone):
-        new = sorted(cut.steps - done)
-        done = cut.steps
-        grouped.append((_key([graph[i] for i in new], cut), new, cut))
-    found = [
-        Block(name or _first_weighted(graph, members), layers, cut.tensors)
-        for name, members, cut in _merge(graph, grouped)
-        if (layers := _weighted(graph, members))
-    ]
-    return tuple(_merge_shared(found))
+    return find_blocks(_backbone(model))
 
 
 def split(
@@ -112,7 +62,9 @@ def split(
             the output, that go to the suffix; `0` leaves it the head alone.
 
     Returns:
-        Tuple `(prefix, suffix)`. The prefix maps images to the activations at
+        Tuple `(prefix, suffix)`, not compiled. Unfreeze first, then split; a
+        suffix compiled before a change of what is trainable must be compiled
+        again. The prefix maps images to the activations at
         the cut (a list where several tensors cross it), the suffix these to
         the model's output.
 
@@ -243,7 +195,7 @@ def unfreeze(
         output.
 
     Raises:
-        ValueError: If `depth` is out of range.
+        ValueError: If `depth` is out of range, or `model` has several inputs.
         TypeError: If `model` has no graph to read.
 
     Example:
@@ -283,6 +235,7 @@ def trainable_summary(model: keras.Model) -> str:
 
     Raises:
         TypeError: If `model` has no graph to read.
+        ValueError: If `model` has several inputs.
 
     Example:
 
@@ -315,6 +268,9 @@ def trainable_summary(model: keras.Model) -> str:
     return "\n".join(lines)
 
 
+_CHILDREN = {"preprocessing", "backbone", "head"}
+
+
 def _backbone(model: keras.Model) -> keras.Model:
     if not _graph.is_functional(model):
         raise TypeError(
@@ -322,10 +278,16 @@ def _backbone(model: keras.Model) -> keras.Model:
             "blocks are read off its graph. Received: a "
             f"{type(model).__name__}."
         )
-    for layer in model.layers:
-        if layer.name == "backbone" and _graph.is_functional(layer):
-            return layer
-    return model
+    backbone = model
+    if {layer.name for layer in model.layers} >= _CHILDREN:
+        backbone = model.get_layer("backbone")
+    inputs = len(_graph.tensors_in(backbone))
+    if inputs != 1:
+        raise ValueError(
+            "`model` must have one input, so that depth can be counted from "
+            f"it. Received: model {model.name!r} with {inputs}."
+        )
+    return backbone
 
 
 def _check_depth(
@@ -333,146 +295,13 @@ def _check_depth(
 ) -> int:
     if depth == "all":
         return num_blocks
-    is_integer = isinstance(depth, int) and not isinstance(depth, bool)
-    if is_integer and 0 <= depth <= num_blocks:
-        return depth
+    if is_integer(depth) and 0 <= depth <= num_blocks:
+        return int(depth)
     raise ValueError(
         f'`depth` must be an integer in [0, {num_blocks}] or "all" for '
         f"model {model.name!r} ({num_blocks} blocks). Received: "
         f"depth={depth!r}"
     )
-
-
-def _cuts(backbone: keras.Model) -> tuple[_graph.Cut, ...]:
-    """The chain of cuts, input to output.
-
-    Single tensors where possible. Where they leave more than half of the
-    weighted layers in one piece (NASNet, whose cells read the last two), that
-    piece is cut again where two tensors cross, at the joins of branches.
-    """
-    graph = _graph.steps(backbone)
-    single = _graph.cuts(backbone, max_width=1)
-    total = len(_weighted(graph, range(len(graph))))
-    chain: list[_graph.Cut] = []
-    done: frozenset[int] = frozenset()
-    for cut in single:
-        piece = cut.steps - done
-        if 2 * len(_weighted(graph, piece)) > total > 2:
-            chain += _joins(backbone, cut, piece, done)
-        chain.append(cut)
-        done = cut.steps
-    return tuple(chain)
-
-
-def _joins(
-    backbone: keras.Model,
-    end: _graph.Cut,
-    piece: frozenset[int],
-    done: frozenset[int],
-) -> list[_graph.Cut]:
-    graph = _graph.steps(backbone)
-    joins = frozenset(i for i in piece if len(graph[i].inputs) > 1)
-    chain: list[_graph.Cut] = []
-    upper = end.steps
-    for cut in reversed(_graph.cuts(backbone, max_width=2, within=joins)):
-        # A chain: each first half within the next one's.
-        if done < cut.steps < upper:
-            chain.insert(0, cut)
-            upper = cut.steps
-    return chain
-
-
-def _key(members: Sequence[_graph.Step], cut: _graph.Cut) -> str | None:
-    """The block that the layers of a piece say they belong to, if any."""
-    weighted = [s for s in members if getattr(s.operation, "weights", None)]
-    names = [cut.name, *(step.operation.name for step in weighted)]
-    for name in names:
-        match = _NAMING.match(name)
-        if match:
-            number = match["number"]
-            return f"conv_{number}" if number else match[0]
-    return None
-
-
-_Group = tuple[str | None, list[int], _graph.Cut]
-
-
-def _merge(
-    graph: tuple[_graph.Step, ...], pieces: list[_Group]
-) -> list[_Group]:
-    """Merges neighbouring pieces into blocks."""
-    if not any(key for key, _, _ in pieces):
-        # Nobody named blocks: each piece with weights is one, and takes along
-        # the activations and poolings that follow it.
-        merged: list[_Group] = []
-        for key, members, cut in pieces:
-            if merged and not _weighted(graph, members):
-                key, before, _ = merged.pop()
-                members = before + members
-            merged.append((key, members, cut))
-        return merged
-    merged = []
-    waiting: list[int] = []  # pieces without a name, which join the next block
-    for key, members, cut in pieces:
-        unnamed = key is None
-        if unnamed and merged and not _weighted(graph, members):
-            # Activation or pooling: part of what it follows, so that the cut
-            # comes where the tensor is smaller.
-            if waiting:
-                waiting += members
-                continue
-            key, before, _ = merged.pop()
-            merged.append((key, before + members, cut))
-        elif unnamed and merged and merged[-1][0] != _STEM:
-            waiting += members
-        elif unnamed:
-            before = merged.pop()[1] if merged else []
-            merged.append((_STEM, before + members, cut))
-        elif merged and merged[-1][0] == key and not waiting:
-            merged.append((key, merged.pop()[1] + members, cut))
-        else:
-            merged.append((key, waiting + members, cut))
-            waiting = []
-    if waiting:
-        key, members, _ = merged.pop()
-        merged.append((key, members + waiting, pieces[-1][2]))
-    return merged
-
-
-def _merge_shared(found: list[Block]) -> list[Block]:
-    """Merges blocks that share a layer, with all between them."""
-    merged: list[Block] = []
-    for block in found:
-        ids = {id(layer) for layer in block.layers}
-        for index, earlier in enumerate(merged):
-            if ids & {id(layer) for layer in earlier.layers}:
-                run = [*merged[index:], block]
-                layers = {id(x): x for b in run for x in b.layers}
-                block = Block(
-                    earlier.name, tuple(layers.values()), block.outputs
-                )
-                del merged[index:]
-                break
-        merged.append(block)
-    return merged
-
-
-def _weighted(
-    graph: tuple[_graph.Step, ...], members: Sequence[int] | frozenset[int]
-) -> tuple[keras.layers.Layer, ...]:
-    layers = {
-        id(operation): operation
-        for index in sorted(members)
-        if getattr(operation := graph[index].operation, "weights", None)
-    }
-    return tuple(layers.values())
-
-
-def _first_weighted(
-    graph: tuple[_graph.Step, ...], members: Sequence[int]
-) -> str:
-    layers = _weighted(graph, members)
-    return layers[0].name if layers else ""
 
 
 def _set_trainable(
@@ -483,17 +312,19 @@ def _set_trainable(
     train_batch_norm: bool = True,
 ) -> tuple[str, ...]:
     before = {id(v) for v in model.trainable_variables}
+    parts = [p for child in model.layers for p in _graph.layers_below(child)]
+    was = [part.trainable for part in parts]
     backbone = _backbone(model)
     _open(model, backbone)
-    layers = [step.operation for step in _graph.steps(backbone)]
-    for layer in layers:
-        if id(layer) not in states:
+    for step in _graph.steps(backbone):
+        if id(step.operation) not in states:
             continue
-        layer.trainable = states[id(layer)]
-        if not train_batch_norm:
-            for part in _graph.layers_below(layer):
-                if isinstance(part, keras.layers.BatchNormalization):
-                    part.trainable = False
+        # One by one: a container that has the state already would not pass it
+        # on to what is inside.
+        for part in _graph.layers_below(step.operation):
+            is_norm = isinstance(part, keras.layers.BatchNormalization)
+            state = states[id(step.operation)]
+            part.trainable = state and (train_batch_norm or not is_norm)
     after = model.trainable_variables
     if made_trainable:
         changed = [v for v in after if id(v) not in before]
@@ -502,7 +333,7 @@ def _set_trainable(
         changed = [
             v for v in model.variables if id(v) in before and id(v) not in ids
         ]
-    if changed:
+    if any(p.trainable != old for p, old in zip(parts, was, strict=True)):
         # Keras would go on with the trainable set of the last `compile()`, in
         # silence; now it asks for a new one.
         model.compiled = False
@@ -512,8 +343,8 @@ def _set_trainable(
 def _open(model: keras.Model, backbone: keras.Model) -> None:
     """Makes the containers trainable and leaves all in them as it was.
 
-    Keras hides the variables of a closed container, and passes `trainable` of
-    a container on to everything inside.
+    Keras hides the variables of a closed model, and passes `trainable` of a
+    container on to everything inside.
     """
     if model.trainable and backbone.trainable:
         return
@@ -523,7 +354,7 @@ def _open(model: keras.Model, backbone: keras.Model) -> None:
         for part in _graph.layers_below(child)
         if part is not backbone
     ]
-    model.trainable = True
+    model.trainable = backbone.trainable = True
     for part, state in states:
         part.trainable = state
 

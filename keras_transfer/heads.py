@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from keras_transfer._checks import is_integer
+
 POOLINGS = ("avg", "max", "avgmax", "gem", "flatten")
 _GEM_POWER = 3.0
 
@@ -61,7 +63,9 @@ def build_head(
     Reference:
         - Radenovic et al., 2018, https://arxiv.org/abs/1711.02512 (GeM)
     """
-    _check(num_outputs, pooling, hidden_units, dropout, feature_shape)
+    hidden_units = _check(
+        num_outputs, pooling, hidden_units, dropout, feature_shape
+    )
     inputs = keras.Input(feature_shape, name=input_name)
     x = _pool(inputs, pooling)
     for number, units in enumerate(hidden_units, start=1):
@@ -78,7 +82,10 @@ def build_head(
     # Under mixed precision the output stays float32: a softmax of 16 bits
     # loses the loss.
     outputs = layers.Dense(
-        num_outputs, activation=activation, dtype="float32", name="predictions"
+        int(num_outputs),
+        activation=activation,
+        dtype="float32",
+        name="predictions",
     )(x)
     return keras.Model(inputs, outputs, name="head")
 
@@ -89,19 +96,20 @@ def _check(
     hidden_units: Sequence[int],
     dropout: float,
     feature_shape: tuple[int | None, ...],
-) -> None:
-    if not isinstance(num_outputs, int) or num_outputs < 1:
+) -> tuple[int, ...]:
+    if not is_integer(num_outputs) or num_outputs < 1:
         raise ValueError(
-            "The number of outputs must be a positive integer. Received: "
-            f"{num_outputs!r}"
+            "`num_classes` or `num_outputs` must be a positive integer. "
+            f"Received: {num_outputs!r}"
         )
     if pooling not in POOLINGS:
         raise ValueError(
             f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}. "
             f"Received: pooling={pooling!r}"
         )
-    if isinstance(hidden_units, int) or any(
-        not isinstance(units, int) or units < 1 for units in hidden_units
+    is_sequence = isinstance(hidden_units, Sequence)
+    if not is_sequence or any(
+        not is_integer(units) or units < 1 for units in hidden_units
     ):
         raise ValueError(
             "`hidden_units` must be a sequence of positive integers, such as "
@@ -124,6 +132,7 @@ def _check(
             f"features of shape {feature_shape}. Give `load_backbone` an "
             "`input_shape` with height and width."
         )
+    return tuple(int(units) for units in hidden_units)
 
 
 def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
@@ -132,8 +141,10 @@ def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     if pooling == "flatten":
         return layers.Flatten(name="flatten")(x)
     if pooling == "gem":
+        # In float32, since the cube of 41 overflows float16.
+        x = keras.ops.cast(x, "float32")
         x = keras.ops.maximum(x, 1e-6) ** _GEM_POWER
-        x = layers.GlobalAveragePooling2D(name="gem_pool")(x)
+        x = layers.GlobalAveragePooling2D(dtype="float32", name="gem_pool")(x)
         return x ** (1.0 / _GEM_POWER)
     parts = []
     if pooling in ("avg", "avgmax"):

@@ -123,7 +123,9 @@ def test_multi_label():
             {"class_names": ["dog", "cat"], "data": fake_data()},
             "must be those of `data`, in the same order",
         ),
-        ({"class_names": ["a", "a"]}, "`class_names` must differ"),
+        ({"class_names": ["a", "a"]}, "`class_names` must be different"),
+        ({"class_names": "cat"}, "`class_names` must be different, non-empty"),
+        ({"class_names": [0, 1]}, "`class_names` must be different, non-empty"),
         ({"data": fake_data(channels=1)}, "must have 3 channels"),
         (
             {"data": fake_data(image_size=(32, 32))},
@@ -155,8 +157,22 @@ def test_a_model_is_no_backbone():
 def test_class_names_of_what_is_no_model(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    with pytest.raises(ValueError, match="or the path of a `.keras` file"):
+    with pytest.raises(ValueError, match="`.keras` file.*something else"):
         ktr.class_names(path)
+    with pytest.raises(ValueError, match="`.keras` file.*does not exist"):
+        ktr.class_names(tmp_path / "none.keras")
+
+
+def test_class_names_of_a_model_within_a_model():
+    model = ktr.build_classifier(small(), class_names=["a", "b"])
+    images = keras.Input((16, 16, 3))
+    outer = keras.Model(images, model(keras.layers.RandomFlip()(images)))
+    assert ktr.class_names(outer) == ("a", "b")
+
+
+def test_numpy_integers_are_integers():
+    count = np.array([0, 2]).max() + 1
+    assert ktr.build_classifier(small(), count).output_shape == (None, 3)
 
 
 def test_flatten_needs_a_size():

@@ -251,3 +251,77 @@ def test_number_of_weighted_pieces_between_single_tensors(name, pieces):
         found += any(getattr(operation, "weights", ()) for operation in new)
         done = cut.steps
     assert found == pieces
+
+
+def nested_network():
+    inner = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, name="inner_conv"),
+            layers.BatchNormalization(name="inner_bn"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="first")(inputs)
+    x = layers.GlobalAveragePooling2D()(inner(x))
+    return keras.Model(inputs, layers.Dense(3, name="last")(x)), inner
+
+
+def test_batch_norm_that_is_closed_again_takes_the_compile_back(
+    classifier, images
+):
+    ktr.unfreeze(classifier, "all", train_batch_norm=True)
+    compile_and_fit(classifier, images)
+    ktr.unfreeze(classifier, "all")
+    assert not classifier.compiled
+    before = values(classifier.variables)
+    compile_and_fit(classifier, images)
+    after = values(classifier.variables)
+    moving = [path for path in before if "moving" in path]
+    assert moving
+    assert all(np.array_equal(before[p], after[p]) for p in moving)
+
+
+def test_a_nested_model_is_opened_whatever_its_own_flag():
+    model, inner = nested_network()
+    ktr.freeze(model)
+    ktr.unfreeze(model, "all")
+    opened = ktr.unfreeze(model, "all", train_batch_norm=True)
+    assert [p.split("/", 1)[1] for p in opened] == [
+        "inner_bn/gamma",
+        "inner_bn/beta",
+    ]
+    inner.trainable = False
+    inner.get_layer("inner_bn").trainable = True
+    ktr.freeze(model, "inner")
+    assert not inner.get_layer("inner_bn").trainable
+
+
+def test_every_weight_has_a_block_also_with_several_outputs():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="trunk")(inputs)
+    one = layers.Conv2D(2, 3, name="one")(x)
+    two = layers.Conv2D(2, 3, name="two")(x)
+    model = keras.Model(inputs, [one, two])
+    found = ktr.blocks(model)
+    assert sum(len(b.weights) for b in found) == len(model.weights)
+    ktr.freeze(model)
+    assert not model.trainable_variables
+    image = np.random.default_rng(0).uniform(size=(1, 8, 8, 3))
+    prefix, suffix = ktr.split(model, 1)
+    for got, expected in zip(suffix(prefix(image)), model(image), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_several_inputs_are_refused():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    model = keras.Model(inputs, layers.Dense(1)(layers.Add()(inputs)))
+    with pytest.raises(ValueError, match="`model` must have one input"):
+        ktr.blocks(model)
+
+
+def test_a_strangers_layer_named_backbone_is_a_layer():
+    model, inner = nested_network()
+    inner.name = "backbone"
+    assert "last" in ktr.trainable_summary(model)

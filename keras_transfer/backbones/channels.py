@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_transfer import _graph
 from keras_transfer.backbones._spec import NORMALIZATIONS
 from keras_transfer.backbones.preprocessing import for_channels
 
@@ -36,7 +37,7 @@ def adapt_weights(
                 # The images come in as red, green, blue, ...
                 kernel = kernel[:, :, ::-1]
             arrays = [_widen(kernel, channels), *arrays[1:]]
-        layer.set_weights(arrays)
+        _graph.set_weights(layer, arrays)
     for layer in scaling:
         # EfficientNet v1: its scaling is a layer with weights. Keras divides
         # by the square root of the variance here, and once more further on
@@ -44,8 +45,7 @@ def adapt_weights(
         mean, std, _ = NORMALIZATIONS[normalization]
         mean_unit = np.array(for_channels(mean, channels), "float32") / 255
         std_unit = np.array(for_channels(std, channels), "float32") / 255
-        layer.set_weights([mean_unit, std_unit**2, np.array(0)])
-        layer.finalize_state()
+        _graph.set_weights(layer, [mean_unit, std_unit**2, np.array(0)])
 
 
 def _weighted(

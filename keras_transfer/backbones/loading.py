@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from keras_transfer import _graph
+from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
 from keras_transfer.backbones import (
     applications,
@@ -22,6 +24,15 @@ from keras_transfer.backbones.resnet20 import resnet20
 from keras_transfer.backbones.weight_files import check_path, load_weights
 
 PRETRAINED = "pretrained"
+# What `load_backbone` decides itself, of the arguments of Keras' functions.
+_DECIDED = {
+    "classes",
+    "classifier_activation",
+    "include_preprocessing",
+    "include_top",
+    "input_tensor",
+    "pooling",
+}
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
 
 
@@ -66,7 +77,7 @@ class Backbone:
     def copy(self) -> Backbone:
         """Returns a backbone with the same weights and none in common."""
         model = keras.models.clone_model(self.model)
-        model.set_weights(self.model.get_weights())
+        _graph.set_weights(model, self.model.get_weights())
         preprocessing = keras.models.clone_model(self.preprocessing)
         return dataclasses.replace(
             self, model=model, preprocessing=preprocessing
@@ -117,9 +128,12 @@ def load_backbone(
     """Loads a pretrained network without its classifier.
 
     The pixels it takes are in `[0, 255]`, whatever the family: what scales
-    them is part of it. One channel is repeated three times, which is exactly
-    the grey image in colour; for 2, 4 or more channels the first convolution
-    is adapted, and channels beyond the third start without influence.
+    them is part of it. With pretrained weights its dropout layers are off, so
+    that what is frozen computes the same in each epoch.
+
+    One channel is repeated three times, which is exactly the grey image in
+    colour; for 2, 4 or more channels the first convolution is adapted, and
+    channels beyond the third start without influence.
 
     Args:
         source: A name out of `list_backbones()`; the path of a `.keras` or
@@ -136,15 +150,15 @@ def load_backbone(
         **source_options: For a name, further arguments of its
             `keras.applications` function, such as `alpha=0.35`. For a model,
             `pixel_range` (required: `"[0, 1]"`, `"[-1, 1]"`, `"[0, 255]"`,
-            `"caffe"`, `"tf"`, `"torch"`) and `output_layer`, the name of the
-            layer whose output are the features.
+            `"caffe"`, `"tf"`, `"torch"`, `"scale128"`) and `output_layer`, the
+            name of the layer whose output are the features.
 
     Returns:
         A `Backbone`.
 
     Raises:
-        ValueError: If the name is unknown, the weights do not fit or the
-            images are too small.
+        ValueError: If the name is unknown, the weights do not fit, the images
+            are too small or Keras is set to `channels_first`.
         TypeError: If `source` is of another type, or an option is unknown.
         ConnectionError: If the weights have to be fetched and cannot be.
 
@@ -154,6 +168,12 @@ def load_backbone(
     >>> backbone.num_features
     64
     """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "Keras' image data format must be 'channels_last'. Received: "
+            f"{keras.config.image_data_format()!r}. Call "
+            "`keras.config.set_image_data_format('channels_last')`."
+        )
     if isinstance(source, str | Path) and str(source).endswith(_MODEL_FILES):
         if not Path(source).is_file():
             raise ValueError(
@@ -176,9 +196,17 @@ def load_backbone(
             f"Received: source={source!r}.{nearest(source, known)}"
         )
     spec = known[source]
+    refused = sorted(_DECIDED & set(source_options))
+    if refused:
+        raise TypeError(
+            "`source_options` must not hold what `load_backbone` and the "
+            f"builders decide. Received: {', '.join(refused)}"
+        )
     shape = input_shape or (None, None, 3)
     _check_shape(spec, shape)
     model = _load_named(spec, weights, shape, source_options)
+    if weights is not None:
+        _still_dropout(model)
     # A family that scales its own pixels does so for three channels only.
     outside = not spec.built_in or (
         shape[-1] not in (1, 3) and not _has_normalization(model)
@@ -213,6 +241,8 @@ def _load_own(
     )
     if weights not in (None, PRETRAINED):
         load_weights(model, check_path(weights))
+    if weights is not None:
+        _still_dropout(model)
     return Backbone(
         spec=spec,
         preprocessing=_scaling_only(spec.normalization, model),
@@ -232,7 +262,7 @@ def _scaling_only(normalization: str, model: keras.Model) -> keras.Model:
 
 def _check_shape(spec: BackboneSpec, shape: tuple) -> None:
     valid = len(shape) == 3 and all(
-        size is None or (isinstance(size, int) and size > 0) for size in shape
+        size is None or (is_integer(size) and size > 0) for size in shape
     )
     if not valid or shape[-1] is None:
         raise ValueError(
@@ -267,14 +297,17 @@ def _load_named(
         size = spec.pretrained_size
         reference = _build(spec, (size, size, 3), "imagenet", options)
         model = _build(spec, colour, None, options)
-        model.set_weights(reference.get_weights())
+        _graph.set_weights(model, reference.get_weights())
     else:
         model = _build(spec, colour, "imagenet" if published else None, options)
-    if path is not None:
-        load_weights(model, path)
     if weights is not None and count not in (1, 3):
         reference, model = model, _build(spec, shape, None, options)
-        channels.adapt_weights(model, reference, spec.normalization)
+        if path is None or not _is_loaded(model, path):
+            if path is not None:
+                load_weights(reference, path)
+            channels.adapt_weights(model, reference, spec.normalization)
+    elif path is not None:
+        load_weights(model, path)
     # The same layers under the name by which they are found again.
     return keras.Model(model.inputs[0], model.outputs[0], name="backbone")
 
@@ -301,10 +334,30 @@ def _build(
         raise ConnectionError(
             f"The pretrained weights of {spec.name!r} are not in Keras' cache "
             "and could not be fetched. Ways out: connect to the internet "
-            "once; pass a file as `weights`; point KERAS_HOME to a folder "
-            "whose `models/` has the file; or pass `weights=None` for new "
-            "random weights."
+            "once; point KERAS_HOME to a folder whose `models/` has the file; "
+            f"`load_backbone({spec.name!r}, weights=FILE)`; or `weights=None` "
+            "there, for new random weights."
         ) from None
+
+
+def _is_loaded(model: keras.Model, path: Path) -> bool:
+    """Loads a file, where it was written for this number of channels."""
+    try:
+        load_weights(model, path)
+    except ValueError:
+        return False
+    return True
+
+
+def _still_dropout(model: keras.Model) -> None:
+    """Makes a pretrained network a function of its input, also in `fit`.
+
+    EfficientNet drops whole blocks at random whenever `training=True`, frozen
+    or not: a frozen prefix would compute something else in each epoch.
+    """
+    for layer in _graph.layers_below(model):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
 
 
 def _has_normalization(model: keras.Model) -> bool:

@@ -15,6 +15,10 @@ import keras
 from keras_transfer import _graph
 from keras_transfer.backbones._spec import NORMALIZATIONS, BackboneSpec
 
+_GLOBAL_POOLINGS = (
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
 # What stands above the features in a classifier.
 _HEAD_LAYERS = (
     keras.layers.Dense,
@@ -94,7 +98,8 @@ def build(
         input_shape: `(height, width, channels)`, or `None` for the model's.
         output_layer: Name of the layer whose output are the features, or
             `None`: the last one with four dimensions through which all paths
-            pass; without one, what feeds the last dense layers.
+            pass, below any global pooling; without one, what feeds the last
+            dense layers.
         keep_weights: Whether to copy the weights.
 
     Returns:
@@ -131,7 +136,7 @@ def build(
         )
     copy = keras.models.clone_model(model)
     if keep_weights:
-        copy.set_weights(model.get_weights())
+        _graph.set_weights(copy, model.get_weights())
     inputs = keras.Input(input_shape, name="image")
     outputs = _graph.inline(copy, inputs)
     whole = keras.Model(inputs, outputs)
@@ -165,12 +170,40 @@ def _features(
             )
         return outputs[output_layer]
     cuts = _graph.cuts(model, max_width=1)
-    maps = [cut for cut in cuts if len(cut.tensors[0].shape) == 4]
+    cuts = tuple(cut for cut in cuts if len(cut.tensors) == 1)
+    operations = [step.operation for step in graph]
+    by_name = {operation.name: operation for operation in operations}
+    # The classifier of the MobileNets is a convolution behind the pooling.
+    pooled = [isinstance(by_name[cut.name], _GLOBAL_POOLINGS) for cut in cuts]
+    below = cuts[: pooled.index(True)] if any(pooled) else cuts
+    maps = [cut for cut in below if len(cut.tensors[0].shape) == 4]
     if maps:
-        return maps[-1].tensors[0]
-    # No feature map (a dense network): cut below the classifier.
-    last = len(cuts) - 1
-    by_name = {step.operation.name: step.operation for step in graph}
-    while last > 0 and isinstance(by_name[cuts[last].name], _HEAD_LAYERS):
-        last -= 1
-    return cuts[last].tensors[0]
+        chosen = maps[-1]
+    else:  # a dense network: cut below the classifier
+        last = len(cuts) - 1
+        while last > 0 and isinstance(by_name[cuts[last].name], _HEAD_LAYERS):
+            last -= 1
+        chosen = cuts[last]
+    left_off = [
+        operation
+        for index, operation in enumerate(operations)
+        if index not in chosen.steps and not _may_top(operation)
+    ]
+    if left_off:
+        raise ValueError(
+            "`output_layer` must say where the features are: behind the last "
+            "feature map of the model there is more than "
+            f"pooling and dense layers, such as {left_off[0].name!r}. "
+            "Received: output_layer=None"
+        )
+    return chosen.tensors[0]
+
+
+def _may_top(operation: keras.Operation) -> bool:
+    """Whether a classifier may have this layer above the features."""
+    if not getattr(operation, "weights", None):
+        return True
+    if isinstance(operation, keras.layers.Conv2D):
+        return operation.kernel_size == (1, 1)
+    top = (keras.layers.Dense, keras.layers.BatchNormalization)
+    return isinstance(operation, top)

@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_transfer import _graph
+
 _KINDS = "`.weights.h5`, legacy `.h5` or `.keras`"
 
 
@@ -53,14 +55,14 @@ def load_weights(model: keras.Model, path: Path) -> None:
     before = model.get_weights()
     # Keras passes over in silence, or with a warning, what it does not find:
     # see that every array arrived.
-    model.set_weights([_unset(array) for array in before])
+    _graph.set_weights(model, [_unset(array) for array in before])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _read(model, path)
         _check_complete(model)
     except Exception as err:
-        model.set_weights(before)
+        _graph.set_weights(model, before)
         raise ValueError(
             f"`weights` must fit the backbone {model.name!r} "
             f"({len(model.weights)} arrays, {model.count_params():,} "
@@ -112,7 +114,7 @@ def _from_model(model: keras.Model, source: keras.Model) -> None:
     arrays = source.get_weights()
     # A classifier on top stands last.
     arrays = arrays[: len(model.weights)]
-    model.set_weights(arrays)
+    _graph.set_weights(model, arrays)
 
 
 def _mend_efficientnet(model: keras.Model) -> None:
@@ -135,8 +137,7 @@ def _mend_efficientnet(model: keras.Model) -> None:
             continue
         mean, variance, count = layer.get_weights()
         if np.allclose(variance, (0.229, 0.224, 0.225), atol=1e-4):
-            layer.set_weights([mean, variance**2, count])
-            layer.finalize_state()
+            _graph.set_weights(layer, [mean, variance**2, count])
 
 
 def _first_line(err: Exception) -> str:

@@ -6,12 +6,12 @@ Pass `image_size` to shrink large images while they are read.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_transfer._errors import nearest
 from keras_transfer.data import decoding
 from keras_transfer.data.pixels import ArrayPixels
 
@@ -334,11 +334,9 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
     except tfds.core.DatasetNotFoundError as err:
         stem = name.split("/")[0].split(":")[0]
         known: Iterable[str] = tfds.list_builders(with_community_datasets=False)
-        near = difflib.get_close_matches(stem, list(known), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(
             '`source` must be "tfds:" and the name of a data set of TensorFlow '
-            f"Datasets. Received: {name!r}.{hint}"
+            f"Datasets. Received: {name!r}.{nearest(stem, known)}"
         ) from err
     except (ValueError, AssertionError, RuntimeError) as err:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from keras_transfer._checks import is_integer
 
 Size = tuple[int, int]
 
@@ -13,9 +13,9 @@ def check_image_size(image_size: Any) -> Size | None:
     """Returns `(height, width)` or `None`; raises for anything else."""
     if image_size is None:
         return None
-    pair = (image_size,) * 2 if _is_integer(image_size) else image_size
+    pair = (image_size,) * 2 if is_integer(image_size) else image_size
     good = isinstance(pair, tuple | list) and len(pair) == 2
-    if not good or not all(_is_integer(n) and n > 0 for n in pair):
+    if not good or not all(is_integer(n) and n > 0 for n in pair):
         raise ValueError(
             "`image_size` must be (height, width) or one integer, above 0. "
             f"Received: image_size={image_size!r}."
@@ -25,7 +25,7 @@ def check_image_size(image_size: Any) -> Size | None:
 
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raises unless `value` is an integer of at least `least`."""
-    if not _is_integer(value) or value < least:
+    if not is_integer(value) or value < least:
         raise ValueError(
             f"`{name}` must be an integer of at least {least}. Received: "
             f"{name}={value!r}."
@@ -39,21 +39,3 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(
             f"`{name}` must be {listed}. Received: {name}={value!r}."
         )
-
-
-def check_class_names(class_names: Any) -> tuple[str, ...] | None:
-    """Returns the names as a tuple, or `None`."""
-    if class_names is None:
-        return None
-    names = () if isinstance(class_names, str) else tuple(class_names)
-    good = names and all(isinstance(name, str) and name for name in names)
-    if not good or len(set(names)) != len(names):
-        raise ValueError(
-            "`class_names` must be different, non-empty strings. Received: "
-            f"class_names={class_names!r:.200}."
-        )
-    return names
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_transfer._checks import is_integer
 from keras_transfer.data import scanning, splitting
 from keras_transfer.data.checks import Size, check_image_size, check_integer
 from keras_transfer.data.pixels import ArrayPixels, FilePixels
@@ -128,7 +129,7 @@ class ImageSplit:
                 "`shots` needs one class per image. Received: multi-label data."
                 " Use `subset(indices)`."
             )
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        if not is_integer(k) or k < 1:
             raise ValueError(
                 f"`k` must be an integer above 0. Received: k={k}."
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer._checks import check_class_names
 from keras_transfer.data import checks, decoding, scanning, splitting
 from keras_transfer.data.images import ImageData, ImageSplit
 from keras_transfer.data.report import ImageReport, list_problems, printable
@@ -98,7 +99,7 @@ def load_images(
         raise ValueError(
             f"`channels` must be 1, 3 or 4. Received: channels={channels!r}."
         )
-    names = checks.check_class_names(class_names)
+    names = check_class_names(class_names)
     records = read_source(
         source,
         channels=channels,

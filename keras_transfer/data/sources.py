@@ -15,10 +15,13 @@ from keras_transfer.data.report import list_problems, printable
 
 SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "val": "validation",
     "valid": "validation",
+    "dev": "validation",
     "test": "test",
+    "testing": "test",
 }
 _JUNK_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 _PATH_COLUMNS = ("path", "filename", "file", "image")
@@ -143,7 +146,7 @@ def _split_folders(
     """Finds train/, validation/ and test/, or takes the folder as a whole."""
     folders, _ = _class_folders(root)
     splits = [name for name in folders if name.lower() in SPLIT_NAMES]
-    train = [name for name in splits if name.lower() == "train"]
+    train = [n for n in splits if SPLIT_NAMES[n.lower()] == "train"]
     others = [name for name in folders if name not in splits]
     # Without class folders in it, "train" is a class: pictures of trains.
     if not train or (others and not _class_folders(root / train[0])[0]):
@@ -152,6 +155,7 @@ def _split_folders(
                 "`source` must hold a train/ folder beside its other splits. "
                 f"Received: source={str(root)!r}, which holds {splits}."
             )
+        _refuse_unknown_splits(root, folders)
         return [(None, root)]
     records.ignored += [f"{name}/" for name in others]
     used: dict[str, Path] = {}
@@ -165,6 +169,23 @@ def _split_folders(
             )
         used[split] = root / name
     return [(split, used[split]) for split in used]
+
+
+def _refuse_unknown_splits(root: Path, folders: Sequence[str]) -> None:
+    """Raises where what looks like classes is splits of other names."""
+    inside = [_class_folders(root / name) for name in folders]
+    if len(inside) < 2 or any(
+        _is_image(name) for _, files in inside for name in files
+    ):
+        return
+    shared = set.intersection(*(set(classes) for classes, _ in inside))
+    if len(shared) > 1:
+        raise ValueError(
+            "`source` must hold class folders, or train/, validation/ and "
+            f"test/ with the same ones. Received: source={str(root)!r}, where "
+            f"{folders[:3]} all hold folders {sorted(shared)[:3]}. If these "
+            "are splits, rename them."
+        )
 
 
 def _class_folders(folder: Path) -> tuple[list[str], list[str]]:

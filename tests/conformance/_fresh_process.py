@@ -28,7 +28,7 @@ def _answer(request):
     images = np.load(request["images"])
     outputs = np.array(model(images, training=False))
     expected = np.load(request["expected"])
-    # As the README tells those who have no keras_transfer.
+    # As keras_transfer/README.md says that it is written.
     name = model.get_layer("head").layers[0].name
     prefix, _, names = name.partition("=")
     return {

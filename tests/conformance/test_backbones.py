@@ -23,6 +23,8 @@ from keras_transfer import (
 
 from ._table import BY_NAME, SCALINGS, TABLE, USER_MODEL, enliven
 
+slow = pytest.mark.slow
+
 NAMES = (
     "cat",
     "and/or",
@@ -39,9 +41,7 @@ NAMES = (
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(
-            row, id=row.name, marks=[pytest.mark.slow] if row.slow else []
-        )
+        pytest.param(row, id=row.name, marks=[slow] if row.slow else [])
         for row in TABLE
     ],
 )
@@ -63,16 +63,26 @@ def backbone(row):
 
 
 @pytest.fixture(scope="module")
-def classifier(backbone):
-    return build_classifier(backbone, class_names=NAMES)
+def features(row, backbone):
+    pixels = backbone.preprocessing(row.images())
+    return np.array(backbone.model(pixels, training=False))
+
+
+@pytest.fixture(scope="module")
+def classifier(backbone, features):
+    model = build_classifier(backbone, class_names=NAMES)
+    kernel, _ = model.get_layer("head").weights
+    # A softmax that is sure of itself would hide what is before it.
+    kernel.assign(kernel / np.abs(features).max())
+    return model
 
 
 @pytest.fixture(scope="module")
 def predictions(row, classifier):
     """Of the two images of the row; far from equal, so that they tell."""
     found = np.array(classifier(row.images(), training=False))
-    assert np.abs(found[0] - found[1]).max() > 1e-3
-    assert found.max() < 0.999
+    assert np.abs(found[0] - found[1]).max() > 1e-4
+    assert found.max() < 0.9
     return found
 
 
@@ -145,21 +155,21 @@ def test_sizes_and_weights_are_those_of_keras(name):
 @pytest.mark.parametrize(
     "name",
     [
-        "ConvNeXtTiny",
-        "DenseNet121",
-        "EfficientNetB0",
-        "EfficientNetV2B0",
-        pytest.param("InceptionResNetV2", marks=pytest.mark.slow),
-        "InceptionV3",
+        pytest.param("ConvNeXtTiny", marks=slow),
+        pytest.param("DenseNet121", marks=slow),
+        pytest.param("EfficientNetB0", marks=slow),
+        pytest.param("EfficientNetV2B0", marks=slow),
+        pytest.param("InceptionResNetV2", marks=slow),
+        pytest.param("InceptionV3", marks=slow),
         "MobileNet",
         "MobileNetV2",
         "MobileNetV3Small",
         "NASNetMobile",
-        "ResNet50",
-        "ResNet50V2",
+        pytest.param("ResNet50", marks=slow),
+        pytest.param("ResNet50V2", marks=slow),
         "VGG16",
-        "VGG19",
-        "Xception",
+        pytest.param("VGG19", marks=slow),
+        pytest.param("Xception", marks=slow),
     ],
 )
 def test_published_weights_are_asked_for_without_a_size(name, monkeypatch):
@@ -276,14 +286,13 @@ def test_every_boundary_is_a_cut(row, backbone):
 
 
 def test_classifier_is_preprocessing_backbone_head(
-    row, backbone, classifier, predictions
+    backbone, features, classifier, predictions
 ):
     assert [layer.name for layer in classifier.layers[1:]] == [
         "preprocessing",
         "backbone",
         "head",
     ]
-    features = backbone.model(backbone.preprocessing(row.images()))
     joined = classifier.get_layer("head")(features)
     np.testing.assert_allclose(joined, predictions, rtol=0, atol=1e-6)
     # A copy: nothing is shared with the backbone it was built from.

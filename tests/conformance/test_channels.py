@@ -15,7 +15,7 @@ slow = pytest.mark.slow
     params=[
         "VGG16",  # caffe
         pytest.param("ResNet50", marks=slow),  # caffe
-        "DenseNet121",  # torch
+        pytest.param("DenseNet121", marks=slow),  # torch
         "MobileNetV2",  # tf
         pytest.param("InceptionV3", marks=slow),  # tf
         pytest.param("NASNetMobile", marks=slow),  # tf

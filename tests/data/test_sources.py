@@ -354,7 +354,7 @@ def test_csv_multi_label(manifest):
         ("path,label\n,a", "row 2: it has no path"),
         ("path,label\nx.png", "row 2: it has no label"),
         ("path,label\nx.png,c", "row 2: label 'c' is outside the classes"),
-        ("path,label,split\nx.png,a,dev", "split 'dev' is not train, val"),
+        ("path,label,split\nx.png,a,exam", "split 'exam' is not train, val"),
         ("path,label,split\nx.png,a,", "split '' is not train, validation"),
         ("path,label\nx.png,a", "x.png: no such file"),
         (f"path,label\n{ROWS[0]}\n{ROWS[0]}\n{ROWS[9]}", "again after row 2"),
@@ -569,3 +569,26 @@ def test_names_are_compared_as_they_are(make_folder):
     composed, split_up = "é", unicodedata.normalize("NFD", "é")
     root = make_folder({composed: 4, split_up: 4})
     assert len(load_images(root).class_names) == 2
+
+
+def test_training_and_testing_are_splits(tmp_path):
+    _write_tree(tmp_path, ("training", "testing"))
+    data = load_images(tmp_path, split=(1.0, 0.0, 0.0))
+    assert data.class_names == ("cat", "dog")
+    assert (len(data.train), len(data.test)) == (4, 4)
+
+
+def test_splits_of_unknown_names_are_refused(tmp_path):
+    _write_tree(tmp_path, ("learn", "exam"))
+    with pytest.raises(ValueError, match="all hold folders .*cat.*rename them"):
+        load_images(tmp_path)
+
+
+def _write_tree(folder, splits):
+    rng = np.random.default_rng(0)
+    for split in splits:
+        for name in ("cat", "dog"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")

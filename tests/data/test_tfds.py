@@ -115,9 +115,7 @@ def test_class_names_give_the_order():
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(
-        ValueError, match="'tiny_shape'. Did you mean tiny_shap"
-    ):
+    with pytest.raises(ValueError, match="'tiny_shape'. Did you mean 'tiny_sh"):
         load_images("tfds:tiny_shape")
     with pytest.raises(
         ValueError, match="a config and a version that the data"

@@ -1,0 +1,199 @@
+"""Finds the blocks of a network by reading its graph."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+
+from keras_transfer import _graph
+
+# How networks name their blocks. One convention a line; the first that matches
+# the beginning of a layer's name gives the block's name.
+_NAMING = re.compile(
+    r"""
+    ^(
+        \w*?stage_?\d+_block_?\d+      # ConvNeXt, embedded ResNet20
+      | conv\d+_block\d+               # ResNet, DenseNet
+      | block\d+_\d+(?=_|$)            # InceptionResNetV2: block35_1
+      | block_?\d+[a-z]?(?=_|$)        # VGG, MobileNetV2, EfficientNet
+      | expanded_conv(_\d+)?(?=_|$)    # MobileNetV3
+      | mixed_?\d+[a-z]?$              # Inception
+      | (normal|reduction)_concat_\w+  # NASNet cells
+    )
+    | ^conv_(?:dw|pw|pad)_(?P<number>\d+)  # MobileNet
+    """,
+    re.VERBOSE,
+)
+_STEM = "stem"
+
+
+class Block(NamedTuple):
+    """A run of layers between two cut points of a backbone.
+
+    Attributes:
+        name: As the architecture's own layers say, such as `"conv5_block3"`.
+        layers: The layers with weights, input to output.
+        outputs: The symbolic tensors that leave it: one, or several where
+            later blocks reach back over it (NASNet).
+    """
+
+    name: str
+    layers: tuple[keras.layers.Layer, ...]
+    outputs: tuple[keras.KerasTensor, ...]
+
+    @property
+    def weights(self) -> tuple[keras.Variable, ...]:
+        """The variables of all layers, each once."""
+        return tuple(w for layer in self.layers for w in layer.weights)
+
+
+_Group = tuple[str | None, list[int], _graph.Cut]
+
+
+def find_blocks(network: keras.Model) -> tuple[Block, ...]:
+    """Returns the blocks of a network with one input, input to output."""
+    graph = _graph.steps(network)
+    grouped: list[_Group] = []
+    done: frozenset[int] = frozenset()
+    for cut in _cuts(network):
+        new = sorted(cut.steps - done)
+        done = cut.steps
+        grouped.append((_key([graph[i] for i in new], cut), new, cut))
+    found = [
+        Block(name or _first_weighted(graph, members), layers, cut.tensors)
+        for name, members, cut in _merge(graph, grouped)
+        if (layers := _weighted(graph, members))
+    ]
+    return tuple(_merge_shared(found))
+
+
+def _cuts(backbone: keras.Model) -> tuple[_graph.Cut, ...]:
+    """The chain of cuts, input to output.
+
+    Single tensors where possible. Where they leave more than half of the
+    weighted layers in one piece (NASNet, whose cells read the last two), that
+    piece is cut again where two tensors cross, at the joins of branches.
+    """
+    graph = _graph.steps(backbone)
+    single = _graph.cuts(backbone, max_width=1)
+    total = len(_weighted(graph, range(len(graph))))
+    chain: list[_graph.Cut] = []
+    done: frozenset[int] = frozenset()
+    for cut in single:
+        piece = cut.steps - done
+        if 2 * len(_weighted(graph, piece)) > total > 2:
+            chain += _joins(backbone, cut, piece, done)
+        chain.append(cut)
+        done = cut.steps
+    return tuple(chain)
+
+
+def _joins(
+    backbone: keras.Model,
+    end: _graph.Cut,
+    piece: frozenset[int],
+    done: frozenset[int],
+) -> list[_graph.Cut]:
+    graph = _graph.steps(backbone)
+    joins = frozenset(i for i in piece if len(graph[i].inputs) > 1)
+    chain: list[_graph.Cut] = []
+    upper = end.steps
+    for cut in reversed(_graph.cuts(backbone, max_width=2, within=joins)):
+        # A chain: each first half within the next one's.
+        if done < cut.steps < upper:
+            chain.insert(0, cut)
+            upper = cut.steps
+    return chain
+
+
+def _key(members: Sequence[_graph.Step], cut: _graph.Cut) -> str | None:
+    """The block that the layers of a piece say they belong to, if any."""
+    weighted = [s for s in members if getattr(s.operation, "weights", None)]
+    names = [cut.name, *(step.operation.name for step in weighted)]
+    for name in names:
+        match = _NAMING.match(name)
+        if match:
+            number = match["number"]
+            return f"conv_{number}" if number else match[0]
+    return None
+
+
+def _merge(
+    graph: tuple[_graph.Step, ...], pieces: list[_Group]
+) -> list[_Group]:
+    """Merges neighbouring pieces into blocks."""
+    if not any(key for key, _, _ in pieces):
+        # Nobody named blocks: each piece with weights is one, and takes along
+        # the activations and poolings that follow it.
+        merged: list[_Group] = []
+        for key, members, cut in pieces:
+            if merged and not _weighted(graph, members):
+                key, before, _ = merged.pop()
+                members = before + members
+            merged.append((key, members, cut))
+        return merged
+    merged = []
+    waiting: list[int] = []  # pieces without a name, which join the next block
+    for key, members, cut in pieces:
+        unnamed = key is None
+        if unnamed and merged and not _weighted(graph, members):
+            # Activation or pooling: part of what it follows, so that the cut
+            # comes where the tensor is smaller.
+            if waiting:
+                waiting += members
+                continue
+            key, before, _ = merged.pop()
+            merged.append((key, before + members, cut))
+        elif unnamed and merged and merged[-1][0] != _STEM:
+            waiting += members
+        elif unnamed:
+            before = merged.pop()[1] if merged else []
+            merged.append((_STEM, before + members, cut))
+        elif merged and merged[-1][0] == key and not waiting:
+            merged.append((key, merged.pop()[1] + members, cut))
+        else:
+            merged.append((key, waiting + members, cut))
+            waiting = []
+    if waiting:
+        key, members, _ = merged.pop()
+        merged.append((key, members + waiting, pieces[-1][2]))
+    return merged
+
+
+def _merge_shared(found: list[Block]) -> list[Block]:
+    """Merges blocks that share weights, with all between them."""
+    merged: list[Block] = []
+    for block in found:
+        ids = {id(weight) for weight in block.weights}
+        for index, earlier in enumerate(merged):
+            if ids & {id(weight) for weight in earlier.weights}:
+                run = [*merged[index:], block]
+                layers = {id(x): x for b in run for x in b.layers}
+                block = Block(
+                    earlier.name, tuple(layers.values()), block.outputs
+                )
+                del merged[index:]
+                break
+        merged.append(block)
+    return merged
+
+
+def _weighted(
+    graph: tuple[_graph.Step, ...], members: Sequence[int] | frozenset[int]
+) -> tuple[keras.layers.Layer, ...]:
+    layers = {
+        id(operation): operation
+        for index in sorted(members)
+        if getattr(operation := graph[index].operation, "weights", None)
+    }
+    return tuple(layers.values())
+
+
+def _first_weighted(
+    graph: tuple[_graph.Step, ...], members: Sequence[int]
+) -> str:
+    layers = _weighted(graph, members)
+    return layers[0].name if layers else ""
