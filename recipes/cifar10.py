@@ -1,9 +1,9 @@
 """CIFAR-10, from loading to the accuracy of every single test image.
 
-    python recipes/cifar10.py --data FOLDER --weights FILE
+    python recipes/cifar10.py --data FOLDER --alpha 0.35 --weights FILE
 
 The folder holds `train/<class>/` and `test/<class>/` (or pass "tfds:cifar10").
-MobileNetV2 0.35 with ImageNet weights sees each image once, at 96 pixels; a new
+MobileNetV2 with ImageNet weights sees each image once, at 96 pixels; a new
 softmax layer is trained on the stored features. Writes predictions.csv, a row
 for each of the 10,000 test images, and prints the accuracy of each class.
 """
@@ -29,7 +29,7 @@ class Config:
     data: str
     backbone: str = "MobileNetV2"
     weights: str | None = "pretrained"
-    alpha: float | None = 0.35
+    alpha: float | None = None  # width, for the MobileNets
     image_size: int = 96
     epochs: int = 20
     seed: int = 0

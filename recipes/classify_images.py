@@ -91,7 +91,9 @@ def load_data(config: Config):
     size = config.image_size
     if size is None:
         size = ktr.list_backbones()[config.backbone].default_size
-    return ktr.load_images(config.data, image_size=size, on_error="skip")
+    return ktr.load_images(
+        config.data, image_size=size, split=(0.8, 0.0, 0.2), on_error="skip"
+    )
 
 
 def load_backbone(config: Config, data, weights):

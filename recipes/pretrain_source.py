@@ -4,8 +4,9 @@
 
 Any folder of images with `train/` and `test/` works the same, and so does
 "tfds:cifar10". Writes `resnet20.weights.h5`, without its classifier, and a
-model card; the package ships both. Data of the shipped file: the 60,000 images
-of CIFAR-10 as strongly compressed JPEG files (research use).
+model card; the package ships both. `--start FILE` adds another one-cycle run to
+an earlier one. Data of the shipped file: the 60,000 images of CIFAR-10 as
+strongly compressed JPEG files (research use).
 """
 
 import argparse
@@ -32,6 +33,8 @@ class Config:
 
     data: str
     output: str = "runs/pretrain_source"
+    description: str = "the folder given as --data"  # for the model card
+    start: str | None = None  # weights of an earlier run, for another cycle
     epochs: int = 40
     batch_size: int = 128
     learning_rate: float = 0.15
@@ -54,7 +57,7 @@ def main(config: Config) -> dict[str, object]:
         .prefetch(tf.data.AUTOTUNE)
     )
     backbone = ktr.load_backbone(
-        "ResNet20", weights=None, input_shape=(32, 32, 3)
+        "ResNet20", weights=config.start, input_shape=(32, 32, 3)
     )
     model = ktr.build_classifier(backbone, data=data)
     ktr.unfreeze(model, "all", train_batch_norm=True)
@@ -88,7 +91,7 @@ def main(config: Config) -> dict[str, object]:
         "test_accuracy": round(test["accuracy"], 4),
         "minutes": round(minutes, 1),
     }
-    write(model, config, result, (len(images), len(test_images)))
+    write(model, config, result, data)
     return result
 
 
@@ -108,36 +111,40 @@ def augmentation(seed: int):
     )
 
 
-def write(model, config: Config, result: dict, sizes: tuple[int, int]):
+def write(model, config: Config, result: dict, data):
     """Writes the weights without the head, and the model card."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "resnet20.weights.h5"
-    model.get_layer("backbone").save_weights(path)
+    backbone = model.get_layer("backbone")
+    backbone.save_weights(path)
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     settings = {
         key: value
         for key, value in dataclasses.asdict(config).items()
-        if key not in ("data", "output")
+        if key not in ("data", "output", "description", "start")
     }
+    again = ", from the weights of an earlier run" if config.start else ""
     (folder / "resnet20.md").write_text(
-        f"""# Model card: ResNet20, embedded backbone of keras_transfer
+        f"""# Model card: ResNet20
 
 - Architecture: CIFAR-style ResNet20 without classifier,
-  {model.get_layer("backbone").count_params():,} parameters; He et al., 2016.
-- Data: CIFAR-10 as strongly compressed JPEG files, {sizes[0]:,} training and
-  {sizes[1]:,} test images of 32 x 32 pixels, ten classes.
-- Recipe: `recipes/pretrain_source.py`, {json.dumps(settings)}.
-- Accuracy of the classifier it was trained with:
-  {result["test_accuracy"]:.2%} on the test images,
-  {result["train_accuracy"]:.2%} on the augmented training images.
-- Training time: {result["minutes"]:.0f} minutes on 2 CPU cores.
+  {backbone.count_params():,} parameters; He et al., 2016.
+- Data: {config.description}; {len(data.train):,} training and
+  {len(data.test):,} test images of 32 x 32 pixels, {data.num_classes} classes.
+- Recipe: `recipes/pretrain_source.py`{again},
+  {json.dumps(settings)}.
+- Accuracy of the classifier it was trained with: {result["test_accuracy"]:.2%}
+  on the test images, {result["train_accuracy"]:.2%} on the augmented training
+  images of the last epoch.
+- Training time: {result["minutes"]:.0f} minutes.
 - Input: red, green, blue in [0, 255], scaled to [-1, 1] by `load_backbone`.
-- Licence: the weights are ours, Apache-2.0; CIFAR-10 is meant for research.
-- Intended use: trying keras_transfer out, offline and in seconds. For real work
-  choose an ImageNet backbone.
+- Licence: the weights are ours, Apache-2.0; see the data's own terms.
+- Intended use: to try keras_transfer offline, in seconds. For real work choose
+  a backbone that was trained on ImageNet.
 - SHA-256 of `{path.name}`: `{checksum}`
-"""
+""",
+        "utf-8",
     )
 
 
@@ -145,7 +152,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help='folder or "tfds:name"')
     parser.add_argument("--output", default=Config.output)
+    parser.add_argument("--description", default=Config.description)
+    parser.add_argument("--start", help="weights of an earlier run")
     parser.add_argument("--epochs", type=int, default=Config.epochs)
+    parser.add_argument(
+        "--learning-rate", type=float, default=Config.learning_rate
+    )
     parser.add_argument("--seed", type=int, default=Config.seed)
     parser.add_argument("--smoke", action="store_true", help="try it on noise")
     arguments = vars(parser.parse_args())

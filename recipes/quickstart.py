@@ -55,20 +55,21 @@ def main(config: Config) -> dict[str, object]:
     folder.mkdir(parents=True, exist_ok=True)
     data = load_digits() if config.data is None else load(config)
     print(data)
-    accuracies = {method: [] for method in METHODS}
+    test = data.test.arrays()
     curves = {method: [] for method in METHODS}
     kept = None
     started = time.time()
     for seed in range(config.seeds):
         for method in METHODS:
-            model, history = train(method, data, seed, config)
-            accuracy = history["val_accuracy"][-1]
-            accuracies[method].append(accuracy)
-            curves[method].append(history["val_accuracy"])
-            print(f"seed {seed}  {method:<12}  {accuracy:6.1%}", flush=True)
+            model, curve = train(method, data, test, seed, config)
+            curves[method].append(curve)
+            print(f"seed {seed}  {method:<12}  {curve[-1]:6.1%}", flush=True)
             if kept is None and method == "fine-tuning":
                 kept = model  # not the best one: that would be to peek
-    table = {m: mean_interval(values) for m, values in accuracies.items()}
+    table = {
+        method: mean_interval([curve[-1] for curve in of_method])
+        for method, of_method in curves.items()
+    }
     shots = "all" if config.shots is None else config.shots
     print(f"\n{config.backbone}, {shots} labelled images a class, accuracy on")
     print(f"{len(data.test)} test images, mean and 95 % interval over seeds")
@@ -77,7 +78,7 @@ def main(config: Config) -> dict[str, object]:
 
     plot_learning_curves(curves, folder / "learning_curves.png")
     kept.save(folder / "model.keras")
-    predicted = reload_and_predict(folder / "model.keras", data, folder)
+    predicted = reload_and_predict(folder, test)
     print(f"Files in {folder}: model.keras, learning_curves.png, confusion.png")
     return {
         "accuracy": {m: round(mean, 4) for m, (mean, _) in table.items()},
@@ -87,12 +88,12 @@ def main(config: Config) -> dict[str, object]:
     }
 
 
-def train(method: str, data, seed: int, config: Config):
+def train(method: str, data, test, seed: int, config: Config):
     """Trains one method on one draw of labelled images."""
     keras.utils.set_random_seed(seed)
-    few = data.train
-    if config.shots is not None:
-        few = few.shots(config.shots, seed=seed)
+    shots = config.shots
+    few = data.train if shots is None else data.train.shots(shots, seed)
+    train = few.arrays()
     pretrained, depth, learning_rate = METHODS[method]
     backbone = ktr.load_backbone(
         config.backbone,
@@ -100,33 +101,25 @@ def train(method: str, data, seed: int, config: Config):
         input_shape=(*data.image_size, data.channels),
     )
     model = ktr.build_classifier(backbone, data=data)
-    images, labels = few.arrays()
-    test_images, test_labels = data.test.arrays()
     if pretrained:
         # The frozen part is computed once, and the new head trained on it.
-        # Fine-tuning too begins so: a random head would spoil the backbone.
+        # Fine-tuning begins so too: a random head would spoil the backbone.
         prefix, head = ktr.split(model, 0)
-        images_in = prefix.predict(images, verbose=0)
-        test_in = prefix.predict(test_images, verbose=0)
-        history = fit(
-            head, (images_in, labels), (test_in, test_labels), 1e-2, config
-        )
+        features = [
+            (prefix.predict(images, batch_size=256, verbose=0), labels)
+            for images, labels in (train, test)
+        ]
+        history = fit(head, *features, 1e-2, config)
     if depth:
         # From scratch nothing is worth keeping, statistics included.
         ktr.unfreeze(model, depth, train_batch_norm=not pretrained)
-        history = fit(
-            model,
-            (images, labels),
-            (test_images, test_labels),
-            learning_rate,
-            config,
-        )
-    return model, history
+        history = fit(model, train, test, learning_rate, config)
+    return model, history["val_accuracy"]
 
 
-def fit(model, train_data, test_data, learning_rate, config):
-    """Trains a model; the test data is watched, never chosen by."""
-    steps = -(-len(train_data[0]) // config.batch_size) * config.epochs
+def fit(model, train, test, learning_rate: float, config: Config):
+    """Trains a model; the test images are watched, never chosen by."""
+    steps = -(-len(train[0]) // config.batch_size) * config.epochs
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(
         keras.optimizers.Adam(schedule),
@@ -134,28 +127,28 @@ def fit(model, train_data, test_data, learning_rate, config):
         metrics=["accuracy"],
     )
     return model.fit(
-        *train_data,
+        *train,
         batch_size=config.batch_size,
         epochs=config.epochs,
-        validation_data=test_data,
+        validation_data=test,
         validation_batch_size=256,
         verbose=0,
     ).history
 
 
-def reload_and_predict(path: Path, data, folder: Path) -> float:
+def reload_and_predict(folder: Path, test) -> float:
     """Reads the model back with plain Keras and predicts the test images."""
-    model = keras.models.load_model(path)
-    images, labels = data.test.arrays()
+    images, labels = test[0], test[1].argmax(-1)
+    model = keras.models.load_model(folder / "model.keras")
     predicted = model.predict(images, batch_size=256, verbose=0).argmax(-1)
-    names = ktr.class_names(path)
-    plot_confusion_matrix(
-        labels.argmax(-1), predicted, names, folder / "confusion.png"
+    names = ktr.class_names(model)
+    path = folder / "confusion.png"
+    plot_confusion_matrix(labels, predicted, names, path)
+    print(
+        f"Reloaded: the first test image is {names[labels[0]]!r}, predicted "
+        f"{names[predicted[0]]!r}"
     )
-    first = labels[0].argmax()
-    print(f"Reloaded: first test image is {names[first]!r}, ", end="")
-    print(f"predicted {names[predicted[0]]!r}")
-    return float(np.mean(predicted == labels.argmax(-1)))
+    return float(np.mean(predicted == labels))
 
 
 def load_digits():
@@ -175,7 +168,12 @@ def load_digits():
 def load(config: Config):
     """A user's own images, at the size of the backbone's pretraining."""
     spec = ktr.list_backbones(config.backbone)[config.backbone]
-    return ktr.load_images(config.data, image_size=spec.default_size)
+    return ktr.load_images(
+        config.data,
+        image_size=spec.default_size,
+        split=(0.8, 0.0, 0.2),
+        on_error="skip",
+    )
 
 
 if __name__ == "__main__":

@@ -153,8 +153,9 @@ def test_number_of_weights(pooling):
     assert deep.count_params() == width * 6 + 4 * 6 + 6 * OUTPUTS + OUTPUTS
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("pooling", POOLING)
-def test_dropout_acts_in_training_only(pooling):
+def test_dropout_acts_in_training_only_below_each_dense_layer(pooling, depth):
     features = np.abs(feature_maps(8)) + 0.1
     pooled = POOLING[pooling](features)
     width = pooled.shape[-1]
@@ -162,17 +163,22 @@ def test_dropout_acts_in_training_only(pooling):
         features.shape[1:],
         width,
         pooling=pooling,
+        hidden_units=(width,) * depth,
+        hidden_activation="linear",
         dropout=0.5,
         activation="linear",
     )
-    model.set_weights([np.eye(width), np.zeros(width)])
+    model.set_weights([np.eye(width), np.zeros(width)] * (depth + 1))
 
     np.testing.assert_allclose(model(features), pooled, rtol=1e-5)
-    kept = np.array(model(features, training=True)) / pooled
-    # Half is dropped, the other half doubled.
-    assert ((np.abs(kept) < 1e-6) | (np.abs(kept - 2) < 1e-4)).all()
-    assert 0.2 < kept.mean() / 2 < 0.8
-    assert not np.array_equal(kept, model(features, training=True) / pooled)
+    ratio = np.array(model(features, training=True)) / pooled
+    # Each time half is dropped, and the other half doubled.
+    kept = ratio > 0
+    scale = 2.0 ** (depth + 1)
+    np.testing.assert_allclose(ratio, scale * kept, rtol=1e-4)
+    assert 0.4 / scale < kept.mean() < 1.6 / scale
+    again = np.array(model(features, training=True)) / pooled
+    assert not np.array_equal(ratio, again)
 
 
 @pytest.mark.parametrize("activation", ACTIVATION)

@@ -68,6 +68,29 @@ def test_fit_changes_what_is_unfrozen_and_nothing_else(name, depth):
             assert np.array_equal(before[id(weight)], after[id(weight)])
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "EfficientNetB0",
+        pytest.param("EfficientNetV2B0", marks=slow),
+        pytest.param("NASNetMobile", marks=slow),
+        "MobileNetV3Small",
+    ],
+)
+def test_frozen_backbone_computes_the_same_in_training(name, tmp_path):
+    """EfficientNet drops whole blocks at random; not what is pretrained."""
+    row = BY_NAME[name]
+    backbone = row.make()
+    enliven(backbone, row.images(8))
+    file = tmp_path / "trained.weights.h5"
+    backbone.model.save_weights(file)
+    model = build_classifier(row.make(weights=file), num_classes=3)
+    images = row.images()
+    np.testing.assert_array_equal(
+        model(images, training=True), model(images, training=False)
+    )
+
+
 @pytest.fixture
 def mixed_float16():
     before = keras.config.dtype_policy()
