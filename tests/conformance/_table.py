@@ -16,6 +16,7 @@ from keras import layers
 from keras_transfer import Backbone, load_backbone
 
 USER_MODEL = "user's model"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Row(NamedTuple):
@@ -171,6 +172,7 @@ def enliven(backbone: Backbone, images: np.ndarray) -> None:
     Keras' initial ones do: biases are zero, residual branches of ConvNeXt are
     scaled by 1e-6, and 50 layers of BatchNormalization at mean 0 and variance
     1 shrink the features of MobileNet to 1e-21, where all models agree.
+    EfficientNet v1, whose scaling is learned, gets that of its paper.
     """
     rng = np.random.default_rng(0)
     network = backbone.model
@@ -183,6 +185,11 @@ def enliven(backbone: Backbone, images: np.ndarray) -> None:
             weight.assign(rng.normal(1.0, 0.1, weight.shape))
         elif weight.name.startswith(("gamma", "variable")):  # LayerScale
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+    for layer in network.layers:
+        if isinstance(layer, layers.Normalization) and layer.weights:
+            variance = np.square(IMAGENET_STD)
+            layer.set_weights([np.array(IMAGENET_MEAN), variance, np.array(0)])
+            layer.finalize_state()
     norms = [
         layer
         for layer in network.layers

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from ._table import BY_NAME, enliven
+from ._table import BY_NAME, IMAGENET_MEAN, IMAGENET_STD, enliven
 
 slow = pytest.mark.slow
 
@@ -40,8 +40,8 @@ def file(row, tmp_path_factory):
     for layer in backbone.model.layers:
         if isinstance(layer, layers.Normalization) and layer.weights:
             # EfficientNet v1: as its published files have them.
-            mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-            layer.set_weights([np.array(mean), np.array(std), np.array(0)])
+            published = (IMAGENET_MEAN, IMAGENET_STD, 0)
+            layer.set_weights([np.array(x) for x in published])
     path = tmp_path_factory.mktemp("weights") / f"{row.name}.weights.h5"
     backbone.model.save_weights(path)
     yield path
@@ -97,6 +97,22 @@ def test_two_channels_take_over_two_filters(row, file, colour):
             expected = expected[:, :, :2] * 1.5
         np.testing.assert_array_equal(weight, expected, err_msg=weight.path)
     assert adapted == 1
+
+
+@pytest.mark.parametrize("name", ["EfficientNetB0", "ResNet20"])
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_file_written_for_as_many_channels(name, channels, tmp_path):
+    row = BY_NAME[name]
+    backbone = row.make(channels)
+    file = tmp_path / "own.weights.h5"
+    backbone.model.save_weights(file)
+
+    loaded = row.make(channels, file)
+
+    pixels = row.images(channels=channels)
+    np.testing.assert_array_equal(
+        features(loaded, pixels), features(backbone, pixels)
+    )
 
 
 def weights(backbone):

@@ -1,0 +1,54 @@
+"""The README's Python runs as written, on noise and with a small backbone."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+
+import keras_transfer as ktr
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+)
+# What would need a network, or minutes.
+SMALLER = {
+    '"VGG16"': '"ResNet20"',
+    '"MobileNetV2", alpha=0.35': '"ResNet20"',
+    '"MobileNetV2"': '"ResNet20"',
+    "image_size=224": "image_size=32",
+    "(160, 160, 3)": "(32, 32, 3)",
+    "epochs=5": "epochs=1",
+    "epochs=10": "epochs=1",
+    '"block_1?"': '"stage1_*"',
+}
+
+
+def smaller(text):
+    for old, new in SMALLER.items():
+        text = text.replace(old, new)
+    return text
+
+
+def test_every_block_runs(tmp_path, capsys):
+    write_noise = runpy.run_path(str(ROOT / "recipes/_smoke.py"))["write_noise"]
+    for part in ("train", "test"):  # one flat folder of classes
+        write_noise(tmp_path / "noise")
+        for path in sorted((tmp_path / "noise" / part).rglob("*.png")):
+            target = tmp_path / "flowers" / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
+    targets = np.eye(10)[:4]
+    names = {
+        "x_train": images,
+        "y_train": targets,
+        "x_val": images,
+        "y_val": targets,
+    }
+    assert len(BLOCKS) >= 4
+    for block in BLOCKS:
+        exec(compile(smaller(block), "README.md", "exec"), names)
+    assert ktr.class_names(tmp_path / "flowers.keras") == ("a", "b")
+    assert "stage3_block3" in capsys.readouterr().out
