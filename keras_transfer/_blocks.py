@@ -28,6 +28,11 @@ _NAMING = re.compile(
     re.VERBOSE,
 )
 _STEM = "stem"
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+)
 
 
 class Block(NamedTuple):
@@ -127,10 +132,10 @@ def _merge(
     """Merges neighbouring pieces into blocks."""
     if not any(key for key, _, _ in pieces):
         # Nobody named blocks: each piece with weights is one, and takes along
-        # the activations and poolings that follow it.
+        # the normalizations, activations and poolings that follow it.
         merged: list[_Group] = []
         for key, members, cut in pieces:
-            if merged and not _weighted(graph, members):
+            if merged and _belongs_before(_weighted(graph, members)):
                 key, before, _ = merged.pop()
                 members = before + members
             merged.append((key, members, cut))
@@ -161,6 +166,10 @@ def _merge(
         key, members, _ = merged.pop()
         merged.append((key, members + waiting, pieces[-1][2]))
     return merged
+
+
+def _belongs_before(layers: Sequence[keras.layers.Layer]) -> bool:
+    return all(isinstance(layer, _NORMALIZATIONS) for layer in layers)
 
 
 def _merge_shared(found: list[Block]) -> list[Block]:

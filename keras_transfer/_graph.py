@@ -159,9 +159,7 @@ def cuts(
     return tuple(sorted(found, key=lambda cut: len(cut.steps)))
 
 
-def inline(
-    model: keras.Model, inputs: keras.KerasTensor
-) -> keras.KerasTensor | list[keras.KerasTensor]:
+def inline(model: keras.Model, inputs: keras.KerasTensor) -> Any:
     """Calls the layers of `model` one by one, and those of models within it.
 
     Args:
@@ -169,7 +167,8 @@ def inline(
         inputs: Symbolic tensor to call it on.
 
     Returns:
-        Its output on `inputs`, in a graph without nested models.
+        Its output on `inputs`, in a graph without nested models: a tensor, or
+        a list of several.
     """
 
     def called(operation: keras.Operation) -> Callable[..., Any]:

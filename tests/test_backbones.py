@@ -433,3 +433,27 @@ def test_channels_first_is_refused():
             ktr.load_backbone("ResNet20", weights=None)
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+def test_another_size_for_a_classifier_that_was_flattened():
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(4, 3, name="conv"),
+            layers.Flatten(),
+            layers.Dense(2, activation="softmax"),
+        ]
+    )
+    backbone = ktr.load_backbone(
+        model, pixel_range="[0, 1]", input_shape=(24, 20, 3)
+    )
+    assert backbone.model.output_shape == (None, 22, 18, 4)
+
+
+def test_nasnet_has_a_size():
+    with pytest.raises(ValueError, match="must have height and width for 'NAS"):
+        ktr.load_backbone(
+            "NASNetMobile", weights=None, input_shape=(None, None, 3)
+        )
+    backbone = ktr.load_backbone("NASNetMobile", weights=None)
+    assert backbone.input_shape == (224, 224, 3)

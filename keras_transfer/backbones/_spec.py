@@ -50,6 +50,8 @@ class BackboneSpec(NamedTuple):
         licence: Licence of the weights, as their publisher states it.
         pretrained_size: Where Keras has one weights file per image size, the
             size whose file serves for all. Defaults to `None`.
+        fixed_size: Whether height and width must be given when it is built.
+            Defaults to `False`.
     """
 
     name: str
@@ -62,6 +64,7 @@ class BackboneSpec(NamedTuple):
     weights: str | None
     licence: str
     pretrained_size: int | None = None
+    fixed_size: bool = False
 
     @property
     def pixel_range(self) -> str:

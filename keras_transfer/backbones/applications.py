@@ -60,9 +60,16 @@ _TABLE: dict[str, tuple[str, bool, int, int, int, str]] = {
     "VGG19": ("caffe", False, 224, 32, 512, _OXFORD),
     "Xception": ("tf", False, 299, 71, 2048, _CHOLLET),
 }
-# Keras publishes one weights file per image size for these two and picks it
-# by the input shape. The one for 224 serves at every size.
-_ONE_FILE_PER_SIZE = {"MobileNet": 224, "MobileNetV2": 224}
+# Keras picks (MobileNet, MobileNetV2) or wants (MobileNetV3) one weights file
+# for each image size. The one for 224 serves at every size.
+_PRETRAINED_SIZE = {
+    "MobileNet": 224,
+    "MobileNetV2": 224,
+    "MobileNetV3Large": 224,
+    "MobileNetV3Small": 224,
+}
+# Their graphs depend on the image size.
+_FIXED_SIZE = {"NASNetLarge", "NASNetMobile"}
 
 SPECS: dict[str, BackboneSpec] = {
     name: BackboneSpec(
@@ -75,7 +82,8 @@ SPECS: dict[str, BackboneSpec] = {
         num_features=num_features,
         weights="imagenet",
         licence=licence,
-        pretrained_size=_ONE_FILE_PER_SIZE.get(name),
+        pretrained_size=_PRETRAINED_SIZE.get(name),
+        fixed_size=name in _FIXED_SIZE,
     )
     for name, (
         normalization,

@@ -28,7 +28,7 @@ def adapt_weights(
     """
     channels = target.input_shape[-1]
     scaling, own = _weighted(target)
-    _, pretrained = _weighted(reference)
+    scaling_of_colour, pretrained = _weighted(reference)
     for layer, source in zip(own, pretrained, strict=True):
         arrays = source.get_weights()
         if [a.shape for a in arrays] != [tuple(w.shape) for w in layer.weights]:
@@ -38,14 +38,15 @@ def adapt_weights(
                 kernel = kernel[:, :, ::-1]
             arrays = [_widen(kernel, channels), *arrays[1:]]
         _graph.set_weights(layer, arrays)
-    for layer in scaling:
-        # EfficientNet v1: its scaling is a layer with weights. Keras divides
-        # by the square root of the variance here, and once more further on
-        # in the pretrained graph only: by the standard deviation in all.
-        mean, std, _ = NORMALIZATIONS[normalization]
-        mean_unit = np.array(for_channels(mean, channels), "float32") / 255
-        std_unit = np.array(for_channels(std, channels), "float32") / 255
-        _graph.set_weights(layer, [mean_unit, std_unit**2, np.array(0)])
+    for layer, source in zip(scaling, scaling_of_colour, strict=True):
+        # EfficientNet v1: its scaling is a layer with weights.
+        mean, variance, count = source.get_weights()
+        variance = variance / _rescaled_after(source, reference) ** 2
+        arrays = [
+            np.array(for_channels(tuple(values), channels), "float32")
+            for values in (mean, variance)
+        ]
+        _graph.set_weights(layer, [*arrays, count])
 
 
 def _weighted(
@@ -59,6 +60,16 @@ def _weighted(
         if isinstance(layer, keras.layers.Normalization)
     ]
     return scaling, [layer for layer in with_weights if layer not in scaling]
+
+
+def _rescaled_after(
+    scaling: keras.layers.Layer, model: keras.Model
+) -> np.ndarray:
+    """What the graph made by `weights="imagenet"` alone multiplies by."""
+    layers = model.layers
+    after = layers[layers.index(scaling) + 1]
+    scale = after.scale if isinstance(after, keras.layers.Rescaling) else 1.0
+    return np.array(scale, "float32")
 
 
 def _widen(kernel: np.ndarray, channels: int) -> np.ndarray:

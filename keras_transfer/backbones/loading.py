@@ -146,7 +146,8 @@ def load_backbone(
             `"pretrained"`.
         input_shape: `(height, width, channels)` of the images, height and
             width `None` where they may vary. Defaults to `None`: any size
-            with three channels, or the shape of the user's model.
+            with three channels (NASNet: the default size), or the shape of
+            the user's model.
         **source_options: For a name, further arguments of its
             `keras.applications` function, such as `alpha=0.35`. For a model,
             `pixel_range` (required: `"[0, 1]"`, `"[-1, 1]"`, `"[0, 255]"`,
@@ -202,7 +203,8 @@ def load_backbone(
             "`source_options` must not hold what `load_backbone` and the "
             f"builders decide. Received: {', '.join(refused)}"
         )
-    shape = input_shape or (None, None, 3)
+    free = spec.default_size if spec.fixed_size else None
+    shape = input_shape or (free, free, 3)
     _check_shape(spec, shape)
     model = _load_named(spec, weights, shape, source_options)
     if weights is not None:
@@ -268,6 +270,11 @@ def _check_shape(spec: BackboneSpec, shape: tuple) -> None:
         raise ValueError(
             "`input_shape` must be (height, width, channels), height and "
             f"width positive integers or None. Received: input_shape={shape}"
+        )
+    if spec.fixed_size and None in shape:
+        raise ValueError(
+            f"`input_shape` must have height and width for {spec.name!r}, "
+            f"whose graph depends on them. Received: input_shape={shape}"
         )
     if any(size is not None and size < spec.min_size for size in shape[:2]):
         raise ValueError(

@@ -137,10 +137,12 @@ def build(
     copy = keras.models.clone_model(model)
     if keep_weights:
         _graph.set_weights(copy, model.get_weights())
+    inputs = keras.Input(own_shape, name="image")
+    whole = keras.Model(inputs, _graph.inline(copy, inputs))
+    below = keras.Model(inputs, _features(whole, output_layer))
+    # Only now, since what was left off may want one size.
     inputs = keras.Input(input_shape, name="image")
-    outputs = _graph.inline(copy, inputs)
-    whole = keras.Model(inputs, outputs)
-    features = _features(whole, output_layer)
+    features = _graph.inline(below, inputs)
     network = keras.Model(inputs, features, name="backbone")
     spec = BackboneSpec(
         name=model.name,

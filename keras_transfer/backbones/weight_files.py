@@ -136,7 +136,8 @@ def _mend_efficientnet(model: keras.Model) -> None:
         if not layer.weights or len(rescalings) > 1:
             continue
         mean, variance, count = layer.get_weights()
-        if np.allclose(variance, (0.229, 0.224, 0.225), atol=1e-4):
+        published = np.array((0.229, 0.224, 0.225), "float32")
+        if variance.shape == (3,) and np.allclose(variance, published):
             _graph.set_weights(layer, [mean, variance**2, count])
 
 
