@@ -125,6 +125,10 @@ def scratch(config: Config, data, seed: int):
     backbone = load_backbone(config, data, None)
     model = ktr.build_classifier(backbone, data=data)
     ktr.unfreeze(model, "all", train_batch_norm=True)
+    for layer in model.get_layer("backbone").layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # MobileNet's 0.999 takes thousands of steps to know its images.
+            layer.momentum = 0.9
     fit_images(model, data, 3e-3, config.epochs, seed)
     return model
 

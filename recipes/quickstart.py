@@ -36,7 +36,7 @@ class Config:
     weights: str = "pretrained"
     shots: int | None = 10  # labelled images for each class; None for all
     seeds: int = 5
-    epochs: int = 30
+    epochs: int = 20
     batch_size: int = 20
     output: str = "runs/quickstart"
 
@@ -161,7 +161,7 @@ def load_digits():
         (images, digits.target),
         class_names=[str(name) for name in digits.target_names],
         image_size=32,
-        split=(0.75, 0.0, 0.25),
+        split=(0.9, 0.0, 0.1),
     )
 
 
