@@ -184,6 +184,7 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
     Raises:
         ValueError: If the model has no class names or the file is no
             `.keras` file.
+        TypeError: If `model` is neither a model nor a path.
 
     Example:
 
@@ -194,6 +195,11 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
     if isinstance(model, keras.Model):
         config = model.get_config()
     else:
+        if not isinstance(model, str | Path):
+            raise TypeError(
+                "`model` must be a keras.Model or the path of a `.keras` file. "
+                f"Received: model={model!r}"
+            )
         config = _config_in(Path(model))
     found = _find_class_names(config)
     if found is not None:

@@ -29,7 +29,8 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
-            functional or Sequential model, which is then taken whole.
+            functional or Sequential model, which is then taken whole. A model
+            within it counts as one layer; `load_backbone` takes it apart.
 
     Returns:
         Tuple of `Block`.
@@ -140,8 +141,8 @@ def freeze(
         are, input to output.
 
     Raises:
-        ValueError: If a name matches no block.
-        TypeError: If `model` has no graph to read.
+        ValueError: If a name matches no block, or `model` has several inputs.
+        TypeError: If `names` are no strings, or `model` has no graph to read.
 
     Example:
 
@@ -151,7 +152,15 @@ def freeze(
     True
     """
     found = blocks(model)
-    patterns = [names] if isinstance(names, str) else list(names)
+    patterns = [names] if isinstance(names, str) else names
+    if not isinstance(patterns, Sequence) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        raise TypeError(
+            "`names` must be names of blocks or patterns for them. Received: "
+            f"names={names!r:.100}. To count blocks, use `unfreeze(model, "
+            "depth)`."
+        )
     chosen = []
     for pattern in patterns:
         matches = [b for b in found if fnmatch.fnmatchcase(b.name, pattern)]

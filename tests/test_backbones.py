@@ -270,6 +270,7 @@ def test_own_model_errors(options, error, message):
             "`input_shape` must be at least 71 x 71 pixels",
         ),
         ("VGG16", {"input_shape": (32, 32)}, r"must be \(height, width, ch"),
+        ("VGG16", {"input_shape": 32}, r"must be \(height, width, channels"),
     ],
 )
 def test_errors_name_the_way_out(source, options, message):

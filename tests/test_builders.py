@@ -159,6 +159,8 @@ def test_class_names_of_what_is_no_model(tmp_path):
     path.write_text("hello")
     with pytest.raises(ValueError, match="`.keras` file.*something else"):
         ktr.class_names(path)
+    with pytest.raises(TypeError, match="must be a keras.Model or the path"):
+        ktr.class_names(None)
     with pytest.raises(ValueError, match="`.keras` file.*does not exist"):
         ktr.class_names(tmp_path / "none.keras")
 

@@ -326,3 +326,9 @@ def test_a_strangers_layer_named_backbone_is_a_layer():
     model, inner = nested_network()
     inner.name = "backbone"
     assert "last" in ktr.trainable_summary(model)
+
+
+@pytest.mark.parametrize("names", [3, [4], None])
+def test_names_of_blocks_are_strings(classifier, names):
+    with pytest.raises(TypeError, match="`names` must be names of blocks"):
+        ktr.freeze(classifier, names)

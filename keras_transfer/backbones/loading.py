@@ -151,7 +151,8 @@ def load_backbone(
         **source_options: For a name, further arguments of its
             `keras.applications` function, such as `alpha=0.35`. For a model,
             `pixel_range` (required: `"[0, 1]"`, `"[-1, 1]"`, `"[0, 255]"`,
-            `"caffe"`, `"tf"`, `"torch"`, `"scale128"`) and `output_layer`, the
+            `"caffe"`, `"tf"`, `"torch"`, `"scale128"`; `"[0, 255]"` where the
+            model scales its pixels itself) and `output_layer`, the
             name of the layer whose output are the features.
 
     Returns:
@@ -263,7 +264,8 @@ def _scaling_only(normalization: str, model: keras.Model) -> keras.Model:
 
 
 def _check_shape(spec: BackboneSpec, shape: tuple) -> None:
-    valid = len(shape) == 3 and all(
+    valid = isinstance(shape, tuple | list) and len(shape) == 3
+    valid = valid and all(
         size is None or (is_integer(size) and size > 0) for size in shape
     )
     if not valid or shape[-1] is None:

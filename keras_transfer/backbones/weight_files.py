@@ -68,7 +68,8 @@ def load_weights(model: keras.Model, path: Path) -> None:
             f"({len(model.weights)} arrays, {model.count_params():,} "
             f"parameters). Received: weights={str(path)!r}, which does not: "
             f"{_first_line(err)} Was it saved from another architecture, "
-            "width (`alpha`) or number of channels?"
+            "width (`alpha`) or number of channels, or with a head on top "
+            '(`model.get_layer("backbone").save_weights(...)` leaves it off)?'
         ) from err
     _mend_efficientnet(model)
 
@@ -142,5 +143,5 @@ def _mend_efficientnet(model: keras.Model) -> None:
 
 
 def _first_line(err: Exception) -> str:
-    text = str(err).strip().split("\n")[0]
+    text = str(err).strip().split("\n")[0].split(" Example error")[0]
     return text if text.endswith(".") else f"{text}."

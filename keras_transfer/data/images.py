@@ -220,8 +220,10 @@ class ImageSplit:
             channels)` in `[0, 255]`, labels), of known cardinality.
 
         Raises:
-            ValueError: If an argument is out of range, the split is empty, or
-                the images differ in size and no size is given.
+            ValueError: If an argument is out of range, the split is empty, the
+                images differ in size and no size is given, or images that
+                are not for training are to be augmented.
+            TypeError: If `augment` is no `Augmentation`.
         """
         import tensorflow as tf
 
@@ -232,6 +234,7 @@ class ImageSplit:
         ):
             check_integer(name, value, least)
         labels = self._labels_for(label_mode)
+        self._check_augment(augment)
         if augment is not None and augment.mixes_labels and label_mode == "int":
             raise ValueError(
                 '`label_mode` must be "categorical" because `mixup` and '
@@ -262,6 +265,21 @@ class ImageSplit:
 
     def _read(self, index: int, image_size: Size | None) -> np.ndarray:
         return self.pixels.read(int(self.positions[index]), image_size)
+
+    def _check_augment(self, augment: object) -> None:
+        from keras_transfer.data.augmentation import Augmentation
+
+        if augment is not None and not isinstance(augment, Augmentation):
+            raise TypeError(
+                "`augment` must be an `Augmentation` or None. Received: "
+                f"augment={augment!r:.100}."
+            )
+        if augment is not None and self.name != "train":
+            raise ValueError(
+                "`augment` must be None for images that measure: augmented "
+                "ones are others than those to be judged. Received: an "
+                f'`Augmentation` for split "{self.name}".'
+            )
 
     def _labels_for(self, label_mode: str) -> np.ndarray:
         if label_mode not in ("categorical", "int"):

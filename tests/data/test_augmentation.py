@@ -240,3 +240,12 @@ def test_wrong_types_and_shapes(dataset):
         only().apply(dataset.unbatch())
     with pytest.raises(ValueError, match=r"pairs \(images, labels\)"):
         only().apply(dataset.map(lambda x, y: x))
+
+
+def test_only_training_images_are_augmented():
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), "uint8")
+    data = load_images((images, np.arange(12) % 2), split=(0.5, 0.0, 0.5))
+    with pytest.raises(ValueError, match='Received: an .* for split "test"'):
+        data.test.batches(augment=Augmentation())
+    with pytest.raises(TypeError, match="must be an `Augmentation` or None"):
+        data.train.batches(augment="mixup")
