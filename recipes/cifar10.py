@@ -54,26 +54,29 @@ def main(config: Config) -> dict[str, object]:
     model = ktr.build_classifier(backbone, data=data)
 
     # The frozen part, computed once; pooled, since that is all a probe needs.
-    prefix, head = ktr.split(model, 0)
+    prefix, _ = ktr.split(model, 0)
     pool = keras.layers.GlobalAveragePooling2D()
     extractor = keras.Model(prefix.input, pool(prefix.output))
     train = extractor.predict(data.train.batches(256), verbose=2)
     test = extractor.predict(data.test.batches(256), verbose=2)
 
-    # A vector is a feature map of one position to the model's own head.
-    head.compile(
+    # The model's own last layer, trained on the vectors.
+    vectors = keras.Input(train.shape[1:])
+    last = model.get_layer("head").get_layer("predictions")
+    probe = keras.Model(vectors, last(vectors))
+    probe.compile(
         keras.optimizers.Adam(3e-3),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    head.fit(
-        train[:, None, None],
+    probe.fit(
+        train,
         data.train.labels,
         batch_size=256,
         epochs=config.epochs,
         verbose=2,
     )
-    probabilities = head.predict(test[:, None, None], 256, verbose=0)
+    probabilities = probe.predict(test, 256, verbose=0)
     predicted = probabilities.argmax(-1)
     correct = predicted == data.test.labels
     low, high = proportion_interval(int(correct.sum()), len(correct))
@@ -113,7 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="try it on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
-        arguments |= {"weights": None, "image_size": 32, "epochs": 1}
+        arguments |= {"weights": None, "image_size": 64, "epochs": 1}
         with tempfile.TemporaryDirectory() as noise:
             arguments["data"] = write_noise(noise)
             print(json.dumps(main(Config(**arguments))))
