@@ -58,6 +58,34 @@ class Block(NamedTuple):
 _Group = tuple[str | None, list[int], _graph.Cut]
 
 
+_CHILDREN = {"preprocessing", "backbone", "head"}
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """Returns the child `backbone` of a built model, or any other one itself.
+
+    Raises:
+        TypeError: If `model` has no graph to read.
+        ValueError: If it has several inputs.
+    """
+    if not _graph.is_functional(model):
+        raise TypeError(
+            "`model` must be a functional or built Sequential model, since "
+            "blocks are read off its graph. Received: a "
+            f"{type(model).__name__}."
+        )
+    backbone = model
+    if {layer.name for layer in model.layers} >= _CHILDREN:
+        backbone = model.get_layer("backbone")
+    inputs = len(_graph.tensors_in(backbone))
+    if inputs != 1:
+        raise ValueError(
+            "`model` must have one input, so that depth can be counted from "
+            f"it. Received: model {model.name!r} with {inputs}."
+        )
+    return backbone
+
+
 def find_blocks(network: keras.Model) -> tuple[Block, ...]:
     """Returns the blocks of a network with one input, input to output."""
     graph = _graph.steps(network)

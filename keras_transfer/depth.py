@@ -14,7 +14,7 @@ from typing import Literal
 import keras
 
 from keras_transfer import _graph
-from keras_transfer._blocks import Block, find_blocks
+from keras_transfer._blocks import Block, backbone_of, find_blocks
 from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
 
@@ -45,7 +45,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
     >>> [block.name for block in blocks(backbone.model)][-1]
     'conv5_block3'
     """
-    return find_blocks(_backbone(model))
+    return find_blocks(backbone_of(model))
 
 
 def split(
@@ -82,7 +82,7 @@ def split(
     """
     found = blocks(model)
     depth = _check_depth(model, depth, len(found))
-    backbone = _backbone(model)
+    backbone = backbone_of(model)
     whole = backbone is model
     if whole and depth in (0, len(found)):
         raise ValueError(
@@ -257,7 +257,7 @@ def trainable_summary(model: keras.Model) -> str:
         (str(len(found) - index), block.name, block.layers)
         for index, block in enumerate(found)
     ]
-    if _backbone(model) is not model:
+    if backbone_of(model) is not model:
         rows.append(("", "head", (model.get_layer("head"),)))
     width = max(len(name) for _, name, _ in rows)
     lines = [
@@ -275,28 +275,6 @@ def trainable_summary(model: keras.Model) -> str:
         )
     lines.append(f"{'':>5}  {'total':<{width}}  {total:>12,}  {trained:>12,}")
     return "\n".join(lines)
-
-
-_CHILDREN = {"preprocessing", "backbone", "head"}
-
-
-def _backbone(model: keras.Model) -> keras.Model:
-    if not _graph.is_functional(model):
-        raise TypeError(
-            "`model` must be a functional or built Sequential model, since "
-            "blocks are read off its graph. Received: a "
-            f"{type(model).__name__}."
-        )
-    backbone = model
-    if {layer.name for layer in model.layers} >= _CHILDREN:
-        backbone = model.get_layer("backbone")
-    inputs = len(_graph.tensors_in(backbone))
-    if inputs != 1:
-        raise ValueError(
-            "`model` must have one input, so that depth can be counted from "
-            f"it. Received: model {model.name!r} with {inputs}."
-        )
-    return backbone
 
 
 def _check_depth(
@@ -323,7 +301,7 @@ def _set_trainable(
     before = {id(v) for v in model.trainable_variables}
     parts = [p for child in model.layers for p in _graph.layers_below(child)]
     was = [part.trainable for part in parts]
-    backbone = _backbone(model)
+    backbone = backbone_of(model)
     _open(model, backbone)
     for step in _graph.steps(backbone):
         if id(step.operation) not in states:
