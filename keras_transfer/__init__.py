@@ -18,7 +18,10 @@ if TYPE_CHECKING:
         build_regressor,
         class_names,
     )
-    from keras_transfer.data import Augmentation, load_images
+    from keras_transfer.data import (
+        Augmentation,
+        load_images,
+    )
     from keras_transfer.depth import (
         blocks,
         freeze,
@@ -26,23 +29,73 @@ if TYPE_CHECKING:
         trainable_summary,
         unfreeze,
     )
-    from keras_transfer.schedules import one_cycle
+    from keras_transfer.doctor import (
+        check,
+    )
+    from keras_transfer.optimizers import (
+        LearningRateMultiplier,
+        block_multipliers,
+        layer_decay,
+    )
+    from keras_transfer.penalties import (
+        BSS,
+        L1,
+        L2,
+        L2SP,
+        ElasticNet,
+        FeatureMap,
+    )
+    from keras_transfer.schedules import (
+        one_cycle,
+    )
+    from keras_transfer.strategies import (
+        LPFT,
+        FineTune,
+        FromScratch,
+        GradualUnfreezing,
+        LinearProbe,
+        Phase,
+        Surgical,
+    )
+    from keras_transfer.training import (
+        Run,
+        fine_tune,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Augmentation",
     "Backbone",
+    "block_multipliers",
     "blocks",
+    "BSS",
     "build_classifier",
     "build_regressor",
+    "check",
     "class_names",
+    "ElasticNet",
+    "FeatureMap",
+    "fine_tune",
+    "FineTune",
     "freeze",
+    "FromScratch",
+    "GradualUnfreezing",
+    "L1",
+    "L2",
+    "L2SP",
+    "layer_decay",
+    "LearningRateMultiplier",
+    "LinearProbe",
     "list_backbones",
     "load_backbone",
     "load_images",
+    "LPFT",
     "one_cycle",
+    "Phase",
+    "Run",
     "split",
+    "Surgical",
     "trainable_summary",
     "unfreeze",
 ]
@@ -50,16 +103,35 @@ __all__ = [
 _MODULES = {
     "Augmentation": "data",
     "Backbone": "backbones",
+    "block_multipliers": "optimizers",
     "blocks": "depth",
+    "BSS": "penalties",
     "build_classifier": "builders",
     "build_regressor": "builders",
+    "check": "doctor",
     "class_names": "builders",
+    "ElasticNet": "penalties",
+    "FeatureMap": "penalties",
+    "fine_tune": "training",
+    "FineTune": "strategies",
     "freeze": "depth",
+    "FromScratch": "strategies",
+    "GradualUnfreezing": "strategies",
+    "L1": "penalties",
+    "L2": "penalties",
+    "L2SP": "penalties",
+    "layer_decay": "optimizers",
+    "LearningRateMultiplier": "optimizers",
+    "LinearProbe": "strategies",
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "load_images": "data",
+    "LPFT": "strategies",
     "one_cycle": "schedules",
+    "Phase": "strategies",
+    "Run": "training",
     "split": "depth",
+    "Surgical": "strategies",
     "trainable_summary": "depth",
     "unfreeze": "depth",
 }

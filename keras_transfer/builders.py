@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_transfer._checks import check_class_names
+from keras_transfer._names import encode_class_names, find_class_names
 from keras_transfer.backbones import (
     Backbone,
     list_backbones,
@@ -20,8 +21,6 @@ from keras_transfer.heads import build_head
 
 if TYPE_CHECKING:
     from keras_transfer.data import ImageData
-
-_CLASS_NAMES = "class_names="
 
 
 def build_classifier(
@@ -100,7 +99,7 @@ def build_classifier(
         data,
         suffix="classifier",
         num_outputs=num_classes,
-        input_name=_encode(names) if names else "features",
+        input_name=encode_class_names(names) if names else "features",
         pooling=pooling,
         hidden_units=hidden_units,
         hidden_activation=hidden_activation,
@@ -201,7 +200,7 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
                 f"Received: model={model!r}"
             )
         config = _config_in(Path(model))
-    found = _find_class_names(config)
+    found = find_class_names(config)
     if found is not None:
         return found
     raise ValueError(
@@ -221,22 +220,6 @@ def _config_in(path: Path) -> dict[str, Any]:
         "`model` must be a keras.Model or the path of a `.keras` file. "
         f"Received: model={str(path)!r}, which {what}."
     )
-
-
-def _find_class_names(config: dict[str, Any]) -> tuple[str, ...] | None:
-    name = str(config.get("name", ""))
-    if name.startswith(_CLASS_NAMES):
-        return tuple(json.loads(name[len(_CLASS_NAMES) :]))
-    for layer in config.get("layers", ()):
-        found = _find_class_names(layer["config"])
-        if found is not None:
-            return found
-    return None
-
-
-def _encode(names: Sequence[str]) -> str:
-    # A slash has a meaning in Keras' names, and JSON may spell it otherwise.
-    return _CLASS_NAMES + json.dumps(list(names)).replace("/", "\\u002f")
 
 
 def _names(

@@ -7,7 +7,6 @@ found as well in a reloaded file and in a network nobody has seen before.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,7 +15,11 @@ import keras
 from keras_transfer import _graph
 from keras_transfer._blocks import Block, backbone_of, find_blocks
 from keras_transfer._checks import is_integer
-from keras_transfer._errors import nearest
+from keras_transfer._trainable import (
+    match_blocks,
+    remember_frozen,
+    set_trainable,
+)
 
 
 def blocks(model: keras.Model) -> tuple[Block, ...]:
@@ -161,19 +164,11 @@ def freeze(
             f"names={names!r:.100}. To count blocks, use `unfreeze(model, "
             "depth)`."
         )
-    chosen = []
-    for pattern in patterns:
-        matches = [b for b in found if fnmatch.fnmatchcase(b.name, pattern)]
-        if not matches:
-            known = [b.name for b in found]
-            raise ValueError(
-                f"`names` must match blocks of model {model.name!r}, which are "
-                f"{', '.join(known)}. Received: {pattern!r}."
-                f"{nearest(pattern, known)}"
-            )
-        chosen += matches
+    chosen = match_blocks(found, patterns)
     states = {id(layer): False for b in chosen for layer in b.layers}
-    return _set_trainable(model, states, made_trainable=False)
+    changed = set_trainable(model, states, made_trainable=False)
+    remember_frozen(chosen, True)
+    return changed
 
 
 def unfreeze(
@@ -220,12 +215,10 @@ def unfreeze(
     """
     found = blocks(model)
     depth = _check_depth(model, depth, len(found))
-    states = {
-        id(layer): True
-        for block in found[len(found) - depth :]
-        for layer in block.layers
-    }
-    return _set_trainable(
+    opened = found[len(found) - depth :]
+    states = {id(layer): True for block in opened for layer in block.layers}
+    remember_frozen(opened, False)
+    return set_trainable(
         model, states, made_trainable=True, train_batch_norm=train_batch_norm
     )
 
@@ -289,61 +282,6 @@ def _check_depth(
         f"model {model.name!r} ({num_blocks} blocks). Received: "
         f"depth={depth!r}"
     )
-
-
-def _set_trainable(
-    model: keras.Model,
-    states: dict[int, bool],
-    *,
-    made_trainable: bool,
-    train_batch_norm: bool = True,
-) -> tuple[str, ...]:
-    before = {id(v) for v in model.trainable_variables}
-    parts = [p for child in model.layers for p in _graph.layers_below(child)]
-    was = [part.trainable for part in parts]
-    backbone = backbone_of(model)
-    _open(model, backbone)
-    for step in _graph.steps(backbone):
-        if id(step.operation) not in states:
-            continue
-        # One by one: a container that has the state already would not pass it
-        # on to what is inside.
-        for part in _graph.layers_below(step.operation):
-            is_norm = isinstance(part, keras.layers.BatchNormalization)
-            state = states[id(step.operation)]
-            part.trainable = state and (train_batch_norm or not is_norm)
-    after = model.trainable_variables
-    if made_trainable:
-        changed = [v for v in after if id(v) not in before]
-    else:
-        ids = {id(v) for v in after}
-        changed = [
-            v for v in model.variables if id(v) in before and id(v) not in ids
-        ]
-    if any(p.trainable != old for p, old in zip(parts, was, strict=True)):
-        # Keras would go on with the trainable set of the last `compile()`, in
-        # silence; now it asks for a new one.
-        model.compiled = False
-    return tuple(v.path for v in changed)
-
-
-def _open(model: keras.Model, backbone: keras.Model) -> None:
-    """Makes the containers trainable and leaves all in them as it was.
-
-    Keras hides the variables of a closed model, and passes `trainable` of a
-    container on to everything inside.
-    """
-    if model.trainable and backbone.trainable:
-        return
-    states = [
-        (part, model.trainable and child.trainable and part.trainable)
-        for child in model.layers
-        for part in _graph.layers_below(child)
-        if part is not backbone
-    ]
-    model.trainable = backbone.trainable = True
-    for part, state in states:
-        part.trainable = state
 
 
 def _count(layers: Sequence[keras.layers.Layer]) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from keras_transfer._files import whole_file
+from keras_transfer._statistics import student, wilson
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,7 +31,8 @@ def mean_interval(
         Tuple `(mean, half_width)`.
 
     Raises:
-        ValueError: If there are fewer than two values.
+        ValueError: If there are fewer than two values, or `confidence` is no
+            probability.
 
     Example:
 
@@ -43,12 +45,7 @@ def mean_interval(
             "`values` must hold at least two repetitions. Received: "
             f"{len(values)}"
         )
-    from scipy import stats
-
-    array = np.asarray(values, dtype="float64")
-    error = array.std(ddof=1) / np.sqrt(len(array))
-    quantile = stats.t.ppf((1 + confidence) / 2, len(array) - 1)
-    return float(array.mean()), float(quantile * error)
+    return student(values, confidence)
 
 
 def proportion_interval(
@@ -65,7 +62,7 @@ def proportion_interval(
         Tuple `(low, high)`, both in `[0, 1]`.
 
     Raises:
-        ValueError: If the counts are out of range.
+        ValueError: If the counts or `confidence` are out of range.
 
     Example:
 
@@ -81,12 +78,7 @@ def proportion_interval(
             "`successes` must be in [0, trials] and `trials` positive. "
             f"Received: successes={successes}, trials={trials}"
         )
-    from scipy import stats
-
-    interval = stats.binomtest(successes, trials).proportion_ci(
-        confidence, method="wilson"
-    )
-    return float(interval.low), float(interval.high)
+    return wilson(successes, trials, confidence)
 
 
 def plot_learning_curves(
@@ -217,23 +209,59 @@ def write_predictions(
             [name, *known, f"{row[guess]:.4f}", str(int(guess == label))]
         )
     with (
-        _whole(Path(path)) as partial,
+        whole_file(Path(path)) as partial,
         open(partial, "w", newline="", encoding="utf-8") as file,
     ):
         csv.writer(file).writerows(rows)
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with _whole(path) as partial:
+    with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 
 
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which takes the place of `path` at the end."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def plot_history(
+    history: Mapping[str, Sequence[float | None]], path: str | Path
+) -> None:
+    """Draws the table of a run: the loss and the metric over all phases.
+
+    Args:
+        history: Columns of equal length: `phase`, `loss`, perhaps a metric
+            (`accuracy` or `mae`), and both with `val_` before the name. `None`
+            stands for no value.
+        path: PNG file to write.
+
+    Example:
+
+    >>> columns = {"phase": [0, 1], "loss": [1.0, 0.5]}
+    >>> plot_history(columns, folder / "history.png")
+    """
+    from matplotlib.figure import Figure
+
+    names = [
+        name
+        for name in ("loss", "accuracy", "mae")
+        if name in history or f"val_{name}" in history
+    ]
+    figure = Figure(figsize=(5.0 * len(names), 3.6), layout="constrained")
+    epochs = range(1, len(history["phase"]) + 1)
+    phases = history["phase"]
+    changes = [
+        epoch - 0.5
+        for epoch, one, other in zip(
+            epochs[1:], phases, phases[1:], strict=False
+        )
+        if one != other
+    ]
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), place)
+        for column, label in ((name, "train"), (f"val_{name}", "validation")):
+            if column in history:
+                values = np.array(history[column], dtype="float64")
+                axes.plot(epochs, values, marker=".", label=label)
+        for change in changes:
+            axes.axvline(change, color="gray", linestyle=":")
+        axes.set(xlabel="epoch over all phases", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, Path(path))

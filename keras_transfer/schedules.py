@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
+
+from keras_transfer._checks import is_integer
+
+
+def constant(step: int, *, total_steps: int, learning_rate: float) -> float:
+    """Returns the same learning rate at every step.
+
+    Args:
+        step: Integer in `[0, total_steps]`, counted from 0.
+        total_steps: Number of training steps, positive.
+        learning_rate: The rate.
+
+    Returns:
+        The learning rate, a float.
+
+    Raises:
+        ValueError: If `step` or `total_steps` is out of range.
+
+    Example:
+
+    >>> constant(7, total_steps=100, learning_rate=0.1)
+    0.1
+    """
+    _check_step(step, total_steps)
+    return learning_rate
 
 
 def one_cycle(
@@ -46,11 +72,7 @@ def one_cycle(
     Reference:
         - Smith, 2018, https://arxiv.org/abs/1803.09820
     """
-    if total_steps < 1 or not 0 <= step <= total_steps:
-        raise ValueError(
-            "`step` must be in [0, total_steps] and `total_steps` positive. "
-            f"Received: step={step}, total_steps={total_steps}"
-        )
+    _check_step(step, total_steps)
     if not 0 < warmup < 1:
         raise ValueError(
             f"`warmup` must be a fraction in (0, 1). Received: warmup={warmup}"
@@ -65,6 +87,326 @@ def one_cycle(
     )
 
 
+def warmup_cosine(
+    step: int,
+    *,
+    total_steps: int,
+    learning_rate: float,
+    warmup: float | int = 0.1,
+    final: float = 0.0,
+) -> float:
+    """Returns the learning rate of a linear warm-up and a cosine at a step.
+
+    `learning_rate * step / w` up to step `w`, the end of the warm-up, then
+    `final + (learning_rate - final) * (1 + cos(pi * f)) / 2` with
+    `f = (step - w) / (total_steps - w)`.
+
+    Args:
+        step: Integer in `[0, total_steps]`, counted from 0.
+        total_steps: Number of training steps, positive.
+        learning_rate: The peak.
+        warmup: Fraction in `[0, 1)` of the steps, a float, or their number in
+            `[0, total_steps)`, an integer. Defaults to `0.1`.
+        final: The rate at the last step, in `[0, learning_rate]`. Defaults to
+            `0.0`.
+
+    Returns:
+        The learning rate, a float.
+
+    Raises:
+        ValueError: If `step`, `total_steps`, `warmup` or `final` is out of
+            range.
+
+    Example:
+
+    >>> warmup_cosine(5, total_steps=100, learning_rate=0.1, warmup=10)
+    0.05
+
+    Reference:
+        - Goyal et al., 2017, https://arxiv.org/abs/1706.02677 (warm-up)
+        - Loshchilov & Hutter, 2017, https://arxiv.org/abs/1608.03983 (cosine)
+    """
+    _check_step(step, total_steps)
+    steps = warmup if is_integer(warmup) else warmup * total_steps
+    if not 0 <= steps < total_steps:
+        raise ValueError(
+            "`warmup` must be a fraction in [0, 1) (a float), or a number of "
+            f"steps in [0, {total_steps - 1}] (an integer). Received: "
+            f"warmup={warmup!r}"
+        )
+    if not 0 <= final <= learning_rate:
+        raise ValueError(
+            f"`final` must be in [0, learning_rate={learning_rate}]. "
+            f"Received: final={final}"
+        )
+    if step < steps:
+        return learning_rate * step / steps
+    return _half_cosine(
+        learning_rate, final, (step - steps) / (total_steps - steps)
+    )
+
+
+def slanted_triangular(
+    step: int,
+    *,
+    total_steps: int,
+    learning_rate: float,
+    cut: float = 0.1,
+    ratio: float = 32.0,
+) -> float:
+    """Returns the slanted triangular learning rate at a step.
+
+    `learning_rate * (1 + p * (ratio - 1)) / ratio`, where `p` rises linearly
+    from 0 to 1 over the first part of training and falls back to 0 over the
+    rest.
+
+    Args:
+        step: Integer in `[0, total_steps]`, counted from 0.
+        total_steps: Number of training steps, positive.
+        learning_rate: The peak.
+        cut: Fraction in `(0, 1)` of the steps before the peak. Defaults to
+            `0.1`.
+        ratio: Peak over lowest rate, at least 1. Defaults to `32.0`.
+
+    Returns:
+        The learning rate, a float.
+
+    Raises:
+        ValueError: If `step`, `total_steps`, `cut` or `ratio` is out of range.
+
+    Example:
+
+    >>> slanted_triangular(55, total_steps=100, learning_rate=1.0)
+    0.515625
+
+    Reference:
+        - Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146
+    """
+    _check_step(step, total_steps)
+    if not 0 < cut < 1:
+        raise ValueError(
+            f"`cut` must be a fraction in (0, 1). Received: cut={cut}"
+        )
+    if not ratio >= 1:
+        raise ValueError(
+            f"`ratio` must be a number of at least 1. Received: ratio={ratio}"
+        )
+    # The paper rounds the peak down to a whole step and falls at the slope of
+    # the peak that is not rounded: in a short training below zero.
+    peak = cut * total_steps
+    if step < peak:
+        height = step / peak
+    else:
+        height = (total_steps - step) / (total_steps - peak)
+    return learning_rate * (1 + height * (ratio - 1)) / ratio
+
+
+def step_decay(
+    step: int,
+    *,
+    total_steps: int,
+    learning_rate: float,
+    boundaries: Sequence[float | int] = (0.5, 0.75),
+    factor: float = 0.1,
+) -> float:
+    """Returns a learning rate that falls at boundaries, at a step.
+
+    `learning_rate * factor^n`, where `n` counts the boundaries below `step`: a
+    boundary is the last step at the higher rate, as in Keras'
+    `PiecewiseConstantDecay`.
+
+    Args:
+        step: Integer in `[0, total_steps]`, counted from 0.
+        total_steps: Number of training steps, positive.
+        learning_rate: The rate at the start.
+        boundaries: Fractions of the steps in `(0, 1)`, floats, or steps in
+            `[0, total_steps]`, integers, in increasing order. Defaults to
+            `(0.5, 0.75)`.
+        factor: Factor in `(0, 1]` at each boundary. Defaults to `0.1`.
+
+    Returns:
+        The learning rate, a float.
+
+    Raises:
+        ValueError: If `step`, `total_steps`, `boundaries` or `factor` is out
+            of range.
+
+    Example:
+
+    >>> step_decay(51, total_steps=100, learning_rate=0.5, factor=0.5)
+    0.25
+
+    Reference:
+        - He et al., 2016, https://arxiv.org/abs/1512.03385
+    """
+    _check_step(step, total_steps)
+    if not 0 < factor <= 1:
+        raise ValueError(
+            f"`factor` must be in (0, 1]. Received: factor={factor}"
+        )
+    steps = [b if is_integer(b) else b * total_steps for b in boundaries]
+    good = all(
+        0 <= b <= total_steps if is_integer(b) else 0 < b < 1
+        for b in boundaries
+    )
+    if not good or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+        raise ValueError(
+            "`boundaries` must be fractions in (0, 1) (floats), or steps in "
+            f"[0, {total_steps}] (integers), in increasing order. Received: "
+            f"boundaries={tuple(boundaries)}"
+        )
+    return learning_rate * factor ** sum(boundary < step for boundary in steps)
+
+
+class BiTHyperRule(NamedTuple):
+    """Settings that the BiT-HyperRule gives for a data set.
+
+    Attributes:
+        total_steps: Number of training steps.
+        warmup_steps: Steps of linear warm-up.
+        boundaries: Steps after which the learning rate falls to a tenth.
+        learning_rate: The peak, for SGD with momentum 0.9.
+        resize: Side to which images are resized, in pixels.
+        crop: Side of the random crop taken of them, in pixels.
+        mixup: `alpha` of MixUp; 0 for none.
+
+    Example:
+
+    >>> bit_hyperrule(30_000, (224, 224)).boundaries
+    (3000, 6000, 9000)
+    """
+
+    total_steps: int
+    warmup_steps: int
+    boundaries: tuple[int, ...]
+    learning_rate: float
+    resize: int
+    crop: int
+    mixup: float
+
+
+def bit_hyperrule(
+    num_examples: int,
+    image_size: tuple[int, int],
+    *,
+    batch_size: int = 512,
+) -> BiTHyperRule:
+    """Returns the settings of the BiT-HyperRule: no search, one rule.
+
+    The number of steps, the resolution and MixUp follow from the number of
+    training examples and the size of the images. All layers train, by SGD
+    with momentum 0.9 and no weight decay, with horizontal flips where these
+    keep the label. The learning rate is 0.003 for each 512 examples of a batch.
+
+    Args:
+        num_examples: Number of training examples, positive.
+        image_size: Height and width of the original images, in pixels.
+        batch_size: Examples in a step. The number of steps does not depend on
+            it. Defaults to `512`.
+
+    Returns:
+        A `BiTHyperRule`; `bit_learning_rate` is its schedule.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Example:
+
+    >>> rule = bit_hyperrule(1000, (32, 32))
+    >>> rule.total_steps, rule.resize, rule.crop, rule.mixup
+    (500, 160, 128, 0.0)
+
+    Reference:
+        - Kolesnikov et al., 2020, https://arxiv.org/abs/1912.11370
+    """
+    warmup, *boundaries, total = _bit_supports(num_examples)
+    rate = _bit_peak(batch_size)
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(
+            "`image_size` must be the positive height and width of the images. "
+            f"Received: image_size={tuple(image_size)}"
+        )
+    small = image_size[0] * image_size[1] < 96 * 96
+    resize, crop = (160, 128) if small else (512, 480)
+    return BiTHyperRule(
+        total_steps=total,
+        warmup_steps=warmup,
+        boundaries=tuple(boundaries),
+        learning_rate=rate,
+        resize=resize,
+        crop=crop,
+        mixup=0.0 if num_examples < 20_000 else 0.1,
+    )
+
+
+def bit_learning_rate(
+    step: int, num_examples: int, *, batch_size: int = 512
+) -> float | None:
+    """Returns the learning rate of the BiT-HyperRule at a step.
+
+    Linear warm-up from 0, then a tenth of the rate after each boundary.
+
+    Args:
+        step: Integer of at least 0, counted from 0.
+        num_examples: Number of training examples, positive.
+        batch_size: Examples in a step. Defaults to `512`.
+
+    Returns:
+        The learning rate, a float, or `None` where training is over: from
+        step `total_steps` on.
+
+    Raises:
+        ValueError: If `step` is negative, or another number not positive.
+
+    Example:
+
+    >>> bit_learning_rate(50, num_examples=1000)
+    0.0015
+
+    Reference:
+        - Kolesnikov et al., 2020, https://arxiv.org/abs/1912.11370
+    """
+    warmup, *boundaries, total = _bit_supports(num_examples)
+    rate = _bit_peak(batch_size)
+    if step < 0:
+        raise ValueError(f"`step` must be at least 0. Received: step={step}")
+    if step >= total:
+        return None
+    if step < warmup:
+        return rate * step / warmup
+    return rate * 0.1 ** sum(boundary < step for boundary in boundaries)
+
+
+def _bit_supports(num_examples: int) -> tuple[int, ...]:
+    """End of the warm-up, the boundaries, end of training."""
+    if num_examples < 1:
+        raise ValueError(
+            "`num_examples` must be positive. Received: "
+            f"num_examples={num_examples}"
+        )
+    if num_examples < 20_000:
+        return 100, 200, 300, 400, 500
+    if num_examples < 500_000:
+        return 500, 3000, 6000, 9000, 10_000
+    return 500, 6000, 12_000, 18_000, 20_000
+
+
+def _bit_peak(batch_size: int) -> float:
+    if batch_size < 1:
+        raise ValueError(
+            f"`batch_size` must be positive. Received: batch_size={batch_size}"
+        )
+    return 0.003 * batch_size / 512
+
+
+def _check_step(step: int, total_steps: int) -> None:
+    if total_steps < 1 or not 0 <= step <= total_steps:
+        raise ValueError(
+            "`step` must be in [0, total_steps] and `total_steps` positive. "
+            f"Received: step={step}, total_steps={total_steps}"
+        )
+
+
 def _half_cosine(start: float, end: float, fraction: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
@@ -77,7 +419,13 @@ class ScheduledLearningRate(keras.callbacks.Callback):
 
     Args:
         schedule: Function from the step, counted from 0 over all epochs, to
-            the learning rate.
+            the learning rate, a float.
+        initial_step: Steps already taken, where a training that was stopped
+            goes on. Defaults to `0`.
+
+    Raises:
+        ValueError: If `initial_step` is negative; and in training, if
+            `schedule` returns `None`, having come to its end.
 
     Example:
 
@@ -87,10 +435,17 @@ class ScheduledLearningRate(keras.callbacks.Callback):
     >>> callback = ScheduledLearningRate(rate)
     """
 
-    def __init__(self, schedule: Callable[[int], float]) -> None:
+    def __init__(
+        self, schedule: Callable[[int], float | None], initial_step: int = 0
+    ) -> None:
         super().__init__()
+        if not is_integer(initial_step) or initial_step < 0:
+            raise ValueError(
+                "`initial_step` must be an integer of at least 0. Received: "
+                f"initial_step={initial_step!r}"
+            )
         self._schedule = schedule
-        self._step = 0
+        self._step = initial_step
 
     def on_train_batch_begin(
         self, batch: int, logs: dict[str, float] | None = None
@@ -101,5 +456,12 @@ class ScheduledLearningRate(keras.callbacks.Callback):
             batch: Index of the batch within its epoch.
             logs: Not used. Defaults to `None`.
         """
-        self.model.optimizer.learning_rate = self._schedule(self._step)
+        rate = self._schedule(self._step)
+        if rate is None:
+            raise ValueError(
+                "`schedule` must have a rate for every step that is trained. "
+                f"Received: None at step {self._step}. Train for "
+                f"{self._step} steps in all."
+            )
+        self.model.optimizer.learning_rate = rate
         self._step += 1

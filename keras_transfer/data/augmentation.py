@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer.data.pipeline import epoch_numbers
+from keras_transfer.data.pipeline import Epoch, epoch_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -119,7 +119,10 @@ class Augmentation:
         return self.mixup > 0 or self.cutmix > 0
 
     def apply(
-        self, dataset: tf.data.Dataset, seed: int = 0, initial_epoch: int = 0
+        self,
+        dataset: tf.data.Dataset,
+        seed: int = 0,
+        initial_epoch: Epoch = 0,
     ) -> tf.data.Dataset:
         """Augments a batched dataset.
 
@@ -132,7 +135,8 @@ class Augmentation:
                 `(batch, height, width, channels)` in `[0, 255]`, labels one-hot
                 or multi-hot where `mixup` or `cutmix` is on.
             seed: Integer. Defaults to `0`.
-            initial_epoch: The number of the first epoch. Defaults to `0`.
+            initial_epoch: The number of the first epoch, or a function that
+                gives that of an iteration when it begins. Defaults to `0`.
 
         Returns:
             `tf.data.Dataset` of (float32 images in `[0, 255]`, labels).

@@ -189,7 +189,7 @@ class ImageSplit:
         label_mode: str = "categorical",
         cache: bool = False,
         drop_remainder: bool = False,
-        initial_epoch: int = 0,
+        initial_epoch: int | Callable[[], int] = 0,
     ) -> tf.data.Dataset:
         """Makes a `tf.data.Dataset` for `fit`, `evaluate` and `predict`.
 
@@ -213,7 +213,8 @@ class ImageSplit:
             drop_remainder: Whether to drop a last batch that is not full.
                 Defaults to `False`.
             initial_epoch: The number of the first epoch, to continue a run
-                where it stopped. Defaults to `0`.
+                where it stopped; or a function that gives the number of the
+                epoch when an iteration begins. Defaults to `0`.
 
         Returns:
             `tf.data.Dataset` of (float32 images `(batch, height, width,
@@ -230,9 +231,10 @@ class ImageSplit:
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("seed", seed, 0),
-            ("initial_epoch", initial_epoch, 0),
         ):
             check_integer(name, value, least)
+        if not callable(initial_epoch):
+            check_integer("initial_epoch", initial_epoch, 0)
         labels = self._labels_for(label_mode)
         self._check_augment(augment)
         if augment is not None and augment.mixes_labels and label_mode == "int":

@@ -57,16 +57,27 @@ class PixelCache:
         return self._images[index]
 
 
-def epoch_numbers(initial_epoch: int = 0) -> tf.data.Dataset:
-    """Makes a dataset of one int64 that grows by 1 each time it is iterated."""
+Epoch = int | Callable[[], int]
+
+
+def epoch_numbers(initial_epoch: Epoch = 0) -> tf.data.Dataset:
+    """Makes a dataset of one int64, the number of the epoch.
+
+    It grows by 1 each time the dataset is iterated, from `initial_epoch` on;
+    or it is what `initial_epoch()` says when an iteration begins.
+    """
     import tensorflow as tf
 
-    counter = itertools.count(initial_epoch)
     lock = threading.Lock()
+    next_epoch = (
+        initial_epoch
+        if callable(initial_epoch)
+        else itertools.count(initial_epoch).__next__
+    )
 
     def count(_: Any) -> np.int64:
         with lock:
-            return np.int64(next(counter))
+            return np.int64(next_epoch())
 
     def number(zero: tf.Tensor) -> tf.Tensor:
         epoch = tf.numpy_function(count, [zero], tf.int64)
@@ -100,18 +111,20 @@ def make_batches(
     batch_size: int,
     drop_remainder: bool,
     order: Callable[[int], np.ndarray],
-    initial_epoch: int,
+    initial_epoch: Epoch,
+    dtype: type = np.uint8,
 ) -> tf.data.Dataset:
-    """Makes the dataset of batches of (uint8 images, labels).
+    """Makes the dataset of batches of (images, labels).
 
     Args:
-        read: Function from an index to a uint8 array of `shape`.
+        read: Function from an index to an array of `shape`.
         labels: One row per example.
         shape: `(height, width, channels)`.
         batch_size: Integer, at least 1.
         drop_remainder: Whether to drop a last batch that is not full.
         order: Function from the epoch to the order of the examples.
-        initial_epoch: The number of the first epoch.
+        initial_epoch: As for `epoch_numbers`.
+        dtype: Of the images. Defaults to `np.uint8`.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
@@ -124,7 +137,7 @@ def make_batches(
     def load(epoch: np.int64, step: np.int64) -> tuple[np.ndarray, np.ndarray]:
         start = int(step) * batch_size
         indices = order(int(epoch))[start : start + batch_size]
-        images = np.empty((len(indices), *shape), np.uint8)
+        images: np.ndarray = np.empty((len(indices), *shape), dtype)
         for position, index in enumerate(indices):
             images[position] = read(int(index))
         return images, labels[indices]
@@ -133,7 +146,9 @@ def make_batches(
         epoch: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         images, answers = tf.numpy_function(
-            load, [epoch, step], [tf.uint8, tf.as_dtype(labels.dtype)]
+            load,
+            [epoch, step],
+            [tf.as_dtype(dtype), tf.as_dtype(labels.dtype)],
         )
         length = batch_size if drop_remainder else None
         images = tf.ensure_shape(images, (length, *shape))

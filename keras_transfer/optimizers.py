@@ -1,0 +1,760 @@
+"""Learning rates that differ from block to block, exact for every optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+import numbers
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_transfer import _graph
+from keras_transfer._blocks import backbone_of, find_blocks
+from keras_transfer._errors import nearest
+from keras_transfer._pulls import Pull
+
+# What the base class of all Keras optimizers does around the step itself, each
+# with the value that switches it off.
+_OFF = {
+    "weight_decay": None,
+    "clipnorm": None,
+    "clipvalue": None,
+    "global_clipnorm": None,
+    "use_ema": False,
+    "ema_momentum": 0.99,
+    "ema_overwrite_frequency": None,
+    "loss_scale_factor": None,
+    "gradient_accumulation_steps": None,
+}
+_HEAD = "head"
+
+
+@dataclasses.dataclass
+class _Step:
+    """What steps one variable: an optimizer for it alone, and its moments."""
+
+    optimizer: keras.optimizers.Optimizer
+    slots: list[keras.Variable]
+    multiplier: float
+
+
+@dataclasses.dataclass
+class _Untracked:
+    """What Keras must not find among the attributes.
+
+    It takes each variable there for one of the optimizer's own, and saves each
+    optimizer there once more.
+    """
+
+    config: dict[str, Any]
+    template: keras.optimizers.Optimizer
+    pulls: dict[str, list[Pull]]
+    steps: dict[str, _Step]
+    previous: LearningRateMultiplier | None
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class LearningRateMultiplier(keras.optimizers.Optimizer):
+    """Gives each variable its own multiple of an optimizer's learning rate.
+
+    `w <- w - step(gradient, learning_rate * multiplier)`: what is scaled is
+    the step, with its weight decay, so that training equals one optimizer for
+    each multiplier. Scaling gradients does not: Adam, RMSprop and their kin
+    divide by the size of the gradient, and take the same steps as before.
+
+    It is the optimizer that it is given, with its settings: clipping counts
+    the gradients of all variables, `learning_rate` may be assigned or follow a
+    schedule, and averages, accumulation and loss scaling act once.
+
+    Fine-tuning in phases needs a new optimizer for each phase, since Keras
+    ties one to its variables; `continue_from` hands the moments on.
+
+    Args:
+        optimizer: A Keras optimizer that was not used yet, or the name of one,
+            such as `"adam"`. It is copied.
+        multipliers: Mapping from `variable.path` to a float of at least 0, for
+            every variable that trains; made by `layer_decay` or
+            `block_multipliers`. At 0 a variable stays as it is, to the bit,
+            and gathers no moments. Defaults to `None`, 1 for all.
+        pulls: Tuple of `Pull`, one for each variable that is drawn towards a
+            point: `w <- w - learning_rate * multiplier * strength *
+            (w - start)`, before the step. Those of variables that do not train
+            do nothing. They are **not saved** with the optimizer: call
+            `set_pulls` after loading. Defaults to `()`.
+        name: Name of the optimizer. Defaults to `None`, which means
+            `"learning_rate_multiplier"`.
+
+    Raises:
+        TypeError: If `optimizer` is no Keras optimizer, or `multipliers` no
+            mapping.
+        ValueError: If `optimizer` was used before or wraps others, or a
+            multiplier is negative; and by `build`, if a variable that trains
+            has no multiplier.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> paths = unfreeze(model, depth="all")
+    >>> optimizer = LearningRateMultiplier("adam", layer_decay(model, 0.9))
+    >>> model.compile(optimizer, "categorical_crossentropy")
+
+    A file saved with it loads where `keras_transfer.optimizers` is imported;
+    elsewhere with `keras.models.load_model(path, compile=False)`.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer | str,
+        multipliers: Mapping[str, float] | None = None,
+        *,
+        pulls: Sequence[Pull] = (),
+        name: str | None = None,
+    ) -> None:
+        optimizer = _check_optimizer(optimizer)
+        super().__init__(
+            learning_rate=_learning_rate(optimizer),
+            name=name,
+            **{key: getattr(optimizer, key) for key in _OFF},
+        )
+        config = _config_of(optimizer)
+        template = _bare(type(optimizer), config)
+        self._untracked = _Untracked(config, template, {}, {}, None)
+        self.multipliers = (
+            None if multipliers is None else _check_multipliers(multipliers)
+        )
+        self.set_pulls(pulls)
+        self._counts: list[keras.Variable] = []
+        # Of a saved optimizer: what `get_config` noted for each variable.
+        self._saved: list[dict[str, Any]] = []
+        for key in (
+            "_exclude_from_weight_decay",
+            "_exclude_from_weight_decay_pattern",
+        ):
+            if hasattr(optimizer, key):
+                setattr(self, key, getattr(optimizer, key))
+
+    @property
+    def pulls(self) -> tuple[Pull, ...]:
+        """What the variables are drawn to."""
+        groups = self._untracked.pulls.values()
+        return tuple(pull for group in groups for pull in group)
+
+    def set_pulls(self, pulls: Sequence[Pull]) -> None:
+        """Replaces the pulls; compile the model afterwards.
+
+        A method, since Keras takes every variable that is assigned to an
+        attribute for one of the optimizer's own.
+
+        Args:
+            pulls: As at construction.
+        """
+        by_key: dict[str, list[Pull]] = {}
+        for pull in pulls:
+            by_key.setdefault(self._var_key(pull.variable), []).append(pull)
+        self._untracked.pulls = by_key
+
+    def continue_from(self, previous: LearningRateMultiplier) -> None:
+        """Takes over moments and step counts of the phase before.
+
+        Variables that `previous` stepped go on as if nothing had happened;
+        others begin, with step count 0. The moments of those that do not train
+        now, or with multiplier 0, are dropped: they would be out of date, and
+        a run that is resumed from a file does not have them. Learning rate,
+        schedule, averages (`use_ema`) and accumulated gradients begin anew.
+        `previous` must not be used any more.
+
+        Args:
+            previous: The optimizer of the phase before, trained or loaded.
+
+        Raises:
+            TypeError: If `previous` is no `LearningRateMultiplier`.
+            ValueError: If this optimizer was used already, `previous` was not,
+                or it wraps an optimizer of another class or with other
+                settings.
+
+        Example:
+
+        >>> model = build_classifier("ResNet20", num_classes=3)
+        >>> first = LearningRateMultiplier("adam")
+        >>> first.build(model.trainable_variables)
+        >>> paths = unfreeze(model, depth=1)
+        >>> second = LearningRateMultiplier("adam", layer_decay(model, 0.5))
+        >>> second.continue_from(first)
+        """
+        if not isinstance(previous, LearningRateMultiplier):
+            raise TypeError(
+                "`previous` must be a LearningRateMultiplier. Received: "
+                f"previous={previous!r:.100}. Of a LossScaleOptimizer, pass "
+                "the `inner_optimizer`."
+            )
+        if self.built or not previous.built:
+            raise ValueError(
+                "`continue_from` must be called before this optimizer is "
+                "built (first used), with one that was built. Received: "
+                f"this one built={self.built}, previous built={previous.built}"
+            )
+        before, now = previous._settings(), self._settings()
+        if before != now:
+            differ = sorted(
+                key
+                for key in before.keys() | now.keys()
+                if before.get(key) != now.get(key)
+            )
+            raise ValueError(
+                "`previous` must wrap an optimizer of the same class and "
+                "settings (learning rate, clipping, averaging and weight "
+                "decay may differ), since its moments would mean something "
+                f"else. Received: {before['class']} for {now['class']}, "
+                f"which differ in {', '.join(differ)}."
+            )
+        self._untracked.previous = previous
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates the moments of `variables`, or takes them over.
+
+        Args:
+            variables: What will be trained.
+
+        Raises:
+            ValueError: If `multipliers` lack one of them.
+        """
+        if self.built:
+            return
+        # `fit` builds while it traces the first step: out of the graph, so
+        # that values are there to be read, and assigned once.
+        with tf.init_scope():
+            self._build(list(variables))
+
+    def _build(self, variables: list[keras.Variable]) -> None:
+        saved = self._match_saved(variables)
+        multipliers = [self._multiplier_of(v) for v in variables]
+        super().build(variables)
+        previous = self._untracked.previous
+        known = previous._untracked.steps if previous else {}
+        steps = self._untracked.steps
+        for variable, multiplier in zip(variables, multipliers, strict=True):
+            key = self._var_key(variable)
+            if multiplier and key in known:
+                steps[key] = dataclasses.replace(
+                    known[key], multiplier=multiplier
+                )
+            elif multiplier:
+                steps[key] = self._begin(variable, multiplier)
+        self._untracked.previous = None
+        active = [self._active(v) for v in variables]
+        self._share_counts(active, [] if previous else saved)
+        for step in filter(None, active):
+            for slot in step.slots:
+                # Saved, loaded and listed with our own.
+                self._track_variable(slot)
+
+    def _match_saved(
+        self, variables: list[keras.Variable]
+    ) -> list[dict[str, Any]]:
+        """What a file says of these variables, in the order of both.
+
+        By position, as their values are saved: a Sequential model has its own
+        name in its paths when it is made, and not when it is loaded.
+        """
+        saved, self._saved = self._saved, []
+        found = [[v.name, list(v.shape)] for v in variables]
+        if found != [[s["name"], list(s["shape"])] for s in saved]:
+            return []
+        pairs = list(zip(variables, saved, strict=True))
+        if self.multipliers is not None:
+            self.multipliers = {
+                **self.multipliers,
+                **{v.path: s["multiplier"] for v, s in pairs},
+            }
+        undecayed = [v for v, s in pairs if not s["decays"]]
+        if undecayed:
+            super().exclude_from_weight_decay(var_list=undecayed)
+        return saved
+
+    def exclude_from_weight_decay(
+        self,
+        var_list: Sequence[keras.Variable] | None = None,
+        var_names: Sequence[str] | None = None,
+    ) -> None:
+        """Keeps variables out of the weight decay; saved with the optimizer.
+
+        Args:
+            var_list: Variables to exclude. Defaults to `None`.
+            var_names: Patterns for names of variables to exclude. Defaults to
+                `None`.
+
+        Raises:
+            ValueError: If the optimizer is built already.
+        """
+        # Keras means to check this itself, and looks at a wrong attribute.
+        if self.built:
+            raise ValueError(
+                "`exclude_from_weight_decay` must be called before the "
+                "optimizer is built (first used)."
+            )
+        super().exclude_from_weight_decay(var_list, var_names)
+
+    def apply(
+        self,
+        grads: Sequence[Any],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        """Steps the variables once.
+
+        Args:
+            grads: Their gradients.
+            trainable_variables: The variables. Defaults to `None`, those that
+                the optimizer was built with.
+        """
+        # One step in so many, where gradients are accumulated.
+        before = keras.ops.add(self.iterations, 0)
+        super().apply(grads, trainable_variables)
+        done = keras.ops.subtract(self.iterations, before)
+        for count in self._counts:
+            count.assign_add(done)
+
+    def update_step(
+        self,
+        gradient: Any,
+        variable: Any,
+        learning_rate: Any,
+    ) -> None:
+        """Steps one variable.
+
+        Args:
+            gradient: Its gradient.
+            variable: The variable; under a `tf.distribute` strategy the copy
+                of one device.
+            learning_rate: The current rate, before the multiplier.
+        """
+        step = self._active(variable)
+        if step is None:
+            return
+        if step.multiplier != 1:
+            learning_rate = learning_rate * step.multiplier
+        decay = self._weight_decay_of(step.optimizer, variable)
+        if decay is not None:
+            rate = keras.ops.cast(learning_rate, variable.dtype)
+            self.assign_sub(variable, variable * decay * rate)
+        for pull in self._untracked.pulls.get(self._var_key(variable), ()):
+            self._draw(variable, pull, learning_rate)
+        step.optimizer.update_step(gradient, variable, learning_rate)
+
+    def averages(self) -> dict[int, keras.Variable]:
+        """Returns the moving averages by `id(variable)`, with `use_ema`.
+
+        Returns:
+            Dict of variables, empty before the first step and without
+            `use_ema`.
+        """
+        if not self.use_ema or not self.built or not int(self.iterations):
+            return {}
+        pairs = zip(
+            self._trainable_variables,
+            self._model_variables_moving_average,
+            strict=True,
+        )
+        return {id(variable): average for variable, average in pairs}
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the optimizer is made with, `pulls` excepted."""
+        own = super().get_config()
+        template = self._untracked.template
+        serialized = keras.saving.serialize_keras_object(template)
+        serialized["config"].update(
+            (key, own[key])
+            for key in ("learning_rate", *_OFF)
+            if key in serialized["config"]
+        )
+        config = {
+            "name": self.name,
+            "optimizer": serialized,
+            "multipliers": self.multipliers and dict(self.multipliers),
+        }
+        if self.built:
+            config["variables"] = [
+                self._note(v) for v in self._trainable_variables
+            ]
+        return config
+
+    @classmethod
+    def from_config(
+        cls,
+        config: dict[str, Any],
+        custom_objects: dict[str, Any] | None = None,
+    ) -> LearningRateMultiplier:
+        """Makes an optimizer from what `get_config` returned.
+
+        Args:
+            config: As returned by `get_config`.
+            custom_objects: Classes by name. Defaults to `None`.
+        """
+        config = dict(config)
+        saved = config.pop("variables", [])
+        optimizer = keras.saving.deserialize_keras_object(
+            config.pop("optimizer"), custom_objects=custom_objects
+        )
+        made = cls(optimizer, **config)
+        made._saved = saved
+        return made
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Nothing: `update_step` decays, with the rate of each variable."""
+
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        # What an optimizer does once for each step, before the variables: the
+        # product of momenta of Nadam.
+        kind = type(self._untracked.template)
+        if _overrides(kind, "_backend_update_step"):
+            for step in filter(None, map(self._active, trainable_variables)):
+                step.optimizer._backend_update_step([], [], learning_rate)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _note(self, variable: keras.Variable) -> dict[str, Any]:
+        """What a file must say of a variable for training to go on."""
+        step = self._active(variable)
+        shared = [id(count) for count in self._counts]
+        return {
+            "name": variable.name,
+            "shape": list(variable.shape),
+            "multiplier": self._multiplier_of(variable),
+            "decays": self._use_weight_decay(variable.value),
+            "count": shared.index(id(step.optimizer.iterations)) if step else 0,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        """What moments depend on."""
+        config = self._untracked.template.get_config()
+        others = {"name", "learning_rate", *_OFF}
+        kept = {k: v for k, v in config.items() if k not in others}
+        return {"class": type(self._untracked.template).__name__, **kept}
+
+    def _begin(self, variable: keras.Variable, multiplier: float) -> _Step:
+        # One optimizer for each variable, so that a later phase can go on with
+        # any of them.
+        kind = type(self._untracked.template)
+        optimizer = _bare(kind, self._untracked.config)
+        before = list(optimizer.variables)
+        optimizer.build([variable])
+        slots = [
+            v
+            for v in optimizer.variables
+            if not any(v is other for other in before)
+        ]
+        return _Step(optimizer, slots, multiplier)
+
+    def _active(self, variable: Any) -> _Step | None:
+        """What steps a variable; `None` if its multiplier is 0."""
+        return self._untracked.steps.get(self._var_key(variable))
+
+    def _share_counts(
+        self, active: list[_Step | None], saved: list[dict[str, Any]]
+    ) -> None:
+        """Gives variables that began together one step count.
+
+        Not one for all: under Adam with the count of an earlier phase, a
+        variable that is new would not be corrected for its empty moments, and
+        take steps up to 6.5 times too large.
+        """
+        counts: dict[int, keras.Variable] = {}
+        for index, step in enumerate(active):
+            if step is None:
+                continue
+            iterations = step.optimizer.iterations
+            # All counts of a saved optimizer are 0 until its state is loaded.
+            birth = (
+                saved[index]["count"]
+                if saved
+                else int(keras.ops.convert_to_numpy(iterations))
+            )
+            if birth not in counts:
+                counts[birth] = self.add_variable(
+                    shape=(),
+                    initializer="zeros",
+                    dtype="int",
+                    aggregation="only_first_replica",
+                    name=f"iteration_{len(counts)}",
+                )
+                counts[birth].assign(iterations)
+            step.optimizer._iterations = counts[birth]
+        self._counts = list(counts.values())
+
+    def _weight_decay_of(
+        self, optimizer: keras.optimizers.Optimizer, variable: Any
+    ) -> float | None:
+        decay = self.weight_decay
+        is_muon = isinstance(optimizer, keras.optimizers.Muon)
+        if is_muon and optimizer.adam_velocities[0] is not None:
+            # Muon steps some variables by Adam, with a decay of its own.
+            decay = optimizer.adam_weight_decay
+        return decay if self._use_weight_decay(variable) else None
+
+    def _draw(self, variable: Any, pull: Pull, learning_rate: Any) -> None:
+        rate = keras.ops.cast(learning_rate, variable.dtype)
+        strength = keras.ops.cast(pull.strength, variable.dtype)
+        distance = variable
+        if pull.start is not None:
+            distance = variable - keras.ops.cast(pull.start, variable.dtype)
+        self.assign_sub(variable, distance * rate * strength)
+
+    def _multiplier_of(self, variable: keras.Variable) -> float:
+        if self.multipliers is None:
+            return 1.0
+        if variable.path not in self.multipliers:
+            raise ValueError(
+                "`multipliers` must hold the path of every variable that "
+                f"trains, and lack {variable.path!r}."
+                f"{nearest(variable.path, self.multipliers)} Make them from "
+                "the model that is trained, with `layer_decay` or "
+                "`block_multipliers`."
+            )
+        return self.multipliers[variable.path]
+
+
+def layer_decay(
+    model: keras.Model, decay: float, *, head: float = 1.0
+) -> dict[str, float]:
+    """Returns multipliers that fall from block to block, output to input.
+
+    `multiplier = decay^k`, where `k` counts groups below the head: 1 for the
+    last block, 2 for the one before. This is BEiT's count; ELECTRA's code
+    gives the last block `k = 0`, like the head.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model. In one without a child `head` the last block,
+            which makes the outputs, takes the place of the head.
+        decay: Factor in `(0, 1]` from one block to the next; 0.65 to 0.9 are
+            usual, and ULMFiT's is 1 / 2.6.
+        head: Multiplier of the head, at least 0. Defaults to `1.0`.
+
+    Returns:
+        Dictionary from `variable.path` to multiplier, input to output, over
+        all weights that can train, frozen now or not. Weights of the
+        preprocessing never train.
+
+    Raises:
+        TypeError: If `model` has no graph to read.
+        ValueError: If `decay` or `head` is out of range, or `model` has
+            several inputs, or one path for weights of different groups.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> multipliers = layer_decay(model, 0.5)
+    >>> multipliers["stage3_block2_1_conv/kernel"]
+    0.25
+
+    Reference:
+        - Bao et al., 2021, https://arxiv.org/abs/2106.08254
+        - Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(
+            f"`decay` must be a factor in (0, 1]. Received: decay={decay!r}"
+        )
+    _check_multiplier("head", head)
+    groups = _groups(model)
+    last = len(groups) - 1
+    return _by_path(
+        (layers, decay ** (last - index) if index < last else head)
+        for index, (_, layers) in enumerate(groups)
+    )
+
+
+def block_multipliers(
+    model: keras.Model,
+    multipliers: Mapping[str, float],
+    *,
+    default: float = 1.0,
+) -> dict[str, float]:
+    """Returns multipliers set by the names of blocks.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model.
+        multipliers: Mapping from names of blocks, or patterns for them such
+            as `"conv2_*"`, or `"head"`, to floats of at least 0. Patterns
+            match blocks and never the head. Where several match, the last one
+            counts.
+        default: Multiplier of what no key matches. Defaults to `1.0`.
+
+    Returns:
+        Dictionary from `variable.path` to multiplier, input to output, over
+        all weights that can train, frozen now or not. Weights of the
+        preprocessing never train.
+
+    Raises:
+        TypeError: If `multipliers` are no mapping, or `model` has no graph to
+            read.
+        ValueError: If a key matches nothing or a multiplier is negative, or
+            `model` has several inputs, or one path for weights of different
+            groups.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> multipliers = block_multipliers(model, {"*": 0.1, "stage3_*": 0.5})
+    >>> multipliers["stem_conv/kernel"]
+    0.1
+    """
+    chosen = _check_multipliers(multipliers)
+    _check_multiplier("default", default)
+    groups = _groups(model)
+    has_head = backbone_of(model) is not model
+    block_names = [name for name, _ in groups[: -1 if has_head else None]]
+    values = [default] * len(groups)
+    for key, value in chosen.items():
+        matches = [
+            index
+            for index, name in enumerate(block_names)
+            if fnmatch.fnmatchcase(name, key)
+        ]
+        if has_head and key == _HEAD:
+            matches.append(len(groups) - 1)
+        if not matches:
+            known = [name for name, _ in groups]
+            raise ValueError(
+                f"`multipliers` must name parts of model {model.name!r}, which "
+                f"are {', '.join(known)}. Received: {key!r}."
+                f"{nearest(key, known)}"
+            )
+        for index in matches:
+            values[index] = value
+    return _by_path(
+        (layers, value)
+        for (_, layers), value in zip(groups, values, strict=True)
+    )
+
+
+_Layers = tuple[keras.layers.Layer, ...]
+
+
+def _groups(model: keras.Model) -> list[tuple[str, _Layers]]:
+    """The blocks, and the head if there is one, input to output."""
+    backbone = backbone_of(model)
+    groups = [(block.name, block.layers) for block in find_blocks(backbone)]
+    if backbone is not model:
+        groups.append((_HEAD, (model.get_layer(_HEAD),)))
+    return groups
+
+
+def _by_path(groups: Iterator[tuple[_Layers, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for layers, multiplier in groups:
+        for layer in layers:
+            for part in _graph.layers_below(layer):
+                # Keras shows these only while the layer is not frozen.
+                for variable in part._trainable_variables:
+                    if found.setdefault(variable.path, multiplier) != (
+                        multiplier
+                    ):
+                        raise ValueError(
+                            "Weights of different groups must have different "
+                            f"paths. Received: two with {variable.path!r}. "
+                            "Give the layers of the model other names."
+                        )
+    return found
+
+
+def _bare(
+    kind: type[keras.optimizers.Optimizer], config: dict[str, Any]
+) -> keras.optimizers.Optimizer:
+    """An optimizer that does nothing but its step."""
+    optimizer = kind.from_config(dict(config))
+    for key, value in _OFF.items():
+        setattr(optimizer, key, value)
+    return optimizer
+
+
+def _overrides(kind: type, method: str) -> bool:
+    return getattr(kind, method) is not getattr(
+        keras.optimizers.Optimizer, method
+    )
+
+
+def _learning_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The float, schedule or callable that an optimizer was made with."""
+    rate = optimizer._learning_rate
+    return rate if callable(rate) else float(keras.ops.convert_to_numpy(rate))
+
+
+def _config_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        # A rate that is a lambda is of no concern until somebody saves it.
+        warnings.simplefilter("ignore")
+        config = optimizer.get_config()
+    rate = _learning_rate(optimizer)
+    # Adafactor asks whether its rate can be called; nobody calls it.
+    is_function = callable(rate) and not isinstance(
+        rate, keras.optimizers.schedules.LearningRateSchedule
+    )
+    config["learning_rate"] = _not_called if is_function else rate
+    return config
+
+
+def _not_called() -> float:
+    return 0.0
+
+
+def _check_optimizer(optimizer: Any) -> keras.optimizers.Optimizer:
+    if isinstance(optimizer, str):
+        optimizer = keras.optimizers.get(optimizer)
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            "`optimizer` must be a Keras optimizer or the name of one. "
+            f"Received: optimizer={optimizer!r:.100}"
+        )
+    kind = type(optimizer)
+    reason = ""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        reason = "Wrap the other way round: LossScaleOptimizer(Learning...)."
+    elif isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        reason = "Pass one optimizer: `multipliers` tells its rates apart."
+    elif isinstance(optimizer, LearningRateMultiplier):
+        reason = "Pass its optimizer, with the products of the multipliers."
+    elif optimizer.built:
+        reason = (
+            "It belongs to the variables it was built with. Pass a new one: "
+            "`type(optimizer).from_config(optimizer.get_config())`."
+        )
+    elif _overrides(kind, "apply") or (
+        _overrides(kind, "_apply_weight_decay")
+        and not isinstance(optimizer, keras.optimizers.Muon)
+    ):
+        reason = (
+            "It changes more than the step: `apply` or the weight decay, which "
+            "would act in the wrapper's place or not at all."
+        )
+    if reason:
+        raise ValueError(
+            "`optimizer` must be a single optimizer that was not used yet. "
+            f"Received: {kind.__name__}. {reason}"
+        )
+    return optimizer
+
+
+def _check_multipliers(multipliers: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(multipliers, Mapping):
+        raise TypeError(
+            "`multipliers` must be a mapping from names to floats. Received: "
+            f"multipliers={multipliers!r:.100}"
+        )
+    for name, multiplier in multipliers.items():
+        _check_multiplier(f"multipliers[{name!r}]", multiplier)
+    return {name: float(value) for name, value in multipliers.items()}
+
+
+def _check_multiplier(name: str, value: float) -> None:
+    if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
+        raise ValueError(
+            f"`{name}` must be a finite number of at least 0. Received: "
+            f"{value!r}"
+        )

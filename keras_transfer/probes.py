@@ -1,0 +1,279 @@
+"""Exact linear probes: convex problems on frozen features, fully solved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Of the summed loss; a grid of factors of 10 misses the best by little.
+STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
+_ABSENT = -20.0
+
+
+class Probe(NamedTuple):
+    """A linear map from features to outputs: `features @ kernel + bias`.
+
+    Attributes:
+        kernel: float32 `(features, outputs)`.
+        bias: float32 `(outputs,)`.
+        strength: The chosen lambda.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+
+
+def fit_logistic(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Probe:
+    """Fits multinomial logistic regression by L-BFGS over a path of lambdas.
+
+    `min sum_i -ln softmax(x_i W + b)[y_i] + lambda / 2 * sum W^2`; each lambda
+    starts from the solution of the one before. The best on the validation
+    examples is taken (by log-loss), or by 5-fold cross-validation where there
+    are none, or 1.0 where a class has one example alone.
+
+    Args:
+        features: `(n, d)`.
+        labels: Class indices `(n,)` in `[0, num_classes)`.
+        num_classes: Number of classes. One without examples gets a score far
+            below all others.
+        validation: Features and labels to choose lambda by. Defaults to
+            `None`.
+        strengths: The lambdas. Defaults to 1e-4 to 1e4 in factors of 10.
+
+    Returns:
+        A `Probe`.
+
+    Raises:
+        ValueError: If there are fewer than two classes with examples, or the
+            features are not finite.
+
+    Example:
+
+    >>> features = np.eye(4)[[0, 1, 0, 1]]
+    >>> probe = fit_logistic(features, np.array([0, 1, 0, 1]), 2)
+    >>> (features @ probe.kernel + probe.bias).argmax(-1)
+    array([0, 1, 0, 1])
+
+    Reference:
+        - Kornblith et al., 2019, https://arxiv.org/abs/1805.08974
+    """
+    _check(features, labels)
+    # In float32 the solver stops a percent of probability short.
+    features = np.asarray(features, np.float64)
+    present = np.unique(labels)
+    if len(present) < 2:
+        raise ValueError(
+            "`labels` must hold at least two classes. Received: "
+            f"{len(present)}."
+        )
+    ordered = sorted(strengths, reverse=True)
+    losses: np.ndarray | None
+    if validation is not None and len(validation[1]):
+        held_out = np.asarray(validation[0], np.float64), validation[1]
+        losses = _path_losses((features, labels), held_out, ordered)
+    else:
+        losses = _cross_validated(features, labels, ordered)
+    best = 1.0 if losses is None else ordered[int(np.argmin(losses))]
+    # The path leads to the neighbourhood; from there to the very end.
+    stronger = _path(features, labels, [s for s in ordered if s > best])
+    start = stronger[-1] if stronger else None
+    model = _fit(features, labels, best, start, tolerance=1e-9)
+    kernel = np.zeros((features.shape[1], num_classes), np.float32)
+    bias = np.full(num_classes, _ABSENT, np.float32)
+    coefficients, intercept = model.coef_, model.intercept_
+    if len(present) == 2:
+        # One row for two classes: its halves, one of them with a minus.
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercept = np.concatenate([-intercept, intercept]) / 2
+    kernel[:, present] = coefficients.T
+    bias[present] = intercept
+    return Probe(kernel, bias, best)
+
+
+def fit_binary(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Probe:
+    """Fits one logistic regression for each output, present or not.
+
+    Args:
+        features: `(n, d)`.
+        labels: 0 or 1, `(n, outputs)`.
+        validation: Features and labels to choose lambda by. Defaults to
+            `None`.
+
+    Returns:
+        A `Probe`; its strength is the mean over the outputs.
+
+    Raises:
+        ValueError: If the features are not finite.
+
+    Example:
+
+    >>> features = np.array([[-1.0], [1.0], [-1.0], [1.0]])
+    >>> fit_binary(features, features > 0).kernel[0, 0] > 0
+    np.True_
+    """
+    _check(features, labels)
+    kernels, biases, chosen = [], [], []
+    for column in range(labels.shape[1]):
+        answers = labels[:, column].astype(int)
+        if len(np.unique(answers)) == 1:
+            kernels.append(np.zeros(features.shape[1], np.float32))
+            biases.append(-_ABSENT if answers[0] else _ABSENT)
+            continue
+        held_out = validation and (
+            validation[0],
+            validation[1][:, column].astype(int),
+        )
+        probe = fit_logistic(features, answers, 2, validation=held_out)
+        kernels.append(probe.kernel[:, 1] - probe.kernel[:, 0])
+        biases.append(probe.bias[1] - probe.bias[0])
+        chosen.append(probe.strength)
+    return Probe(
+        np.stack(kernels, axis=1).astype(np.float32),
+        np.asarray(biases, np.float32),
+        float(np.mean(chosen)) if chosen else 0.0,
+    )
+
+
+def fit_ridge(
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+) -> Probe:
+    """Fits ridge regression; lambda by leave-one-out in closed form.
+
+    `min sum_i |x_i W + b - y_i|^2 + lambda * sum W^2`.
+
+    Args:
+        features: `(n, d)`.
+        targets: `(n, outputs)`.
+        strengths: The lambdas. Defaults to 1e-4 to 1e4 in factors of 10.
+
+    Returns:
+        A `Probe`.
+
+    Raises:
+        ValueError: If the features are not finite.
+
+    Example:
+
+    >>> features = np.arange(8.0)[:, None]
+    >>> round(float(fit_ridge(features, 2 * features).kernel[0, 0]), 3)
+    2.0
+    """
+    from sklearn.linear_model import RidgeCV
+
+    _check(features, targets)
+    model = RidgeCV(alphas=strengths)
+    model.fit(features.astype(np.float64), targets.astype(np.float64))
+    return Probe(
+        np.atleast_2d(model.coef_).T.astype(np.float32),
+        np.atleast_1d(model.intercept_).astype(np.float32),
+        float(model.alpha_),
+    )
+
+
+def _fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    strength: float,
+    start: Any,
+    tolerance: float,
+) -> Any:
+    """Fits one lambda, from the solution of another where there is one."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(
+        C=1 / strength, max_iter=3000, tol=tolerance, warm_start=True
+    )
+    if start is not None:
+        model.coef_ = start.coef_.copy()
+        model.intercept_ = start.intercept_.copy()
+    with warnings.catch_warnings():
+        # A lambda near 0 on separable classes has no optimum to reach.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, labels)
+    return model
+
+
+def _path(
+    features: np.ndarray, labels: np.ndarray, ordered: Sequence[float]
+) -> list[Any]:
+    """Returns a fitted model for each lambda, the strongest first."""
+    models: list[Any] = []
+    for strength in ordered:
+        start = models[-1] if models else None
+        models.append(_fit(features, labels, strength, start, tolerance=1e-5))
+    return models
+
+
+def _path_losses(
+    train: tuple[np.ndarray, np.ndarray],
+    held_out: tuple[np.ndarray, np.ndarray],
+    ordered: Sequence[float],
+) -> np.ndarray:
+    """The mean log-loss on the held-out examples for each lambda."""
+    features, labels = held_out
+    losses = []
+    for model in _path(*train, ordered):
+        scores = model.predict_log_proba(features)
+        place = np.searchsorted(model.classes_, labels)
+        place = place.clip(max=len(model.classes_) - 1)
+        known = model.classes_[place] == labels
+        rows = np.arange(len(labels))
+        losses.append(
+            np.where(known, -scores[rows, place], -_ABSENT).clip(max=-_ABSENT)
+        )
+    return np.mean(losses, axis=1)
+
+
+def _cross_validated(
+    features: np.ndarray, labels: np.ndarray, ordered: Sequence[float]
+) -> np.ndarray | None:
+    from sklearn.model_selection import StratifiedKFold
+
+    least = np.unique(labels, return_counts=True)[1].min()
+    if least < 2:
+        return None
+    folds = StratifiedKFold(min(5, int(least)), shuffle=True, random_state=0)
+    losses = [
+        _path_losses(
+            (features[train], labels[train]),
+            (features[rest], labels[rest]),
+            ordered,
+        )
+        for train, rest in folds.split(features, labels)
+    ]
+    return np.mean(losses, axis=0)
+
+
+def _check(features: np.ndarray, labels: np.ndarray) -> None:
+    if features.ndim != 2 or len(features) != len(labels):
+        raise ValueError(
+            "`features` must have shape (n, d), with as many labels. Received: "
+            f"features of shape {features.shape}, labels of shape "
+            f"{labels.shape}"
+        )
+    if not np.isfinite(features).all():
+        raise ValueError(
+            "`features` must be finite. Received: NaN or infinity; check the "
+            "weights of the backbone and the pixels."
+        )

@@ -1,0 +1,239 @@
+"""The directory of a run: what it is, how far it came, its best weights.
+
+    run.json     what was asked for; another run is refused
+    start.npz    the weights at the beginning
+    state.npz    the last whole epoch: weights, optimizer, table, random state
+    best-N.npz   the weights of the best epoch so far
+    run.lock     held while a process trains
+
+Each file is written beside its place, forced to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from keras_transfer._files import whole_file
+
+_FORMAT = 1
+_LOCK = "run.lock"
+
+
+@dataclasses.dataclass
+class State:
+    """How far a run came.
+
+    Attributes:
+        phase: Index of the phase that the arrays belong to.
+        finished: Whether that phase is at its end.
+        rows: The table so far, a dict for each epoch.
+        best: Index of the best row, or `None`.
+        steps: What the optimizer says of its variables in its config.
+        variables: Arrays of the model's variables.
+        optimizer: Arrays of the optimizer's variables.
+    """
+
+    phase: int
+    finished: bool
+    rows: list[dict[str, Any]]
+    best: int | None
+    steps: list[dict[str, Any]]
+    variables: list[np.ndarray]
+    optimizer: list[np.ndarray]
+
+
+class RunDirectory:
+    """Reads and writes the directory of a run; made by `open_directory`.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load_start(self) -> list[np.ndarray] | None:
+        """Returns the weights at the beginning, or `None` in a new run."""
+        arrays = self._read("start.npz")
+        return None if arrays is None else _listed(arrays, "variable")
+
+    def save_start(self, variables: Sequence[np.ndarray]) -> None:
+        """Writes the weights at the beginning."""
+        self._write("start.npz", _numbered("variable", variables))
+
+    def load_state(self) -> State | None:
+        """Returns the last whole state, or `None` in a new run."""
+        arrays = self._read("state.npz")
+        if arrays is None:
+            return None
+        table = json.loads(bytes(arrays["table"]).decode())
+        return State(
+            **table,
+            variables=_listed(arrays, "variable"),
+            optimizer=_listed(arrays, "optimizer"),
+        )
+
+    def save_state(self, state: State) -> None:
+        """Writes a state; the one before stays until this one is whole."""
+        table = {
+            "phase": state.phase,
+            "finished": state.finished,
+            "rows": state.rows,
+            "best": state.best,
+            "steps": state.steps,
+        }
+        self._write(
+            "state.npz",
+            {
+                "table": np.frombuffer(json.dumps(table).encode(), np.uint8),
+                **_numbered("variable", state.variables),
+                **_numbered("optimizer", state.optimizer),
+            },
+        )
+        for file in self.path.glob("best-*.npz"):
+            if file.name != f"best-{state.best}.npz":
+                file.unlink(missing_ok=True)
+
+    def load_best(self, row: int) -> list[np.ndarray]:
+        """Returns the weights of the best epoch."""
+        arrays = self._read(f"best-{row}.npz")
+        if arrays is None:
+            raise ValueError(
+                f"`directory` must hold best-{row}.npz, the weights of its "
+                f"best epoch. Received: {str(self.path)!r} without it. Choose "
+                "another directory to start anew."
+            )
+        return _listed(arrays, "variable")
+
+    def save_best(self, row: int, variables: Sequence[np.ndarray]) -> None:
+        """Writes the weights of the best epoch, before the state names it."""
+        self._write(f"best-{row}.npz", _numbered("variable", variables))
+
+    def _read(self, name: str) -> dict[str, np.ndarray] | None:
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, zipfile.BadZipFile) as err:
+            raise ValueError(
+                f"`directory` must hold whole files. Received: {str(path)!r}, "
+                f"which cannot be read ({err}). It was changed after it was "
+                "written; choose another directory to start anew."
+            ) from err
+
+    def _write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        path = self.path / name
+        try:
+            with whole_file(path) as partial, open(partial, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as err:
+            raise OSError(
+                err.errno,
+                f"could not write {str(path)!r}: {err.strerror}. What was "
+                "there before is whole: make room and start again, and the "
+                "run goes on from it",
+            ) from err
+
+
+@contextlib.contextmanager
+def open_directory(
+    path: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> Iterator[RunDirectory]:
+    """Opens the directory of a run, new or begun, for this process alone.
+
+    Args:
+        path: The directory; it is made where it does not exist.
+        identity: What makes the run this one: plain values by name.
+
+    Yields:
+        A `RunDirectory`.
+
+    Raises:
+        ValueError: If the directory belongs to another run, holds other
+            files, or is in use.
+        OSError: If it cannot be written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / _LOCK, "w")  # noqa: SIM115
+    except OSError as err:
+        raise OSError(
+            f"`directory` must be a folder to write to. Received: "
+            f"{str(folder)!r} ({err.strerror})."
+        ) from err
+    with lock:
+        try:
+            _lock(lock)
+        except OSError as err:
+            raise ValueError(
+                f"`directory` must belong to one process. Received: "
+                f"{str(folder)!r}, which another one is training in."
+            ) from err
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        _check_identity(folder, json.loads(json.dumps(identity)))
+        yield RunDirectory(folder)
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes are not told apart there.
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
+    card = folder / "run.json"
+    if not card.exists():
+        others = [file.name for file in folder.iterdir() if file.name != _LOCK]
+        if others:
+            raise ValueError(
+                "`directory` must be new, empty or that of this run. Received: "
+                f"{str(folder)!r}, which holds {', '.join(sorted(others)[:5])}."
+            )
+        text = json.dumps({"format": _FORMAT, **identity}, indent=2)
+        with whole_file(card) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
+        return
+    try:
+        found = json.loads(card.read_text("utf-8"))
+    except ValueError as err:
+        raise ValueError(
+            f"`directory` must hold the card of a run. Received: "
+            f"{str(card)!r}, which is no JSON ({err})."
+        ) from err
+    differences = [
+        f"{name}: {found.get(name)!r:.200} there, {value!r:.200} here"
+        for name, value in {"format": _FORMAT, **identity}.items()
+        if found.get(name) != value
+    ]
+    if differences:
+        raise ValueError(
+            "`directory` must be new or that of this very run. Received: "
+            f"{str(folder)!r}, which belongs to another one:\n  "
+            + "\n  ".join(differences)
+            + "\nChoose another directory, or ask for the same."
+        )
+
+
+def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{name}_{i:06d}": array for i, array in enumerate(arrays)}
+
+
+def _listed(arrays: dict[str, np.ndarray], name: str) -> list[np.ndarray]:
+    return [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}_")]

@@ -1,0 +1,549 @@
+"""`fine_tune`: runs the phases of a strategy, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer import optimizers
+from keras_transfer._blocks import backbone_of
+from keras_transfer.data import Augmentation
+from keras_transfer.doctor import Diagnosis, check
+from keras_transfer.schedules import ScheduledLearningRate
+from keras_transfer.strategies import Depth, Phase, resolve
+from keras_transfer.training import identity
+from keras_transfer.training.checkpoint import (
+    RunDirectory,
+    State,
+    open_directory,
+)
+from keras_transfer.training.objectives import Objective, make_objective
+from keras_transfer.training.probing import set_exact_probe
+from keras_transfer.training.recorder import Best, Progress, Recorder, Row
+from keras_transfer.training.run import Run
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.sources import Source, open_source
+from keras_transfer.training.trainable import (
+    TrainableSets,
+    computing_in,
+    reinitialize,
+)
+
+
+def fine_tune(
+    model: keras.Model,
+    data: Any,
+    *,
+    strategy: str | Sequence[Phase] = "fine-tune",
+    depth: Depth = None,
+    learning_rate: float | None = None,
+    epochs: int | None = None,
+    penalty: Any = None,
+    directory: str | os.PathLike[str] | None = None,
+    batch_size: int = 32,
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    loss: str | keras.losses.Loss | Callable[..., Any] | None = None,
+    augment: Augmentation | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
+    label_smoothing: float = 0.0,
+    clip_norm: float | None = None,
+    accumulation_steps: int | None = None,
+    ema: float | None = None,
+    patience: int | None = None,
+    monitor: str | None = None,
+    mixed_precision: bool | str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    tensorboard: bool | str | Path = False,
+    cache: bool | None = None,
+    seed: int = 0,
+    verbose: int = 1,
+) -> Run:
+    """Trains a model on new data: `min L(theta) + lambda R(theta)`.
+
+    Runs the phases of a strategy, keeps the weights of the best epoch over
+    all of them, and leaves a plain Keras model: compiled, without anything of
+    ours in it. What the user froze stays frozen. `check` runs first.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model; trained in place.
+        data: What `load_images` returned; a pair of arrays `(inputs, labels)`,
+            inputs as the model takes them (images in `[0, 255]`); a batched
+            `tf.data.Dataset` of known length; or a dict of these with keys
+            `"train"` and, to choose the best epoch by, `"validation"`.
+        strategy: `"fine-tune"`, `"lp-ft"`, `"linear-probe"`,
+            `"gradual-unfreezing"`, `"from-scratch"`, or phases: a tuple of
+            `Phase`, such as `LPFT(depth=2)`. Defaults to `"fine-tune"`.
+        depth: Blocks to train, counted from the output, or `"all"`. Defaults
+            to `None`, the strategy's own.
+        learning_rate: Highest rate. Defaults to `None`, the strategy's own.
+        epochs: Passes over the data in the main phase. Defaults to `None`, the
+            strategy's own.
+        penalty: `L1`, `L2`, `ElasticNet`, `L2SP`, `FeatureMap`, `BSS` or
+            `None`. Defaults to `None`.
+        directory: Folder that keeps the run: started again after a stop of any
+            kind, the same call goes on with the next epoch and ends where it
+            would have ended (a `tf.data.Dataset` must give the same epochs
+            again for that). Defaults to `None`.
+        batch_size: Examples in a step. Defaults to `32`.
+        optimizer: A Keras optimizer, whose learning rate is replaced, or its
+            name. Defaults to `"adam"`.
+        loss: A Keras loss. Defaults to `None`: by output activation and
+            labels.
+        augment: Changes of the training images, MixUp and CutMix among them.
+            Defaults to `None`.
+        class_weight: Weight of each class index in the loss, or `"balanced"`.
+            Defaults to `None`.
+        label_smoothing: Fraction in `[0, 1)` of each label that is spread over
+            all classes. Defaults to `0.0`.
+        clip_norm: Largest norm of the whole gradient. Defaults to `None`.
+        accumulation_steps: Batches whose gradients are averaged into one
+            update. Defaults to `None`.
+        ema: Momentum in `(0, 1)` of a moving average of the weights, which is
+            what is validated and kept. Defaults to `None`.
+        patience: Epochs without a new best after which a phase ends. Defaults
+            to `None`.
+        monitor: Column that says which epoch is best, such as `"val_loss"`.
+            Defaults to `None`: the validation accuracy, where equal the loss;
+            the last epoch where there are no validation examples.
+        mixed_precision: `True`, `"mixed_float16"` or `"mixed_bfloat16"` to
+            compute in half precision while training. Defaults to `None`.
+        callbacks: Keras callbacks, used in each phase; their state is not part
+            of `directory`. Defaults to `()`.
+        tensorboard: Folder for TensorBoard, or `True` for one within
+            `directory`. Defaults to `False`.
+        cache: Whether decoded images stay in memory. Defaults to `None`: up to
+            2 GiB.
+        seed: Integer: order of examples, augmentation and new weights.
+            Defaults to `0`.
+        verbose: `0` for silence, `1` for a line an epoch, `2` for Keras'
+            progress bar as well. Defaults to `1`.
+
+    Returns:
+        A `Run`: `history`, `evaluate(data)`, `summary()`, `plot(path)`.
+
+    Raises:
+        ValueError: If arguments do not fit each other, the model or the data;
+            if `check` finds an error; or if `directory` is another run's.
+        TypeError: If an argument is of another type.
+        FloatingPointError: If the loss becomes NaN or infinite; the model then
+            has the best weights so far.
+        OSError: If `directory` cannot be written; what it held stays whole.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> model = build_classifier("ResNet20", data=data)
+    >>> run = fine_tune(model, data, depth=1, epochs=1, verbose=0)
+    >>> run.history["depth"]
+    [0, 1]
+    >>> sorted(run.evaluate(data.test))
+    ['accuracy', 'loss']
+    """
+    settings = Settings(
+        batch_size=batch_size,
+        optimizer=optimizer,
+        loss=loss,
+        augment=augment,
+        class_weight=class_weight,
+        label_smoothing=label_smoothing,
+        clip_norm=clip_norm,
+        accumulation_steps=accumulation_steps,
+        ema=ema,
+        patience=patience,
+        monitor=monitor,
+        mixed_precision=mixed_precision,
+        callbacks=callbacks,
+        tensorboard=tensorboard,
+        cache=cache,
+        seed=seed,
+        verbose=verbose,
+    )
+    # Raises for models without a graph.
+    has_head = backbone_of(model) is not model
+    phases = resolve(
+        strategy,
+        depth=depth,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        has_head=has_head,
+    )
+    identity.check_penalty(penalty, phases)
+    identity.check_tensorboard(tensorboard, directory)
+    source = open_source(
+        data,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augment=augment,
+        cache=cache,
+    )
+    objective = make_objective(
+        model, source.labels, loss=loss, label_smoothing=label_smoothing
+    )
+    sets = TrainableSets(model, phases)
+    training = _Training(model, source, phases, settings, objective, sets)
+    diagnosis = training.diagnose(data)
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            card = identity.describe(model, source, phases, settings, penalty)
+            training.directory = stack.enter_context(
+                open_directory(directory, card)
+            )
+        stack.callback(training.settle)
+        training.begin()
+        if penalty is not None:
+            training.attached = stack.enter_context(penalty.attach(model))
+        stack.enter_context(computing_in(model, settings.policy))
+        training.run()
+    training.compile_plainly()
+    return Run(
+        model=model,
+        phases=phases,
+        rows=tuple(training.rows),
+        best=training.best or 0,
+        trainable=tuple(training.trainable),
+        diagnosis=diagnosis,
+        directory=None if directory is None else Path(directory),
+        _objective=objective,
+        _batch_size=settings.batch_size,
+        _data=data,
+    )
+
+
+class _Training:
+    """One run while it goes on: the phases, the table, the best weights."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        source: Source,
+        phases: tuple[Phase, ...],
+        settings: Settings,
+        objective: Objective,
+        sets: TrainableSets,
+    ) -> None:
+        self.model = model
+        self.directory: RunDirectory | None = None
+        self.attached: Any = None
+        self.rows: list[Row] = []
+        self.best: int | None = None
+        self.trainable: list[tuple[str, ...]] = []
+        self._source = source
+        self._phases = phases
+        self._settings = settings
+        self._objective = objective
+        self._sets = sets
+        metrics = ["loss", *(m.name for m in objective.metrics())]
+        if source.validation is not None:
+            metrics += [f"val_{name}" for name in metrics]
+        self._measure = Best(settings.monitor, metrics)
+        self._progress = Progress(settings.verbose)
+        self._best_arrays: list[np.ndarray] | None = None
+        self._state: State | None = None
+        self._optimizer: optimizers.LearningRateMultiplier | None = None
+        self._phase = 0
+        self._epoch = 0
+        self._train: Any = None
+        self._validation: Any = None
+
+    # --- Before and after ---
+
+    def diagnose(self, data: Any) -> Diagnosis:
+        """Runs the doctor on the widest phase; raises for errors."""
+        try:
+            for phase in self._phases:
+                self._sets.apply(phase)
+        finally:
+            self._sets.restore()
+        diagnosis = check(self.model, data, loss=self._objective.loss)
+        ours = ("stale-compile", "nothing-trainable")
+        diagnosis = diagnosis.without(*ours)
+        diagnosis.raise_for_errors()
+        for finding in diagnosis.warnings:
+            self._progress.say(f"{finding.message} {finding.cure}")
+        return diagnosis
+
+    def begin(self) -> None:
+        """Takes up the run where its directory says, or starts it."""
+        if self.directory is None:
+            return
+        start = self.directory.load_start()
+        if start is None:
+            self.directory.save_start(
+                [np.array(v) for v in self.model.variables]
+            )
+        else:
+            identity.check_start(self.model, start, self._phases)
+            _assign(self.model.variables, start)
+        self._state = self.directory.load_state()
+        if self._state is None:
+            return
+        self.rows = self._state.rows
+        self.best = self._state.best
+        if self.best is not None:
+            self._best_arrays = self.directory.load_best(self.best)
+        self._progress.say(
+            f"Going on after phase {self._state.phase + 1}, epoch "
+            f"{self.rows[-1]['epoch'] if self.rows else 0}."
+        )
+
+    def settle(self) -> None:
+        """Gives the model the best weights so far."""
+        if self._best_arrays is not None:
+            _assign(self.model.variables, self._best_arrays)
+
+    def compile_plainly(self) -> None:
+        """Compiles the model with Keras' own parts alone."""
+        self.model.compile(
+            self._settings.make_optimizer(self._phases[-1].learning_rate),
+            loss=self._objective.loss,
+            metrics=self._objective.metrics(),
+        )
+        # As `fit` would have done: a file with an optimizer that never saw its
+        # variables loads with a warning.
+        self.model.optimizer.build(self.model.trainable_variables)
+
+    # --- The phases ---
+
+    @property
+    def _trainer(self) -> keras.Model:
+        """What is fitted: the model, or one around it with the penalty."""
+        return self.model if self.attached is None else self.attached.trainer
+
+    def run(self) -> None:
+        """Runs all phases, or those that are left."""
+        self._train = self._source.train(lambda: self._epoch)
+        if self._source.validation is not None:
+            self._validation = self._source.validation()
+        first = self._state.phase if self._state else 0
+        for index, phase in enumerate(self._phases):
+            self._phase = index
+            self.trainable.append(self._sets.apply(phase))
+            if phase.reinitialize:
+                reinitialize(self.model, self._settings.seed)
+            if index < first:
+                continue
+            begun = self._state if index == first else None
+            if phase.exact_probe and begun is None:
+                self._progress.say(f"{phase.name}: solving on frozen features")
+                set_exact_probe(
+                    self.model,
+                    self._source.plain(),
+                    self._validation,
+                    self._objective,
+                )
+            trainer = self._compile(phase, begun)
+            if begun is None or not begun.finished:
+                self._fit(trainer, phase)
+                self._finish(trainer)
+
+    def _compile(self, phase: Phase, begun: State | None) -> keras.Model:
+        """Compiles for a phase, with the optimizer that it begins with."""
+        pulls = () if self.attached is None else self.attached.pulls
+        multipliers = None
+        if phase.layer_decay != 1 or phase.head_multiplier != 1:
+            multipliers = optimizers.layer_decay(
+                self.model, phase.layer_decay, head=phase.head_multiplier
+            )
+        optimizer = optimizers.LearningRateMultiplier(
+            self._settings.make_optimizer(phase.learning_rate),
+            multipliers,
+            pulls=pulls,
+        )
+        if begun is not None:
+            # Which variables began together is part of the state.
+            config = optimizer.get_config() | {"variables": begun.steps}
+            optimizer = type(optimizer).from_config(config)
+            optimizer.set_pulls(pulls)
+        elif self._optimizer is not None:
+            optimizer.continue_from(self._optimizer)
+        self._optimizer = outer = optimizer
+        if self._settings.policy == "mixed_float16":
+            outer = keras.optimizers.LossScaleOptimizer(optimizer)
+        trainer = self._trainer
+        trainer.compile(
+            outer,
+            loss=self._objective.loss,
+            metrics=self._objective.metrics(),
+            auto_scale_loss=False,
+        )
+        outer.build(trainer.trainable_variables)
+        if begun is not None:
+            _assign(self.model.variables, begun.variables)
+            _assign(outer.variables, begun.optimizer)
+        return trainer
+
+    def _fit(self, trainer: keras.Model, phase: Phase) -> None:
+        done = max(
+            (r["epoch"] for r in self.rows if r["phase"] == self._phase),
+            default=0,
+        )
+        open_ = sum(int(np.prod(v.shape)) for v in trainer.trainable_variables)
+        total = self.model.count_params()
+        self._progress.say(
+            f"phase {self._phase + 1}/{len(self._phases)}: {phase.name}, "
+            f"{open_:,} of {total:,} parameters, {phase.epochs} epochs"
+        )
+        if phase.exact_probe and not done and not self._has_row():
+            self._record_probe(trainer)
+        if done >= phase.epochs or self._is_out_of_patience():
+            return
+        self._begin_epoch(done)
+        trainer.fit(
+            self._train,
+            initial_epoch=done,
+            epochs=phase.epochs,
+            validation_data=self._validation,
+            class_weight=self._class_weight(),
+            callbacks=self._callbacks(phase, done),
+            verbose=1 if self._settings.verbose > 1 else 0,
+            shuffle=False,  # The source shuffles; Keras warns otherwise.
+        )
+
+    def _finish(self, trainer: keras.Model) -> None:
+        """Ends a phase, in the same state whether it was resumed or not."""
+        # Keras does this at the end of `fit`; a run that was killed in between
+        # has it still to do.
+        if self._optimizer is not None and self._optimizer.averages():
+            variables = trainer.trainable_variables
+            trainer.optimizer.finalize_variable_values(variables)
+        self._save(finished=True)
+
+    def _callbacks(
+        self, phase: Phase, done: int
+    ) -> list[keras.callbacks.Callback]:
+        steps = self._source.steps
+        chosen: list[keras.callbacks.Callback] = []
+        if phase.schedule != "constant":
+            chosen.append(
+                ScheduledLearningRate(
+                    lambda step: phase.rate(step, steps * phase.epochs),
+                    initial_step=done * steps,
+                )
+            )
+        if self._optimizer is not None and self._optimizer.use_ema:
+            chosen.append(keras.callbacks.SwapEMAWeights())
+        if self._settings.tensorboard:
+            folder = Path(str(self._settings.tensorboard))
+            if self._settings.tensorboard is True and self.directory:
+                folder = self.directory.path / "tensorboard"
+            name = f"{self._phase + 1}-{phase.name.replace(' ', '-')}"
+            chosen.append(keras.callbacks.TensorBoard(str(folder / name)))
+        chosen += self._settings.callbacks
+        recorder = Recorder(self._describe, self._record, self._begin_epoch)
+        return [*chosen, recorder]
+
+    def _class_weight(self) -> dict[int, float] | None:
+        weight = self._settings.class_weight
+        if weight == "balanced":
+            return self._source.class_weights()
+        return None if weight is None else dict(weight)  # type: ignore[arg-type]
+
+    # --- The table ---
+
+    def _begin_epoch(self, epoch: int) -> None:
+        before = sum(phase.epochs for phase in self._phases[: self._phase])
+        self._epoch = before + epoch
+
+    def _describe(self, epoch: int, logs: Row) -> Row:
+        phase = self._phases[self._phase]
+        rate = None
+        if epoch and self._optimizer is not None:
+            rate = float(
+                keras.ops.convert_to_numpy(self._optimizer.learning_rate)
+            )
+        return {
+            "phase": self._phase,
+            "name": phase.name,
+            "epoch": epoch,
+            "depth": phase.depth if phase.blocks is None else None,
+            "learning_rate": rate,
+            **{k: v for k, v in logs.items() if k != "learning_rate"},
+        }
+
+    def _record(self, row: Row) -> bool:
+        """Adds a row, keeps what is best, saves; says whether to go on."""
+        self.rows.append(row)
+        best = None if self.best is None else self.rows[self.best]
+        is_best = self._measure.is_better(row, best)
+        if is_best:
+            self.best = len(self.rows) - 1
+            self._best_arrays = self._arrays()
+            if self.directory:
+                self.directory.save_best(self.best, self._best_arrays)
+        self._save(finished=False)
+        phase = self._phases[self._phase]
+        left = sum(p.epochs for p in self._phases[self._phase + 1 :])
+        left += phase.epochs - row["epoch"]
+        self._progress.epoch(
+            row,
+            phase.epochs,
+            left * row["seconds"],
+            is_best and not self._measure.latest,
+        )
+        return not self._is_out_of_patience()
+
+    def _record_probe(self, trainer: keras.Model) -> None:
+        logs: Row = {}
+        if self._validation is not None:
+            found = trainer.evaluate(
+                self._validation, return_dict=True, verbose=0
+            )
+            logs = {f"val_{name}": value for name, value in found.items()}
+        self._record(self._describe(0, {**logs, "seconds": 0.0}))
+
+    def _has_row(self) -> bool:
+        return any(row["phase"] == self._phase for row in self.rows)
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self._settings.patience
+        rows = [
+            i for i, row in enumerate(self.rows) if row["phase"] == self._phase
+        ]
+        if patience is None or self._measure.latest or not rows:
+            return False
+        # What an earlier phase reached does not cut this one short.
+        best = rows[0]
+        for index in rows:
+            if self._measure.is_better(self.rows[index], self.rows[best]):
+                best = index
+        return rows[-1] - best >= patience
+
+    def _arrays(self) -> list[np.ndarray]:
+        """The weights as they are validated: averaged where asked for."""
+        optimizer = self._optimizer
+        averages = {} if optimizer is None else optimizer.averages()
+        return [
+            np.array(averages.get(id(variable), variable))
+            for variable in self.model.variables
+        ]
+
+    def _save(self, finished: bool) -> None:
+        if self.directory is None or self._optimizer is None:
+            return
+        self.directory.save_state(
+            State(
+                phase=self._phase,
+                finished=finished,
+                rows=self.rows,
+                best=self.best,
+                steps=self._optimizer.get_config()["variables"],
+                variables=[np.array(v) for v in self.model.variables],
+                optimizer=[
+                    np.array(v) for v in self._trainer.optimizer.variables
+                ],
+            )
+        )
+
+
+def _assign(
+    variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]
+) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)

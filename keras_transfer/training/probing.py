@@ -1,0 +1,106 @@
+"""Writes the exact linear probe into the head of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from keras_transfer import depth
+from keras_transfer._blocks import backbone_of
+from keras_transfer.probes import Probe, fit_binary, fit_logistic, fit_ridge
+from keras_transfer.training.objectives import Objective
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def check_head(model: keras.Model) -> None:
+    """Raises unless the exact probe of the head is defined."""
+    if backbone_of(model) is model:
+        raise ValueError(
+            "`model` must have a head for an exact probe: build it with "
+            "`build_classifier` or `build_regressor`. Received: model "
+            f"{model.name!r} without one."
+        )
+    weighted = [
+        layer for layer in model.get_layer("head").layers if layer.weights
+    ]
+    if len(weighted) != 1:
+        raise ValueError(
+            "`model` must have a head of pooling and one dense layer for an "
+            "exact probe. Received: a head with "
+            f"{', '.join(layer.name for layer in weighted)}. Train it instead: "
+            '`strategy="fine-tune"`, or `Phase(depth=0, epochs=...)`.'
+        )
+    if not weighted[0].trainable:
+        raise ValueError(
+            "`model` must have a trainable head for an exact probe. Received: "
+            "a frozen one, which would be overwritten."
+        )
+
+
+def set_exact_probe(
+    model: keras.Model,
+    train: tf.data.Dataset,
+    validation: tf.data.Dataset | None,
+    objective: Objective,
+) -> Probe:
+    """Solves for the head on frozen features, and writes it there.
+
+    Args:
+        model: A model whose head is pooling and one dense layer.
+        train: Batches of (images, labels), not augmented.
+        validation: Batches to choose lambda by, or `None`.
+        objective: What the outputs mean.
+
+    Returns:
+        The `Probe`.
+
+    Raises:
+        ValueError: If the head is another one.
+    """
+    check_head(model)
+    head = model.get_layer("head")
+    output = head.get_layer("predictions")
+    prefix, _ = depth.split(model, 0)
+    pooled = keras.Model(head.inputs[0], output.input)
+    extractor = keras.Model(prefix.inputs[0], pooled(prefix.outputs[0]))
+    features, labels = _features(extractor, train)
+    held_out = None if validation is None else _features(extractor, validation)
+    num_outputs = output.units
+    if objective.kind == "classification":
+        pairs = [(features, _indices(labels))]
+        if held_out is not None:
+            pairs.append((held_out[0], _indices(held_out[1])))
+        probe = fit_logistic(
+            *pairs[0],
+            num_outputs,
+            validation=pairs[1] if len(pairs) > 1 else None,
+        )
+    elif objective.kind == "multi-label":
+        shape = (-1, num_outputs)
+        held_out = held_out and (held_out[0], held_out[1].reshape(shape))
+        probe = fit_binary(features, labels.reshape(shape), validation=held_out)
+    else:
+        probe = fit_ridge(features, labels.reshape((-1, num_outputs)))
+    output.kernel.assign(probe.kernel)
+    output.bias.assign(probe.bias)
+    return probe
+
+
+def _features(
+    extractor: keras.Model, dataset: tf.data.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = [], []
+    for batch in dataset:
+        features.append(extractor.predict_on_batch(batch[0]))
+        labels.append(np.asarray(batch[1]))
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def _indices(labels: np.ndarray) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return labels.argmax(axis=-1)
+    return labels.reshape(-1).astype(int)

@@ -1,0 +1,189 @@
+"""The callbacks of a run: table, best weights, saved state, progress."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+# A loss is looked at this often, in steps: reading it waits for the device.
+_NAN_INTERVAL = 50
+
+Row = dict[str, Any]
+
+
+def direction(monitor: str) -> int:
+    """Returns 1 where more of a metric is better, -1 where less is."""
+    less = ("loss", "mae", "mse", "error")
+    return -1 if any(word in monitor for word in less) else 1
+
+
+class Best:
+    """Compares epochs by what is monitored.
+
+    Args:
+        monitor: Name of a column, or `None`: the validation accuracy, and
+            where two are equal the validation loss; the loss alone for
+            regression; the latest epoch where nothing is held out.
+        names: The columns that there will be.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+
+    def __init__(self, monitor: str | None, names: Sequence[str]) -> None:
+        if monitor is not None and monitor not in names:
+            raise ValueError(
+                f"`monitor` must be one of {', '.join(names)}. Received: "
+                f"monitor={monitor!r}"
+                + (
+                    ". There are no validation examples."
+                    if monitor.startswith("val_")
+                    else ""
+                )
+            )
+        columns = [monitor] if monitor else ["val_accuracy", "val_loss"]
+        self._columns = [name for name in columns if name in names]
+
+    @property
+    def latest(self) -> bool:
+        """Whether the latest epoch is the best, for want of a measure."""
+        return not self._columns
+
+    def is_better(self, row: Row, best: Row | None) -> bool:
+        """Whether `row` is better than `best`."""
+        if best is None or not self._columns:
+            return True
+        return self._key(row) > self._key(best)
+
+    def _key(self, row: Row) -> list[float]:
+        values = [(row.get(name), direction(name)) for name in self._columns]
+        return [
+            -math.inf if value is None or math.isnan(value) else value * sign
+            for value, sign in values
+        ]
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes each epoch down, keeps the best and stops where it must.
+
+    Args:
+        describe: Function from the logs to the row of an epoch.
+        record: Function from a row to whether training goes on.
+        begin_epoch: Called with the number of an epoch in its phase.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[int, Row], Row],
+        record: Callable[[Row], bool],
+        begin_epoch: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self._describe = describe
+        self._record = record
+        self._begin_epoch = begin_epoch
+        self._started = 0.0
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Row | None = None) -> None:
+        """Called by Keras.
+
+        Args:
+            epoch: Index of the epoch in its phase.
+            logs: Not used. Defaults to `None`.
+        """
+        self._started = time.monotonic()
+        self._epoch = epoch
+        self._begin_epoch(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Row | None = None) -> None:
+        """Called by Keras.
+
+        Args:
+            batch: Index of the batch in its epoch.
+            logs: Running means. Defaults to `None`.
+
+        Raises:
+            FloatingPointError: If the loss is no number.
+        """
+        if batch % _NAN_INTERVAL == 0:
+            self._check(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
+        """Called by Keras.
+
+        Args:
+            epoch: Index of the epoch in its phase.
+            logs: Metrics of the epoch. Defaults to `None`.
+
+        Raises:
+            FloatingPointError: If the loss is no number.
+        """
+        self._check(None, logs)
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        values["seconds"] = round(time.monotonic() - self._started, 3)
+        if not self._record(self._describe(epoch + 1, values)):
+            self.model.stop_training = True
+
+    def _check(self, batch: int | None, logs: Row | None) -> None:
+        loss = float((logs or {}).get("loss", 0.0))
+        if math.isfinite(loss):
+            return
+        where = f"epoch {self._epoch + 1}"
+        if batch is not None:
+            where += f", step {batch + 1}"
+        rate = float(
+            np.asarray(
+                keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+            )
+        )
+        raise FloatingPointError(
+            f"The loss became {loss} in {where}, at learning rate {rate:g}. "
+            "Lower `learning_rate` (see `find_learning_rate`), set "
+            "`clip_norm=1.0`, or look for extreme values with `check(model, "
+            "data)`."
+        )
+
+
+class Progress:
+    """Writes lines for people to read on standard output.
+
+    Args:
+        verbose: `0` for none.
+    """
+
+    def __init__(self, verbose: int) -> None:
+        self._verbose = verbose
+
+    def say(self, text: str) -> None:
+        """Writes a line."""
+        if self._verbose:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def epoch(self, row: Row, total: int, seconds: float, best: bool) -> None:
+        """Writes the line of an epoch.
+
+        Args:
+            row: The row.
+            total: Epochs of the phase.
+            seconds: Time that the rest of the run is expected to take.
+            best: Whether it is the best so far.
+        """
+        skipped = ("phase", "name", "epoch", "depth", "learning_rate")
+        numbers = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in row.items()
+            if name not in (*skipped, "seconds") and value is not None
+        )
+        self.say(
+            f"  epoch {row['epoch']}/{total}  {numbers}  "
+            f"{row['seconds']:.1f} s, {seconds:.0f} s to go"
+            f"{'  (best)' if best else ''}"
+        )

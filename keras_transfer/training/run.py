@@ -1,0 +1,164 @@
+"""What a training gives back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer.data import ImageData, ImageSplit
+from keras_transfer.doctor import Diagnosis
+from keras_transfer.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.reports import plot_history
+from keras_transfer.strategies import Phase
+from keras_transfer.training.objectives import Objective
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """The result of `fine_tune`; the model holds the best weights.
+
+    Attributes:
+        model: The model, trained, compiled with plain Keras parts.
+        phases: The phases that ran.
+        rows: The table of the epochs: a dict for each, over all phases.
+        best: Index of the row whose weights the model holds.
+        trainable: For each phase the paths of the variables that trained.
+        diagnosis: What was found before training.
+        directory: Where the run is kept, or `None`.
+    """
+
+    model: keras.Model
+    phases: tuple[Phase, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    best: int
+    trainable: tuple[tuple[str, ...], ...]
+    diagnosis: Diagnosis
+    directory: Path | None
+    _objective: Objective
+    _batch_size: int
+    _data: Any
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The table by columns; `None` where an epoch has no such number.
+
+        `phase`, `name`, `epoch` (in its phase, from 1; 0 is the exact probe),
+        `depth`, `learning_rate` (the last one), `loss`, the metrics, the same
+        with `val_`, `seconds`.
+        """
+        names: dict[str, None] = {}
+        for row in self.rows:
+            names.update(dict.fromkeys(row))
+        return {name: [row.get(name) for row in self.rows] for name in names}
+
+    def evaluate(self, data: Any = None) -> Evaluation:
+        """Measures the model on labelled examples.
+
+        Args:
+            data: An `ImageSplit`, a pair of arrays, or a batched
+                `tf.data.Dataset` in a fixed order. Defaults to `None`: the
+                test examples of the data that the model was trained on.
+
+        Returns:
+            An `Evaluation`: a mapping of metrics, with intervals, confusion
+            matrix, most confused pairs and top losses.
+
+        Raises:
+            ValueError: If there are no examples.
+            TypeError: If `data` is something else.
+        """
+        if data is None:
+            data = _test_part(self._data)
+        class_names = None
+        if self._objective.kind != "regression":
+            class_names = getattr(self._data, "class_names", None)
+        ids = None
+        if isinstance(data, ImageData):
+            raise TypeError(
+                "`data` must be one split, such as `data.test`. Received: all "
+                "of them."
+            )
+        if isinstance(data, ImageSplit):
+            labels, ids = data.labels, data.ids
+            class_names = data.class_names
+            inputs = data.batches(self._batch_size)
+            outputs = self.model.predict(inputs, verbose=0)
+        elif hasattr(data, "element_spec"):
+            pairs = [
+                (self.model.predict_on_batch(batch[0]), np.asarray(batch[1]))
+                for batch in data
+            ]
+            outputs = np.concatenate([pair[0] for pair in pairs])
+            labels = np.concatenate([pair[1] for pair in pairs])
+        elif isinstance(data, tuple | list) and len(data) == 2:
+            inputs, labels = (np.asarray(array) for array in data)
+            outputs = self.model.predict(
+                inputs, batch_size=self._batch_size, verbose=0
+            )
+        else:
+            raise TypeError(
+                "`data` must be an `ImageSplit`, a pair of arrays or a "
+                f"tf.data.Dataset. Received: {type(data).__name__}"
+            )
+        return evaluate_outputs(
+            outputs,
+            labels,
+            ids=ids,
+            class_names=class_names,
+            kind=self._objective.kind,
+            from_logits=self._objective.from_logits,
+        )
+
+    def plot(self, path: str | Path) -> None:
+        """Draws loss and metric over all phases.
+
+        Args:
+            path: PNG file to write.
+        """
+        plot_history(self.history, path)
+
+    def summary(self) -> str:
+        """Returns what trained in each phase, and what came of it."""
+        lines = []
+        for index, (phase, paths) in enumerate(
+            zip(self.phases, self.trainable, strict=True)
+        ):
+            epochs = [row for row in self.rows if row["phase"] == index]
+            what = phase.blocks or phase.depth
+            lines.append(
+                f"phase {index + 1}: {phase.name}, depth {what}, "
+                f"{len(paths)} variables, "
+                f"{sum(row['epoch'] > 0 for row in epochs)} of {phase.epochs} "
+                f"epochs, {sum(row['seconds'] for row in epochs):.1f} s"
+            )
+        row = self.rows[self.best]
+        numbers = ", ".join(
+            f"{name} {row[name]:.4f}"
+            for name in ("val_accuracy", "val_loss", "accuracy", "loss")
+            if row.get(name) is not None
+        )
+        lines.append(
+            f"weights of phase {row['phase'] + 1}, epoch {row['epoch']}"
+            f"{': ' if numbers else ''}{numbers}"
+        )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Run of {len(self.rows)} epochs>\n{self.summary()}"
+
+
+def _test_part(data: Any) -> Any:
+    part = getattr(data, "test", None)
+    if isinstance(data, Mapping):
+        part = data.get("test")
+    if part is None or (isinstance(part, ImageSplit) and not len(part)):
+        raise ValueError(
+            "`data` must be given: the data that the model was trained on have "
+            "no test examples. Received: None"
+        )
+    return part

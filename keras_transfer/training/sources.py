@@ -1,0 +1,275 @@
+"""What `fine_tune` reads examples from, under one interface."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.data import Augmentation, ImageData
+from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Decoded images are kept in memory up to here, in bytes.
+_CACHE_LIMIT = 2 * 2**30
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Examples to train on and to choose by.
+
+    Attributes:
+        train: Function from the number of an epoch (or a function that gives
+            it) to the batches of that epoch, shuffled and augmented.
+        plain: Makes the same batches in order and not augmented.
+        validation: Makes the validation batches; `None` where there are none.
+        steps: Batches in an epoch.
+        labels: `"one-hot"`, `"multi-label"`, `"int"` or `"numbers"`.
+        class_names: Names of the classes, where known.
+        digest: Hexadecimal digest of what was given.
+        class_weights: Makes the weights that balance the classes.
+    """
+
+    train: Callable[[Epoch], tf.data.Dataset]
+    plain: Callable[[], tf.data.Dataset]
+    validation: Callable[[], tf.data.Dataset] | None
+    steps: int
+    labels: str
+    class_names: tuple[str, ...]
+    digest: str
+    class_weights: Callable[[], dict[int, float]]
+
+
+def open_source(
+    data: Any,
+    *,
+    batch_size: int,
+    seed: int,
+    augment: Augmentation | None,
+    cache: bool | None,
+) -> Source:
+    """Makes a `Source` of any data that `fine_tune` takes.
+
+    Args:
+        data: `ImageData`; a pair of arrays; a batched `tf.data.Dataset`; or a
+            dict of one of the latter two with keys `"train"` and, where there
+            is any, `"validation"`.
+        batch_size: Examples in a batch; for a dataset it is its own.
+        seed: Of the order and the augmentation.
+        augment: Changes of the training images, or `None`.
+        cache: Whether to keep decoded images in memory; `None` up to 2 GiB.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: If the data cannot be used.
+        TypeError: If they are of another type.
+    """
+    if isinstance(data, ImageData):
+        return _from_images(data, batch_size, seed, augment, cache)
+    parts = dict(data) if isinstance(data, Mapping) else {"train": data}
+    unknown = sorted(set(parts) - set(_SPLITS))
+    if unknown or "train" not in parts:
+        raise ValueError(
+            '`data` must have the keys "train" and, where there are any, '
+            f'"validation" and "test". Received: keys {sorted(parts)}.'
+        )
+    parts.pop("test", None)
+    datasets = [hasattr(part, "element_spec") for part in parts.values()]
+    if all(datasets):
+        return _from_datasets(parts, seed, augment)
+    if not any(datasets):
+        return _from_arrays(parts, batch_size, seed, augment)
+    raise TypeError(
+        "`data` must hold arrays or datasets alone. Received: both."
+    )
+
+
+def _from_images(
+    data: ImageData,
+    batch_size: int,
+    seed: int,
+    augment: Augmentation | None,
+    cache: bool | None,
+) -> Source:
+    def kept(split: Any) -> bool:
+        if cache is not None or data.image_size is None:
+            return bool(cache)
+        height, width = data.image_size
+        return len(split) * height * width * data.channels <= _CACHE_LIMIT
+
+    digest = hashlib.sha256(repr((data.class_names, data.image_size)).encode())
+    for split in (data.train, data.validation):
+        digest.update(repr(split.ids).encode("utf-8", "surrogatepass"))
+        digest.update(np.ascontiguousarray(split.labels).tobytes())
+    validation = functools.partial(
+        data.validation.batches, batch_size, cache=kept(data.validation)
+    )
+    return Source(
+        train=lambda epoch: data.train.batches(
+            batch_size,
+            shuffle=True,
+            seed=seed,
+            augment=augment,
+            cache=kept(data.train),
+            initial_epoch=epoch,
+        ),
+        plain=functools.partial(data.train.batches, batch_size),
+        validation=validation if len(data.validation) else None,
+        steps=-(-len(data.train) // batch_size),
+        labels="multi-label" if data.multi_label else "one-hot",
+        class_names=tuple(data.class_names),
+        digest=digest.hexdigest(),
+        class_weights=data.class_weights,
+    )
+
+
+def _from_arrays(
+    parts: dict[str, Any],
+    batch_size: int,
+    seed: int,
+    augment: Augmentation | None,
+) -> Source:
+    arrays = {name: _as_arrays(name, part) for name, part in parts.items()}
+    digest = hashlib.sha256()
+    for name, pair in arrays.items():
+        for array in pair:
+            digest.update(f"{name} {array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+
+    def batches(
+        name: str,
+        epoch: Epoch = 0,
+        shuffle: bool = False,
+        augment: Augmentation | None = None,
+    ) -> tf.data.Dataset:
+        import tensorflow as tf
+
+        x, y = arrays[name]
+        made = make_batches(
+            x.__getitem__,
+            y,
+            x.shape[1:],
+            batch_size=batch_size,
+            drop_remainder=False,
+            order=epoch_order(len(x), shuffle, seed),
+            initial_epoch=epoch,
+            dtype=x.dtype.type,
+        )
+        if augment is not None:
+            made = augment.apply(made, seed, epoch)
+        return made.prefetch(tf.data.AUTOTUNE)
+
+    x, y = arrays["train"]
+    validation = functools.partial(batches, "validation")
+    return Source(
+        train=lambda epoch: batches("train", epoch, True, augment),
+        plain=functools.partial(batches, "train"),
+        validation=validation if "validation" in arrays else None,
+        steps=-(-len(x) // batch_size),
+        labels=_kind_of(y),
+        class_names=(),
+        digest=digest.hexdigest(),
+        class_weights=lambda: _balance(y),
+    )
+
+
+def _as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise TypeError(
+            f"`data` must be ImageData, a pair (inputs, labels) of arrays or a "
+            f"batched tf.data.Dataset. Received: {name} of type "
+            f"{type(part).__name__}."
+        )
+    x, y = (np.asarray(array) for array in part)
+    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+        raise TypeError(
+            f"`data` must hold arrays of numbers. Received: {name} of dtypes "
+            f"{x.dtype} and {y.dtype}. Labels that are names: "
+            "`load_images((images, labels))`."
+        )
+    if x.ndim < 2 or len(x) != len(y) or not len(x):
+        raise ValueError(
+            "`data` must hold at least one example, with as many labels as "
+            f"inputs, inputs of shape (n, ...). Received: {name} of shapes "
+            f"{x.shape} and {y.shape}."
+        )
+    if x.dtype == np.float64:
+        x = x.astype(np.float32)
+    if y.dtype.kind in "bf":
+        y = y.astype(np.float32)
+    return x, y
+
+
+def _kind_of(labels: np.ndarray) -> str:
+    """Says what labels are by their values."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        values = np.unique(labels[:10_000])
+        if np.isin(values, (0, 1)).all():
+            sums = labels[:10_000].sum(axis=1)
+            return "one-hot" if (sums == 1).all() else "multi-label"
+    if labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1] == 1):
+        return "int"
+    return "numbers"
+
+
+def _from_datasets(
+    parts: dict[str, Any], seed: int, augment: Augmentation | None
+) -> Source:
+    train = parts["train"]
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        count = int(part.cardinality())
+        if count < 1:
+            raise ValueError(
+                "`data` must be datasets of known length, so that schedules "
+                f"know their end. Received: {name} of cardinality {count}. Use "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
+            )
+        if not isinstance(part.element_spec, tuple) or len(
+            part.element_spec
+        ) not in (2, 3):
+            raise ValueError(
+                "`data` must be datasets of (inputs, labels), with or without "
+                f"weights. Received: {name} of {part.element_spec}."
+            )
+        digest.update(f"{name} {count} {part.element_spec}".encode())
+    labels = next(iter(train))[1].numpy()
+    return Source(
+        train=lambda epoch: (
+            augment.apply(train, seed, epoch) if augment else train
+        ),
+        plain=lambda: train,
+        validation=(lambda: parts["validation"])
+        if "validation" in parts
+        else None,
+        steps=int(train.cardinality()),
+        labels=_kind_of(labels),
+        class_names=(),
+        digest=digest.hexdigest(),
+        class_weights=lambda: _balance(
+            np.concatenate([np.asarray(batch[1]) for batch in train])
+        ),
+    )
+
+
+def _balance(labels: np.ndarray) -> dict[int, float]:
+    """Weighs classes as `ImageData.class_weights` does."""
+    kind = _kind_of(labels)
+    if kind not in ("one-hot", "int"):
+        raise ValueError(
+            '`class_weight="balanced"` needs one class an example. Received: '
+            f"labels that are {kind}."
+        )
+    indices = labels.argmax(-1) if kind == "one-hot" else labels.reshape(-1)
+    present, counts = np.unique(indices, return_counts=True)
+    weights = len(indices) / (len(present) * counts)
+    return dict(zip(present.tolist(), weights.tolist(), strict=True))

@@ -1,0 +1,616 @@
+"""What `fine_tune` does to weights, and what it gives back."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as ktr
+
+from ._tiny import CLASSES, arrays_of, make_images, make_model
+
+QUIET = {"verbose": 0}
+ONE = (ktr.Phase("one", depth=1, epochs=1),)
+
+
+def moved(model, before):
+    """Paths of the variables that are not the same to the bit."""
+    return {
+        variable.path
+        for variable, array in zip(model.variables, before, strict=True)
+        if not np.array_equal(np.array(variable), array)
+    }
+
+
+# --- What trains ---
+
+
+def test_frozen_is_bit_identical(data, model):
+    """Law 1, BatchNormalization statistics included."""
+    before = arrays_of(model)
+
+    run = ktr.fine_tune(model, data, depth=1, epochs=2, **QUIET)
+
+    assert moved(model, before) == set(run.trainable[-1])
+    assert "block_3_conv/kernel" in run.trainable[-1]
+    assert not any("norm" in path for path in run.trainable[-1])
+
+
+def test_each_phase_says_what_was_trainable(data, model):
+    run = ktr.fine_tune(
+        model, data, strategy="gradual-unfreezing", depth=2, epochs=1, **QUIET
+    )
+    assert [len(paths) for paths in run.trainable] == [2, 4, 6]
+    assert run.history["depth"] == [0, 1, 2]
+    assert run.history["phase"] == [0, 1, 2]
+    assert "depth 2" in run.summary()
+
+
+def test_what_the_user_froze_stays_frozen(data, model):
+    ktr.freeze(model, "block_2")
+    before = arrays_of(model)
+
+    run = ktr.fine_tune(model, data, depth="all", epochs=1, **QUIET)
+
+    assert not any("block_2" in path for path in moved(model, before))
+    assert any("block_1" in path for path in run.trainable[-1])
+
+
+def test_a_layer_frozen_by_hand_in_an_open_block_stays_frozen(data):
+    model = make_model(hidden_units=(4,))
+    model.get_layer("head").get_layer("hidden_1").trainable = False
+    before = arrays_of(model)
+
+    ktr.fine_tune(model, data, depth=1, epochs=1, **QUIET)
+
+    assert "hidden_1/kernel" not in moved(model, before)
+    assert "predictions/kernel" in moved(model, before)
+
+
+def test_depth_of_frozen_blocks_raises(data, model):
+    ktr.freeze(model)
+    with pytest.raises(ValueError, match="frozen by `freeze`"):
+        ktr.fine_tune(model, data, depth=2, **QUIET)
+    ktr.unfreeze(model, 2)
+    ktr.fine_tune(model, data, strategy=ONE, **QUIET)
+
+
+def test_depth_none_takes_the_model_as_it_is(data, model):
+    ktr.unfreeze(model, 2)
+    phase = ktr.Phase("as it is", epochs=1)
+    run = ktr.fine_tune(model, data, strategy=[phase], **QUIET)
+    assert len(run.trainable[0]) == 6
+
+
+def test_surgical_trains_chosen_blocks(data, model):
+    before = arrays_of(model)
+    strategy = ktr.Surgical("block_1", epochs=1, head_epochs=0)
+    ktr.fine_tune(model, data, strategy=strategy, **QUIET)
+    assert moved(model, before) == {
+        "block_1_conv/kernel",
+        "block_1_conv/bias",
+        "predictions/kernel",
+        "predictions/bias",
+    }
+
+
+def test_from_scratch_gives_new_weights(data):
+    model, other = make_model(), make_model()
+    before = arrays_of(model)
+    strategy = ktr.FromScratch(epochs=1, learning_rate=1e-12)
+
+    ktr.fine_tune(model, data, strategy=strategy, seed=1, **QUIET)
+    ktr.fine_tune(other, data, strategy=strategy, seed=1, **QUIET)
+
+    assert "block_1_conv/kernel" in moved(model, before)
+    # The same seed draws the same weights, whatever was there.
+    np.testing.assert_allclose(
+        model.get_layer("backbone").get_layer("block_1_conv").kernel,
+        other.get_layer("backbone").get_layer("block_1_conv").kernel,
+        atol=1e-6,
+    )
+    norm = model.get_layer("backbone").get_layer("block_1_norm")
+    assert norm.momentum == 0.9
+
+
+def test_layer_decay_slows_the_lower_blocks(data):
+    """With SGD and one step, each block moves by its multiple."""
+    before = make_model()
+    moves = []
+    for decay in (1.0, 0.5):
+        model = make_model()
+        phase = ktr.Phase(
+            "all",
+            depth="all",
+            learning_rate=0.1,
+            schedule="constant",
+            layer_decay=decay,
+        )
+        images, labels = make_images(16)
+        ktr.fine_tune(
+            model,
+            (images, labels),
+            strategy=[phase],
+            optimizer="sgd",
+            batch_size=16,
+            **QUIET,
+        )
+        moves.append(
+            [
+                np.array(after) - np.array(start)
+                for after, start in zip(
+                    model.trainable_variables,
+                    [
+                        v
+                        for v in before.variables
+                        if "norm" not in v.path
+                        and "normalization" not in v.path
+                    ],
+                    strict=True,
+                )
+            ]
+        )
+    factors = [0.125] * 2 + [0.25] * 2 + [0.5] * 2 + [1.0] * 2
+    for plain, decayed, factor in zip(*moves, factors, strict=True):
+        np.testing.assert_allclose(decayed, factor * plain, atol=1e-6)
+
+
+def test_two_phases_are_one_where_nothing_changes(data):
+    """Moments and step counts of Adam carry over."""
+    one, two = make_model(), make_model()
+    constant = {"depth": 1, "schedule": "constant", "learning_rate": 1e-2}
+    ktr.fine_tune(
+        two,
+        data,
+        strategy=[
+            ktr.Phase("a", epochs=1, **constant),
+            ktr.Phase("b", epochs=3, **constant),
+        ],
+        monitor="loss",
+        **QUIET,
+    )
+    ktr.fine_tune(
+        one,
+        data,
+        strategy=[ktr.Phase("a", epochs=4, **constant)],
+        monitor="loss",
+        **QUIET,
+    )
+    for left, right in zip(one.variables, two.variables, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+# --- What is kept ---
+
+
+def test_the_best_epoch_over_all_phases_is_restored(data, model):
+    """The second phase destroys the model; the first one's weights stay."""
+    run = ktr.fine_tune(
+        model,
+        data,
+        strategy=[
+            ktr.Phase("good", depth=1, epochs=6, learning_rate=1e-2),
+            ktr.Phase("bad", depth="all", epochs=2, learning_rate=50.0),
+        ],
+        optimizer="sgd",
+        clip_norm=1.0,
+        **QUIET,
+    )
+    row = run.rows[run.best]
+    assert row["phase"] == 0
+    found = run.evaluate(data.validation)
+    assert found["accuracy"] == pytest.approx(row["val_accuracy"])
+    assert found["loss"] == pytest.approx(row["val_loss"], abs=1e-5)
+    best = max(run.history["val_accuracy"])
+    assert row["val_accuracy"] == best
+
+
+def test_without_validation_the_last_epoch_stays(model):
+    images, labels = make_images(30)
+    run = ktr.fine_tune(model, (images, labels), depth=1, epochs=3, **QUIET)
+    assert run.best == len(run.rows) - 1
+    assert "val_loss" not in run.history
+
+
+def test_monitor_decides_what_is_best(data, model):
+    run = ktr.fine_tune(
+        model, data, depth=1, epochs=4, monitor="val_loss", **QUIET
+    )
+    assert run.best == int(np.argmin(run.history["val_loss"]))
+
+
+def test_patience_ends_a_phase_and_goes_on_to_the_next(data, model):
+    phases = [
+        ktr.Phase("stuck", depth=0, epochs=9, learning_rate=1e-12),
+        ktr.Phase("next", depth=1, epochs=1),
+    ]
+    run = ktr.fine_tune(model, data, strategy=phases, patience=2, **QUIET)
+    assert run.history["phase"] == [0, 0, 0, 1]
+
+
+def test_exact_probe_is_the_first_row(data, model):
+    run = ktr.fine_tune(model, data, strategy="lp-ft", epochs=1, **QUIET)
+    assert run.history["epoch"] == [0, 1]
+    assert run.history["val_accuracy"][0] > 0.5
+    assert run.history["loss"][0] is None
+
+
+def test_exact_probe_equals_scikit_learn(data, model):
+    from sklearn.linear_model import LogisticRegression
+
+    prefix, _ = ktr.split(model, 0)
+    images, _ = data.train.arrays()
+    features = prefix.predict(images, verbose=0).mean((1, 2)).astype("float64")
+
+    ktr.fine_tune(model, data, strategy=ktr.LinearProbe(exact=True), **QUIET)
+    from keras_transfer.probes import STRENGTHS
+
+    found = model.predict(images, verbose=0)
+    gaps = []
+    for strength in STRENGTHS:
+        oracle = LogisticRegression(C=1 / strength, max_iter=10_000, tol=1e-9)
+        oracle.fit(features, data.train.labels)
+        gaps.append(np.abs(oracle.predict_proba(features) - found).max())
+    assert min(gaps) < 2e-3
+
+
+def test_exact_probe_needs_a_simple_head(data):
+    model = make_model(hidden_units=(4,))
+    before = arrays_of(model)
+    with pytest.raises(ValueError, match="one dense layer"):
+        ktr.fine_tune(model, data, strategy="lp-ft", **QUIET)
+    assert not moved(model, before)
+
+
+def test_saved_model_is_plain_keras(data, model, tmp_path, in_fresh_process):
+    ktr.fine_tune(
+        model,
+        data,
+        depth=1,
+        epochs=1,
+        penalty=ktr.L2SP(0.1),
+        ema=0.9,
+        accumulation_steps=2,
+        **QUIET,
+    )
+    path = tmp_path / "model.keras"
+    model.save(path)
+    with zipfile.ZipFile(path) as archive:
+        text = archive.read("config.json").decode()
+    assert "keras_transfer" not in text
+    assert "learning_rate_multiplier" not in text.lower()
+    images, _ = data.test.arrays()
+    assert model.evaluate(
+        images, keras.utils.to_categorical(data.test.labels), verbose=0
+    )
+    images = images.astype("float32")
+    answer = in_fresh_process(model, images, model.predict(images, verbose=0))
+    assert answer["difference"] < 1e-6
+
+
+def test_evaluate_takes_splits_arrays_and_datasets(data, model):
+    run = ktr.fine_tune(model, data, strategy=ONE, **QUIET)
+    images, labels = data.test.arrays()
+    found = [
+        run.evaluate(),
+        run.evaluate(data.test),
+        run.evaluate((images, labels)),
+        run.evaluate(data.test.batches(7)),
+    ]
+    assert len({round(f["loss"], 5) for f in found}) == 1
+    assert found[0].ids == data.test.ids
+    assert found[0].confusion_matrix().sum() == len(data.test)
+    assert found[0].class_names == data.class_names
+    with pytest.raises(TypeError, match="one split"):
+        run.evaluate(data)
+
+
+def test_plot_writes_a_picture(data, model, tmp_path):
+    run = ktr.fine_tune(model, data, depth=1, epochs=1, **QUIET)
+    run.plot(tmp_path / "run.png")
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_progress_is_readable(data, model, capsys):
+    ktr.fine_tune(model, data, depth=1, epochs=2)
+    text = capsys.readouterr().out
+    assert "phase 2/2: fine-tune" in text
+    assert "epoch 2/2" in text
+    assert "val_accuracy" in text
+    ktr.fine_tune(model, data, strategy=ONE, **QUIET)
+    assert not capsys.readouterr().out
+
+
+# --- One argument each ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"ema": 0.5},
+        {"clip_norm": 1e-3, "optimizer": "sgd"},
+        {"accumulation_steps": 3},
+        {"label_smoothing": 0.5},
+        {"class_weight": {0: 10.0, 1: 1.0, 2: 1.0}},
+        {"augment": ktr.Augmentation(mixup=0.4)},
+        {"mixed_precision": "mixed_bfloat16"},
+        {"optimizer": keras.optimizers.AdamW(weight_decay=0.5)},
+        {"penalty": ktr.L2(1.0)},
+        {"penalty": ktr.L2SP(1.0, 1.0, decoupled=True)},
+        {"penalty": ktr.FeatureMap(1.0)},
+        {"penalty": ktr.BSS(0.1)},
+        {"seed": 5},
+        {"batch_size": 8},
+    ],
+    ids=lambda arguments: "-".join(arguments),
+)
+def test_argument_changes_the_weights(data, arguments):
+    """None of them is a silent no-op."""
+    phases = [ktr.Phase("p", depth=2, epochs=2, learning_rate=1e-2)]
+    plain = {"optimizer": "sgd"} if "clip_norm" in arguments else {}
+    one, other = make_model(), make_model()
+    ktr.fine_tune(one, data, strategy=phases, monitor="loss", **plain, **QUIET)
+    run = ktr.fine_tune(
+        other, data, strategy=phases, monitor="loss", **arguments, **QUIET
+    )
+    gap = max(
+        np.abs(np.array(a) - np.array(b)).max()
+        for a, b in zip(
+            one.trainable_variables, other.trainable_variables, strict=True
+        )
+    )
+    assert gap > 1e-6
+    assert np.isfinite(run.history["loss"]).all()
+
+
+def test_balanced_class_weights(model):
+    images, labels = make_images(30)
+    labels = np.where(labels == 2, 0, labels)
+    labels[:2] = 2
+    weights = {0: 30 / (3 * 18), 1: 30 / (3 * 10), 2: 30 / (3 * 2)}
+    counts = np.bincount(labels)
+    weights = {i: 30 / (3 * n) for i, n in enumerate(counts)}
+    other = make_model()
+    for network, weight in ((model, "balanced"), (other, weights)):
+        ktr.fine_tune(
+            network,
+            (images, labels),
+            strategy=ONE,
+            class_weight=weight,
+            **QUIET,
+        )
+    for a, b in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_mixed_precision_leaves_no_trace(data, model):
+    policies = [layer.dtype_policy.name for layer in model._flatten_layers()]
+    ktr.fine_tune(
+        model, data, strategy=ONE, mixed_precision="mixed_float16", **QUIET
+    )
+    assert policies == [
+        layer.dtype_policy.name for layer in model._flatten_layers()
+    ]
+    assert model.optimizer.__class__.__name__ == "Adam"
+
+
+def test_a_large_penalty_holds_the_pretrained_weights(data):
+    gaps = []
+    for alpha in (0.0, 100.0):
+        model = make_model()
+        start = arrays_of(model)
+        ktr.fine_tune(
+            model,
+            data,
+            strategy=[
+                ktr.Phase("p", depth="all", epochs=15, learning_rate=1e-2)
+            ],
+            penalty=ktr.L2SP(alpha, 0.0),
+            optimizer=keras.optimizers.SGD(),
+            monitor="loss",
+            **QUIET,
+        )
+        kernel = model.get_layer("backbone").get_layer("block_3_conv").kernel
+        place = [v is kernel for v in model.variables].index(True)
+        gaps.append(np.abs(np.array(kernel) - start[place]).max())
+    assert gaps[1] < 0.2 * gaps[0]
+
+
+def test_keras_callbacks_work(data, model):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(float(self.model.optimizer.learning_rate))
+
+    phase = ktr.Phase(
+        "p", depth=1, epochs=3, schedule="constant", learning_rate=1e-3
+    )
+    ktr.fine_tune(
+        model,
+        data,
+        strategy=[phase],
+        callbacks=[
+            keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
+            Watch(),
+        ],
+        **QUIET,
+    )
+    np.testing.assert_allclose(seen, [5e-4, 2.5e-4, 1.25e-4], rtol=1e-6)
+
+
+def test_one_cycle_ends_low(data, model):
+    run = ktr.fine_tune(
+        model, data, strategy=[ktr.Phase(epochs=4, depth=1)], **QUIET
+    )
+    rates = run.history["learning_rate"]
+    assert rates[0] > rates[-1]
+    assert rates[-1] < 1e-4
+
+
+def test_tensorboard_writes_events(data, model, tmp_path):
+    ktr.fine_tune(
+        model, data, strategy=ONE, tensorboard=tmp_path / "tb", **QUIET
+    )
+    assert list((tmp_path / "tb").rglob("events.out*"))
+
+
+# --- Sources ---
+
+
+@pytest.mark.parametrize("kind", ["pair", "one-hot", "dict", "dataset"])
+def test_sources(kind, model):
+    import tensorflow as tf
+
+    images, labels = make_images(30)
+    one_hot = np.eye(CLASSES, dtype="float32")[labels]
+    given = {
+        "pair": (images, labels),
+        "one-hot": (images, one_hot),
+        "dict": {
+            "train": (images, labels),
+            "validation": (images[:9] // 2, labels[:9]),
+        },
+        "dataset": tf.data.Dataset.from_tensor_slices(
+            (images.astype("float32"), one_hot)
+        ).batch(8),
+    }[kind]
+    run = ktr.fine_tune(model, given, strategy=ONE, **QUIET)
+    assert ("val_loss" in run.history) == (kind == "dict")
+    assert run.evaluate((images, labels))["accuracy"] >= 0
+
+
+def test_regression():
+    keras.utils.set_random_seed(0)
+    images, labels = make_images(48)
+    classifier = make_model()
+    backbone = ktr.load_backbone(
+        classifier.get_layer("backbone"), pixel_range="[0, 1]"
+    )
+    model = ktr.build_regressor(backbone)
+    targets = labels.astype("float32")[:, None]
+    run = ktr.fine_tune(
+        model, (images, targets), strategy="lp-ft", epochs=2, **QUIET
+    )
+    assert set(run.evaluate((images, targets))) >= {"mae", "mse", "r2"}
+
+
+def test_own_model_taken_whole():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(5, activation="relu")(inputs)
+    outputs = keras.layers.Dense(2, activation="softmax")(x)
+    model = keras.Model(inputs, outputs)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(20, 4)).astype("float32")
+    y = (x[:, 0] > 0).astype(int)
+    run = ktr.fine_tune(model, (x, y), depth="all", epochs=2, **QUIET)
+    assert len(run.trainable[-1]) == 4
+
+
+# --- What goes wrong ---
+
+
+def test_nan_loss_raises_and_keeps_the_best(data, model):
+    phases = [
+        ktr.Phase("good", depth=1, epochs=1),
+        ktr.Phase("bad", depth="all", epochs=3, learning_rate=1e30),
+    ]
+    with pytest.raises(FloatingPointError, match="at learning rate"):
+        ktr.fine_tune(
+            model,
+            data,
+            strategy=phases,
+            optimizer="sgd",
+            penalty=ktr.L2(0.1),
+            **QUIET,
+        )
+    assert all(np.isfinite(array).all() for array in arrays_of(model))
+    assert all(v.regularizer is None for v in model.variables)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"strategy": "finetune"}, ValueError, "Did you mean 'fine-tune'"),
+        ({"strategy": ()}, ValueError, "must hold a `Phase`"),
+        ({"strategy": [1]}, TypeError, "sequence of `Phase`"),
+        ({"strategy": ONE, "depth": 2}, ValueError, "must be left out"),
+        ({"depth": 9}, ValueError, r"in \[0, 3\]"),
+        ({"depth": -1}, ValueError, "`depth` must be"),
+        ({"epochs": 0}, ValueError, "`epochs` must be"),
+        ({"learning_rate": 0}, ValueError, "`learning_rate` must be"),
+        ({"penalty": 0.1}, TypeError, "`penalty` must be"),
+        ({"penalty": ktr.L2SP(), "strategy": "from-scratch"}, ValueError,
+         "throws away"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be"),
+        ({"optimizer": "adm"}, ValueError, "adm"),
+        ({"optimizer": 3}, TypeError, "`optimizer` must be"),
+        ({"optimizer": keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(0.1, 10))}, ValueError,
+         "schedule"),
+        ({"augment": True}, TypeError, "`augment` must be"),
+        ({"ema": 1.0}, ValueError, "`ema` must be"),
+        ({"clip_norm": -1}, ValueError, "`clip_norm` must be"),
+        ({"accumulation_steps": 1}, ValueError, "`accumulation_steps` must"),
+        ({"label_smoothing": 1.0}, ValueError, "`label_smoothing` must"),
+        ({"patience": 0}, ValueError, "`patience` must"),
+        ({"monitor": "val_acc"}, ValueError, "`monitor` must be one of"),
+        ({"mixed_precision": "float16"}, ValueError, "`mixed_precision`"),
+        ({"callbacks": [1]}, TypeError, "`callbacks` must"),
+        ({"tensorboard": True}, ValueError, "`tensorboard` must"),
+        ({"class_weight": "equal"}, ValueError, "`class_weight` must"),
+        ({"class_weight": {0: -1.0}}, ValueError, "`class_weight` must"),
+        ({"strategy": ktr.Surgical("block_9")}, ValueError,
+         "must match blocks"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_raise_before_training(
+    data, model, arguments, error, match
+):
+    before = arrays_of(model)
+    states = [layer.trainable for layer in model._flatten_layers()]
+    with pytest.raises(error, match=match):
+        ktr.fine_tune(model, data, **arguments, **QUIET)
+    assert not moved(model, before)
+    assert states == [layer.trainable for layer in model._flatten_layers()]
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ("folder", TypeError, "`data` must be"),
+        (np.zeros((3, 8, 8, 3)), TypeError, "`data` must be"),
+        ({"val": 1}, ValueError, "keys"),
+        ((np.zeros((3, 8, 8, 3)), np.zeros(2)), ValueError, "as many labels"),
+        ((np.zeros((2, 8, 8, 3)), ["a", "b"]), TypeError, "load_images"),
+    ],
+)
+def test_bad_data_raises(model, given, error, match):
+    with pytest.raises(error, match=match):
+        ktr.fine_tune(model, given, **QUIET)
+
+
+def test_endless_dataset_raises(model):
+    import tensorflow as tf
+
+    images, labels = make_images(8)
+    endless = tf.data.Dataset.from_tensor_slices((images, labels))
+    with pytest.raises(ValueError, match="known length"):
+        ktr.fine_tune(model, endless.batch(4).repeat(), **QUIET)
+
+
+def test_doctor_speaks_up(model):
+    images, labels = make_images(12)
+    with pytest.raises(ValueError, match="pixel-range"):
+        ktr.fine_tune(model, (images / 255.0, labels), **QUIET)
+
+
+def test_subclassed_model_raises(data):
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match="functional"):
+        ktr.fine_tune(Own(), data, **QUIET)

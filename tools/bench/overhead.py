@@ -1,0 +1,104 @@
+"""Steps per second of `fine_tune` over those of a bare `model.fit`.
+
+    python tools/bench/overhead.py
+
+The same model, images, optimizer and batch size; random weights, no files. Both
+are timed epoch by epoch, in turns, in one process, so that both meet the same
+noise. Prints one line of JSON, with the median of the ratios of neighbouring
+rounds, and fails below 0.97.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import keras
+import numpy as np
+
+import keras_transfer as ktr
+
+
+class Clock(keras.callbacks.Callback):
+    """Seconds of the training steps of each epoch, without what is around."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self._started = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._stopped = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seconds.append(self._stopped - self._started)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measures and prints."""
+    keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    size = options.size
+    images = generator.integers(
+        0, 256, (options.images, size, size, 3), "uint8"
+    )
+    labels = np.eye(10, dtype="float32")[np.arange(len(images)) % 10]
+    bare, ours = build(size), build(size)
+    bare.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
+    ratios = []
+    for _ in range(options.rounds):
+        first = Clock()
+        bare.fit(
+            images,
+            labels,
+            batch_size=32,
+            epochs=2,
+            verbose=0,
+            callbacks=[first],
+        )
+        second = Clock()
+        phase = ktr.Phase("all", depth="all", epochs=2, schedule="one-cycle")
+        ktr.fine_tune(
+            ours,
+            (images, labels),
+            strategy=[phase],
+            batch_size=32,
+            callbacks=[second],
+            verbose=0,
+        )
+        # The first epoch traces.
+        ratios.append(first.seconds[1] / second.seconds[1])
+    ratio = statistics.median(ratios)
+    print(
+        json.dumps(
+            {
+                "benchmark": "steps per second, fine_tune / model.fit",
+                "ratio": round(ratio, 4),
+                "rounds": [round(r, 4) for r in ratios],
+                "claim": 0.97,
+            }
+        )
+    )
+    sys.exit(ratio < 0.97)
+
+
+def build(size: int) -> keras.Model:
+    """A classifier whose backbone trains."""
+    backbone = ktr.load_backbone(
+        "MobileNetV2", alpha=0.35, weights=None, input_shape=(size, size, 3)
+    )
+    model = ktr.build_classifier(backbone, num_classes=10)
+    ktr.unfreeze(model, "all")
+    return model
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images", type=int, default=640)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=7)
+    main(parser.parse_args())

@@ -1,0 +1,245 @@
+r"""Test accuracy of ways to transfer, side by side, paired over seeds.
+
+    python tools/bench/transfer_accuracy.py --images IMAGES --weights FILE \
+        --output accuracy.jsonl
+    python tools/bench/transfer_accuracy.py --table --output accuracy.jsonl
+
+IMAGES holds `flowers12/` and `pacs_small/{photo,sketch}/`. MobileNetV2 0.35 at
+96 pixels. A seed draws the labelled images (5 or 20 of each class, or all
+training images) and everything random in training; all methods see the same.
+Nobody gets validation images: what is labelled is trained on. Each result is a
+line of JSON, written at once; a second start does what is missing.
+
+The Keras guide's recipe is written out in `keras_guide` with Keras alone:
+https://keras.io/guides/transfer_learning/
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+import keras_transfer as ktr
+from keras_transfer.evaluation import paired_interval
+from keras_transfer.reports import mean_interval
+
+SHOTS = (5, 20, None)
+QUIET = {"verbose": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Images to train on, and what to test on by name."""
+
+    name: str
+    train: object
+    tests: dict
+
+
+def load_tasks(folder: Path, size: int) -> list[Task]:
+    """Loads the three data sets; splits are fixed."""
+    flowers = ktr.load_images(
+        folder / "flowers12", image_size=size, split=(1.0, 0.0, 0.0)
+    )
+    domains = {
+        name: ktr.load_images(
+            folder / "pacs_small" / name,
+            image_size=size,
+            split=(2 / 3, 0.0, 1 / 3),
+        )
+        for name in ("photo", "sketch")
+    }
+    photo, sketch = domains["photo"], domains["sketch"]
+    return [
+        Task("flowers12", flowers, {"flowers12": flowers.test}),
+        Task(
+            "photo",
+            photo,
+            {"photo -> photo": photo.test, "photo -> sketch": sketch.test},
+        ),
+        Task("sketch", sketch, {"sketch -> sketch": sketch.test}),
+    ]
+
+
+def keras_guide(weights: str, arrays, num_classes: int, size: int):
+    """Two phases as in the guide: the new layer, then all at 1e-5."""
+    images, labels = arrays
+    base = keras.applications.MobileNetV2(
+        input_shape=(size, size, 3), alpha=0.35, include_top=False, weights=None
+    )
+    base.load_weights(weights)
+    base.trainable = False
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.RandomFlip("horizontal")(inputs)
+    x = keras.layers.RandomRotation(0.1)(x)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
+    x = base(x, training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dropout(0.2)(x)
+    outputs = keras.layers.Dense(num_classes, activation="softmax")(x)
+    model = keras.Model(inputs, outputs)
+    for trainable, rate, epochs in ((False, 1e-3, 20), (True, 1e-5, 10)):
+        base.trainable = trainable
+        model.compile(keras.optimizers.Adam(rate), "categorical_crossentropy")
+        model.fit(images, labels, epochs=epochs, batch_size=32, **QUIET)
+    return model
+
+
+def with_ktr(weights: str, data, size: int, seed: int, **arguments):
+    """A method of ours: `fine_tune` with its defaults but for `arguments`."""
+    backbone = ktr.load_backbone(
+        "MobileNetV2", alpha=0.35, weights=weights, input_shape=(size, size, 3)
+    )
+    model = ktr.build_classifier(backbone, data=data)
+    ktr.fine_tune(model, data, seed=seed, **arguments, **QUIET)
+    return model
+
+
+METHODS = {
+    "from scratch": {"strategy": "from-scratch", "epochs": 20},
+    "linear probe": {"strategy": ktr.LinearProbe(exact=True)},
+    "Keras guide": None,
+    "fine_tune": {},
+    "fine_tune + L2-SP": {"penalty": ktr.L2SP()},
+    "LP-FT": {"strategy": "lp-ft"},
+    "LP-FT + L2-SP": {"strategy": "lp-ft", "penalty": ktr.L2SP()},
+}
+
+
+def main(options: argparse.Namespace) -> None:
+    """Runs what is missing in the output, seed by seed."""
+    path = Path(options.output)
+    done = {
+        tuple(row[k] for k in ("seed", "task", "shots", "method"))
+        for row in read(path)
+    }
+    tasks = load_tasks(Path(options.images), options.size)
+    for seed in range(options.seeds):
+        for task in tasks:
+            for shots in SHOTS:
+                data = labelled(task.train, shots, seed)
+                for method in options.methods or METHODS:
+                    key = (seed, task.name, shots or "all", method)
+                    if key in done:
+                        continue
+                    row = measure(options, task, data, seed, method)
+                    row |= dict(
+                        zip(
+                            ("seed", "task", "shots", "method"),
+                            key,
+                            strict=True,
+                        )
+                    )
+                    with open(path, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(row, flush=True)
+
+
+def labelled(data, shots: int | None, seed: int):
+    """The labelled images of a seed."""
+    train = data.train
+    if shots is not None:
+        train = train.shots(shots, seed=seed)
+    empty = data.train.subset([])
+    return dataclasses.replace(data, train=train, validation=empty)
+
+
+def measure(options, task, data, seed: int, method: str) -> dict:
+    """Trains once and tests on each of the task's test sets."""
+    keras.utils.set_random_seed(seed)
+    started = time.time()
+    if METHODS[method] is None:
+        model = keras_guide(
+            options.weights,
+            data.train.arrays(),
+            data.num_classes,
+            options.size,
+        )
+    else:
+        model = with_ktr(
+            options.weights, data, options.size, seed, **METHODS[method]
+        )
+    seconds = time.time() - started
+    accuracy = {}
+    for name, split in task.tests.items():
+        images, _ = split.arrays()
+        guesses = model.predict(images, **QUIET).argmax(-1)
+        accuracy[name] = float(np.mean(guesses == split.labels))
+    keras.backend.clear_session()
+    return {"accuracy": accuracy, "seconds": round(seconds, 1)}
+
+
+def read(path: Path) -> list[dict]:
+    """The results so far."""
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def table(path: Path) -> str:
+    """Mean and interval; in brackets paired to the linear probe and guide."""
+    runs: dict[tuple, dict[int, float]] = {}
+    for row in read(path):
+        for test, accuracy in row["accuracy"].items():
+            key = (test, str(row["shots"]), row["method"])
+            runs.setdefault(key, {})[row["seed"]] = accuracy
+    tests = list(dict.fromkeys(key[0] for key in runs))
+    lines = []
+    for test in tests:
+        lines += [
+            f"\n**{test}**\n",
+            "| method | 5 a class | 20 a class | all |",
+            "|---|---|---|---|",
+        ]
+        for method in METHODS:
+            cells = [
+                cell(runs, test, shots, method) for shots in ("5", "20", "all")
+            ]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    lines.append("\nDefault minus others, points, paired over seeds:\n")
+    for test in tests:
+        for other in ("linear probe", "Keras guide", "LP-FT"):
+            cells = []
+            for shots in ("5", "20", "all"):
+                ours = runs.get((test, shots, "fine_tune"), {})
+                theirs = runs.get((test, shots, other), {})
+                seeds = sorted(ours.keys() & theirs.keys())
+                if len(seeds) < 2:
+                    continue
+                mean, half = paired_interval(
+                    [100 * ours[s] for s in seeds],
+                    [100 * theirs[s] for s in seeds],
+                )
+                cells.append(f"{shots}: {mean:+.1f} +- {half:.1f}")
+            lines.append(f"- {test}, {other}: {'; '.join(cells)}")
+    return "\n".join(lines)
+
+
+def cell(runs: dict, test: str, shots: str, method: str) -> str:
+    """One cell of the table, in percent."""
+    values = [100 * v for v in runs.get((test, shots, method), {}).values()]
+    if len(values) < 2:
+        return "-"
+    mean, half = mean_interval(values)
+    return f"{mean:.1f} +- {half:.1f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--images")
+    parser.add_argument("--weights")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS))
+    parser.add_argument("--output", default="accuracy.jsonl")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.table:
+        print(table(Path(options.output)))
+    else:
+        main(options)
