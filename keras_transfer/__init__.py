@@ -32,11 +32,8 @@ if TYPE_CHECKING:
     from keras_transfer.doctor import (
         check,
     )
-    from keras_transfer.optimizers import (
-        LearningRateMultiplier,
-        block_multipliers,
-        layer_decay,
-    )
+    from keras_transfer.multipliers import block_multipliers, layer_decay
+    from keras_transfer.optimizers import LearningRateMultiplier
     from keras_transfer.penalties import (
         BSS,
         L1,
@@ -103,7 +100,7 @@ __all__ = [
 _MODULES = {
     "Augmentation": "data",
     "Backbone": "backbones",
-    "block_multipliers": "optimizers",
+    "block_multipliers": "multipliers",
     "blocks": "depth",
     "BSS": "penalties",
     "build_classifier": "builders",
@@ -120,7 +117,7 @@ _MODULES = {
     "L1": "penalties",
     "L2": "penalties",
     "L2SP": "penalties",
-    "layer_decay": "optimizers",
+    "layer_decay": "multipliers",
     "LearningRateMultiplier": "optimizers",
     "LinearProbe": "strategies",
     "list_backbones": "backbones",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,3 +27,26 @@ def check_class_names(class_names: Any) -> tuple[str, ...] | None:
 def is_integer(value: Any) -> bool:
     """Whether `value` is a whole number, of Python or NumPy, and no bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_multiplier(name: str, value: Any) -> None:
+    """Raises unless `value` is a finite number of at least 0."""
+    if not isinstance(value, numbers.Real) or not (
+        0 <= float(value) < math.inf
+    ):
+        raise ValueError(
+            f"`{name}` must be a finite number of at least 0. Received: "
+            f"{value!r}"
+        )
+
+
+def check_multipliers(multipliers: Mapping[str, float]) -> dict[str, float]:
+    """Returns the multipliers as floats by name."""
+    if not isinstance(multipliers, Mapping):
+        raise TypeError(
+            "`multipliers` must be a mapping from names to floats. Received: "
+            f"multipliers={multipliers!r:.100}"
+        )
+    for name, multiplier in multipliers.items():
+        check_multiplier(f"multipliers[{name!r}]", multiplier)
+    return {name: float(value) for name, value in multipliers.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,8 @@ def fit_logistic(
             below all others.
         validation: Features and labels to choose lambda by. Defaults to
             `None`.
-        strengths: The lambdas. Defaults to 1e-4 to 1e4 in factors of 10.
+        strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4
+            to 1e4 in factors of 10.
 
     Returns:
         A `Probe`.
@@ -70,6 +71,12 @@ def fit_logistic(
     _check(features, labels)
     # In float32 the solver stops a percent of probability short.
     features = np.asarray(features, np.float64)
+    mean = features.mean(axis=0)
+    basis = _row_space(features - mean)
+    features = (features - mean) @ basis
+    if validation is not None:
+        held_out = (np.asarray(validation[0], np.float64) - mean) @ basis
+        validation = held_out, validation[1]
     present = np.unique(labels)
     if len(present) < 2:
         raise ValueError(
@@ -79,24 +86,22 @@ def fit_logistic(
     ordered = sorted(strengths, reverse=True)
     losses: np.ndarray | None
     if validation is not None and len(validation[1]):
-        held_out = np.asarray(validation[0], np.float64), validation[1]
-        losses = _path_losses((features, labels), held_out, ordered)
+        losses = _path_losses((features, labels), validation, ordered)
     else:
         losses = _cross_validated(features, labels, ordered)
     best = 1.0 if losses is None else ordered[int(np.argmin(losses))]
-    # The path leads to the neighbourhood; from there to the very end.
-    stronger = _path(features, labels, [s for s in ordered if s > best])
-    start = stronger[-1] if stronger else None
-    model = _fit(features, labels, best, start, tolerance=1e-9)
-    kernel = np.zeros((features.shape[1], num_classes), np.float32)
+    model = _fit(features, labels, best, None, tolerance=1e-9)
+    kernel = np.zeros((len(basis), num_classes), np.float32)
     bias = np.full(num_classes, _ABSENT, np.float32)
     coefficients, intercept = model.coef_, model.intercept_
     if len(present) == 2:
         # One row for two classes: its halves, one of them with a minus.
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
+    # Back to the features as they were: (x - mean) B w = x B w - mean B w.
+    coefficients = coefficients @ basis.T
     kernel[:, present] = coefficients.T
-    bias[present] = intercept
+    bias[present] = intercept - coefficients @ mean
     return Probe(kernel, bias, best)
 
 
@@ -162,7 +167,8 @@ def fit_ridge(
     Args:
         features: `(n, d)`.
         targets: `(n, outputs)`.
-        strengths: The lambdas. Defaults to 1e-4 to 1e4 in factors of 10.
+        strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4
+            to 1e4 in factors of 10.
 
     Returns:
         A `Probe`.
@@ -188,6 +194,19 @@ def fit_ridge(
     )
 
 
+def _row_space(centered: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of what the examples span, `(d, min(n, d))`.
+
+    The gradient of the loss lies in it and the penalty pulls to zero, so that
+    the solution does as well: the same problem, smaller where n < d.
+    """
+    count, width = centered.shape
+    if count >= width:
+        return np.eye(width)
+    _, _, rows = np.linalg.svd(centered, full_matrices=False)
+    return rows.T
+
+
 def _fit(
     features: np.ndarray,
     labels: np.ndarray,
@@ -201,8 +220,10 @@ def _fit(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    # Along the path the order of the losses is enough.
+    steps = 200 if tolerance > 1e-6 else 5000
     model = LogisticRegression(
-        C=1 / strength, max_iter=3000, tol=tolerance, warm_start=True
+        C=1 / strength, max_iter=steps, tol=tolerance, warm_start=True
     )
     if start is not None:
         model.coef_ = start.coef_.copy()
@@ -216,13 +237,12 @@ def _fit(
 
 def _path(
     features: np.ndarray, labels: np.ndarray, ordered: Sequence[float]
-) -> list[Any]:
-    """Returns a fitted model for each lambda, the strongest first."""
-    models: list[Any] = []
+) -> Iterator[Any]:
+    """Yields a fitted model for each lambda, the strongest first."""
+    model = None
     for strength in ordered:
-        start = models[-1] if models else None
-        models.append(_fit(features, labels, strength, start, tolerance=1e-5))
-    return models
+        model = _fit(features, labels, strength, model, tolerance=1e-4)
+        yield model
 
 
 def _path_losses(
@@ -230,19 +250,23 @@ def _path_losses(
     held_out: tuple[np.ndarray, np.ndarray],
     ordered: Sequence[float],
 ) -> np.ndarray:
-    """The mean log-loss on the held-out examples for each lambda."""
+    """The mean log-loss on the held-out examples for each lambda.
+
+    The path ends, and the rest is infinite, where the loss rose twice: weaker
+    lambdas overfit more and take the longest.
+    """
     features, labels = held_out
-    losses = []
-    for model in _path(*train, ordered):
-        scores = model.predict_log_proba(features)
+    losses = np.full(len(ordered), np.inf)
+    for index, model in enumerate(_path(*train, ordered)):
+        scores = np.log(model.predict_proba(features).clip(min=1e-300))
         place = np.searchsorted(model.classes_, labels)
         place = place.clip(max=len(model.classes_) - 1)
         known = model.classes_[place] == labels
-        rows = np.arange(len(labels))
-        losses.append(
-            np.where(known, -scores[rows, place], -_ABSENT).clip(max=-_ABSENT)
-        )
-    return np.mean(losses, axis=1)
+        found = np.where(known, -scores[np.arange(len(labels)), place], np.inf)
+        losses[index] = found.clip(max=-_ABSENT).mean()
+        if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
+            break
+    return losses
 
 
 def _cross_validated(

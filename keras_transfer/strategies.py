@@ -7,6 +7,7 @@ that was written by hand as gladly.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NoReturn
 
@@ -89,8 +90,8 @@ class Phase:
             _refuse("epochs", f"an integer of at least {least}", self.epochs)
         for field in ("learning_rate", "layer_decay", "head_multiplier"):
             value = getattr(self, field)
-            if not _is_number(value) or value <= 0:
-                _refuse(field, "a number above 0", value)
+            if not _is_number(value) or not 0 < value < math.inf:
+                _refuse(field, "a finite number above 0", value)
         if self.layer_decay > 1:
             _refuse("layer_decay", "a factor in (0, 1]", self.layer_decay)
         if not callable(self.schedule) and self.schedule not in _SCHEDULES:

@@ -12,7 +12,19 @@ import keras_transfer as ktr
 
 MODULES = {
     name: importlib.import_module(f"keras_transfer.{name}")
-    for name in ("heads", "reports", "schedules")
+    for name in (
+        "doctor",
+        "evaluation",
+        "heads",
+        "multipliers",
+        "optimizers",
+        "penalties",
+        "probes",
+        "reports",
+        "schedules",
+        "strategies",
+        "training",
+    )
 }
 SYMBOLS = {name: getattr(ktr, name) for name in ktr.__all__} | {
     f"{module.__name__}.{name}": getattr(module, name)

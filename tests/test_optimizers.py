@@ -11,10 +11,9 @@ import tensorflow as tf
 
 import keras_transfer as ktr
 from keras_transfer._pulls import Pull
+from keras_transfer.multipliers import block_multipliers, layer_decay
 from keras_transfer.optimizers import (
     LearningRateMultiplier,
-    block_multipliers,
-    layer_decay,
 )
 
 o = keras.optimizers

@@ -123,9 +123,13 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here, since NumPy leaves a broken file open.
+            with (
+                open(path, "rb") as opened,
+                np.load(opened, allow_pickle=False) as file,
+            ):
                 return dict(file)
-        except (OSError, ValueError, zipfile.BadZipFile) as err:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
             raise ValueError(
                 f"`directory` must hold whole files. Received: {str(path)!r}, "
                 f"which cannot be read ({err}). It was changed after it was "

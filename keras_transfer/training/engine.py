@@ -11,10 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import optimizers
 from keras_transfer._blocks import backbone_of
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import Diagnosis, check
+from keras_transfer.multipliers import layer_decay
+from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.schedules import ScheduledLearningRate
 from keras_transfer.strategies import Depth, Phase, resolve
 from keras_transfer.training import identity
@@ -246,7 +247,7 @@ class _Training:
         self._progress = Progress(settings.verbose)
         self._best_arrays: list[np.ndarray] | None = None
         self._state: State | None = None
-        self._optimizer: optimizers.LearningRateMultiplier | None = None
+        self._optimizer: LearningRateMultiplier | None = None
         self._phase = 0
         self._epoch = 0
         self._train: Any = None
@@ -348,10 +349,10 @@ class _Training:
         pulls = () if self.attached is None else self.attached.pulls
         multipliers = None
         if phase.layer_decay != 1 or phase.head_multiplier != 1:
-            multipliers = optimizers.layer_decay(
+            multipliers = layer_decay(
                 self.model, phase.layer_decay, head=phase.head_multiplier
             )
-        optimizer = optimizers.LearningRateMultiplier(
+        optimizer = LearningRateMultiplier(
             self._settings.make_optimizer(phase.learning_rate),
             multipliers,
             pulls=pulls,

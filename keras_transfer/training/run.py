@@ -30,6 +30,14 @@ class Run:
         trainable: For each phase the paths of the variables that trained.
         diagnosis: What was found before training.
         directory: Where the run is kept, or `None`.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> model = build_classifier("ResNet20", data=data)
+    >>> run = fine_tune(model, data, strategy="lp-ft", epochs=1, verbose=0)
+    >>> print(run.summary().splitlines()[0])
+    phase 1: linear probe, depth 0, 2 variables, 0 of 0 epochs, 0.0 s
     """
 
     model: keras.Model
