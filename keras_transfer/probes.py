@@ -19,6 +19,12 @@ class Probe(NamedTuple):
         kernel: float32 `(features, outputs)`.
         bias: float32 `(outputs,)`.
         strength: The chosen lambda.
+
+    Example:
+
+    >>> probe = Probe(np.ones((4, 1)), np.zeros(1), strength=1.0)
+    >>> (np.ones((2, 4)) @ probe.kernel + probe.bias).shape
+    (2, 1)
     """
 
     kernel: np.ndarray

@@ -265,3 +265,46 @@ def plot_history(
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, Path(path))
+
+
+def plot_learning_rates(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    path: str | Path,
+    marks: Mapping[str, float] | None = None,
+) -> None:
+    """Draws losses over learning rates, on a logarithmic axis.
+
+    Args:
+        rates: Learning rates, ascending.
+        losses: The loss at each of them.
+        smoothed: Moving average of the losses; the axis shows where it falls,
+            and cuts off a loss that explodes.
+        path: PNG file to write.
+        marks: Rates to mark, by name. Defaults to `None`.
+
+    Example:
+
+    >>> losses = [3.0, 2.0, 5.0]
+    >>> path = folder / "rates.png"
+    >>> plot_learning_rates([0.01, 0.1, 1.0], losses, losses, path)
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color="gray", alpha=0.5, label="each batch")
+    axes.plot(rates, smoothed, label="smoothed")
+    for number, (name, rate) in enumerate((marks or {}).items(), start=1):
+        axes.axvline(
+            rate, color=f"C{number}", linestyle=":", label=f"{name} {rate:.2g}"
+        )
+    highest = max(smoothed[: int(np.argmin(smoothed)) + 1])
+    margin = (highest - min(losses)) / 4
+    if margin > 0:
+        axes.set_ylim(min(losses) - margin, highest + 2 * margin)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, Path(path))

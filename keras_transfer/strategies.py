@@ -220,7 +220,7 @@ class LPFT(_Strategy):
 
     Args:
         depth: Integer or `"all"`. Defaults to `"all"`.
-        learning_rate: Highest rate of fine-tuning. Defaults to `3e-4`.
+        learning_rate: Highest rate of fine-tuning. Defaults to `1e-4`.
         epochs: Passes over the data in fine-tuning. Defaults to `10`.
         layer_decay: Factor in `(0, 1]` of the rate from block to block.
             Defaults to `0.9`.
@@ -240,7 +240,7 @@ class LPFT(_Strategy):
         cls,
         *,
         depth: Depth = "all",
-        learning_rate: float = 3e-4,
+        learning_rate: float = 1e-4,
         epochs: int = 10,
         layer_decay: float = 0.9,
     ) -> LPFT:

@@ -25,7 +25,11 @@ from keras_transfer.training.checkpoint import (
     open_directory,
 )
 from keras_transfer.training.objectives import Objective, make_objective
-from keras_transfer.training.probing import set_exact_probe
+from keras_transfer.training.probing import (
+    check_head,
+    has_exact_probe,
+    set_exact_probe,
+)
 from keras_transfer.training.recorder import Best, Progress, Recorder, Row
 from keras_transfer.training.run import Run
 from keras_transfer.training.settings import Settings
@@ -41,7 +45,7 @@ def fine_tune(
     model: keras.Model,
     data: Any,
     *,
-    strategy: str | Sequence[Phase] = "fine-tune",
+    strategy: str | Sequence[Phase] | None = None,
     depth: Depth = None,
     learning_rate: float | None = None,
     epochs: int | None = None,
@@ -80,7 +84,8 @@ def fine_tune(
             `"train"` and, to choose the best epoch by, `"validation"`.
         strategy: `"fine-tune"`, `"lp-ft"`, `"linear-probe"`,
             `"gradual-unfreezing"`, `"from-scratch"`, or phases: a tuple of
-            `Phase`, such as `LPFT(depth=2)`. Defaults to `"fine-tune"`.
+            `Phase`, such as `LPFT(depth=2)`. Defaults to `None`: `"lp-ft"`
+            where the head is pooling and one dense layer, else `"fine-tune"`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
             to `None`, the strategy's own.
         learning_rate: Highest rate. Defaults to `None`, the strategy's own.
@@ -168,6 +173,8 @@ def fine_tune(
     )
     # Raises for models without a graph.
     has_head = backbone_of(model) is not model
+    if strategy is None:
+        strategy = "lp-ft" if has_exact_probe(model) else "fine-tune"
     phases = resolve(
         strategy,
         depth=depth,
@@ -175,6 +182,8 @@ def fine_tune(
         epochs=epochs,
         has_head=has_head,
     )
+    if any(phase.exact_probe for phase in phases):
+        check_head(model)
     identity.check_penalty(penalty, phases)
     identity.check_tensorboard(tensorboard, directory)
     source = open_source(

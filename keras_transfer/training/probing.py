@@ -16,29 +16,33 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+def has_exact_probe(model: keras.Model) -> bool:
+    """Whether the exact probe of the head is defined, and may be set."""
+    return not _objection(model)
+
+
 def check_head(model: keras.Model) -> None:
     """Raises unless the exact probe of the head is defined."""
-    if backbone_of(model) is model:
+    objection = _objection(model)
+    if objection:
         raise ValueError(
-            "`model` must have a head for an exact probe: build it with "
-            "`build_classifier` or `build_regressor`. Received: model "
-            f"{model.name!r} without one."
-        )
-    weighted = [
-        layer for layer in model.get_layer("head").layers if layer.weights
-    ]
-    if len(weighted) != 1:
-        raise ValueError(
-            "`model` must have a head of pooling and one dense layer for an "
-            "exact probe. Received: a head with "
-            f"{', '.join(layer.name for layer in weighted)}. Train it instead: "
+            "`model` must have a trainable head of pooling and one dense layer "
+            f"for an exact probe. Received: {objection}. Train it instead: "
             '`strategy="fine-tune"`, or `Phase(depth=0, epochs=...)`.'
         )
+
+
+def _objection(model: keras.Model) -> str:
+    if backbone_of(model) is model:
+        return f"model {model.name!r}, which has no head"
+    layers = model.get_layer("head").layers
+    weighted = [layer for layer in layers if layer.weights]
+    if len(weighted) != 1:
+        names = ", ".join(layer.name for layer in weighted)
+        return f"a head with {names}"
     if not weighted[0].trainable:
-        raise ValueError(
-            "`model` must have a trainable head for an exact probe. Received: "
-            "a frozen one, which would be overwritten."
-        )
+        return "a frozen head, which would be overwritten"
+    return ""
 
 
 def set_exact_probe(
@@ -57,11 +61,7 @@ def set_exact_probe(
 
     Returns:
         The `Probe`.
-
-    Raises:
-        ValueError: If the head is another one.
     """
-    check_head(model)
     head = model.get_layer("head")
     output = head.get_layer("predictions")
     prefix, _ = depth.split(model, 0)

@@ -1,0 +1,561 @@
+"""`cross_validate`: what a way to train is worth, on all examples."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import os
+import random
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer._checks import is_integer
+from keras_transfer._errors import nearest
+from keras_transfer._statistics import student
+from keras_transfer.data import ImageData, scanning, splitting
+from keras_transfer.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.training.checkpoint import open_directory
+from keras_transfer.training.engine import fine_tune
+from keras_transfer.training.recorder import Progress
+from keras_transfer.training.sources import open_source
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CrossValidation:
+    """The result of `cross_validate`; `str()` of it is a table.
+
+    Attributes:
+        evaluations: For each fold the `Evaluation` on what it held out.
+        histories: For each fold the table of its epochs, `Run.history`.
+
+    Example:
+
+    >>> pair = (arrays.astype("float32"), labels)
+    >>> build = functools.partial(build_classifier, "ResNet20", num_classes=3)
+    >>> found = cross_validate(
+    ...     build, pair, 3, strategy=LinearProbe(exact=True), verbose=0
+    ... )
+    >>> len(found.scores("accuracy")), len(found.pooled().ids)
+    (3, 30)
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    histories: tuple[dict[str, list[Any]], ...]
+
+    def scores(self, metric: str = "accuracy") -> np.ndarray:
+        """Returns a metric by fold.
+
+        Args:
+            metric: A key of the evaluations. Defaults to `"accuracy"`.
+
+        Returns:
+            float64 array `(folds,)`.
+
+        Raises:
+            ValueError: If there is no such metric.
+        """
+        known = self.evaluations[0]
+        if metric not in known:
+            raise ValueError(
+                f"`metric` must be one of {', '.join(known)}. Received: "
+                f"metric={metric!r}.{nearest(str(metric), known)}"
+            )
+        return np.array([found[metric] for found in self.evaluations])
+
+    def interval(
+        self,
+        metric: str = "accuracy",
+        confidence: float = 0.95,
+        *,
+        corrected: bool = True,
+    ) -> tuple[float, float]:
+        """Returns the mean of a metric over the folds and its half-width.
+
+        `mean -+ t(k - 1) * s * sqrt(1 / k + n_test / n_train)` for `k` folds
+        with the standard deviation `s` between them, where
+        `n_test / n_train = 1 / (k - 1)`. Student's own interval,
+        `mean -+ t(k - 1) * s * sqrt(1 / k)`, is too narrow, since any two
+        folds share most of what they train with. Nadeau and Bengio derived the
+        correction for random splits; for folds it is an approximation, as no
+        unbiased estimate of that variance exists.
+
+        Args:
+            metric: A key of the evaluations. Defaults to `"accuracy"`.
+            confidence: Probability in `(0, 1)`. Defaults to `0.95`.
+            corrected: Whether to use the first formula, or the second.
+                Defaults to `True`.
+
+        Returns:
+            Tuple `(mean, half_width)`.
+
+        Raises:
+            ValueError: If there is no such metric or `confidence` is out of
+                range.
+
+        Reference:
+            - Nadeau & Bengio, 2003, https://doi.org/10.1023/A:1024068626366
+        """
+        mean, half_width = student(self.scores(metric), confidence)
+        if corrected:
+            folds = len(self.evaluations)
+            half_width *= math.sqrt(1 + folds / (folds - 1))
+        return mean, half_width
+
+    def pooled(self) -> Evaluation:
+        """Joins what was held out: each example once.
+
+        For the confusion matrix, the most confused pairs and the top losses
+        over all the data. Its intervals are those of one model on so many
+        examples, and know nothing of how the models differ; see `interval`.
+
+        Returns:
+            An `Evaluation`, fold by fold.
+        """
+        first = self.evaluations[0]
+        parts = self.evaluations
+        return evaluate_outputs(
+            np.concatenate([part.outputs for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            ids=[name for part in parts for name in part.ids],
+            class_names=first.class_names or None,
+            kind=first.kind,
+            from_logits=first.from_logits,
+        )
+
+    def __repr__(self) -> str:
+        means = ", ".join(
+            f"{name} {self.scores(name).mean():.4g}"
+            for name in self.evaluations[0]
+        )
+        return f"<CrossValidation: {means}, {len(self.evaluations)} folds>"
+
+    def __str__(self) -> str:
+        metrics = tuple(self.evaluations[0])
+        rows = [
+            (str(number), str(len(found.ids)), *(found[m] for m in metrics))
+            for number, found in enumerate(self.evaluations, start=1)
+        ]
+        intervals = [self.interval(metric) for metric in metrics]
+        rows.append(("mean", "", *(mean for mean, _ in intervals)))
+        rows.append(("+-", "", *(half for _, half in intervals)))
+        total = sum(len(found.ids) for found in self.evaluations)
+        return "\n".join(
+            [
+                f"{len(self.evaluations)} folds, {total} examples; +- is the "
+                "95 % interval, corrected for shared training examples",
+                f"  {'fold':<6}{'examples':>10}"
+                + "".join(f"{metric:>13}" for metric in metrics),
+                *(
+                    f"  {name:<6}{count:>10}"
+                    + "".join(f"{value:>13.4f}" for value in values)
+                    for name, count, *values in rows
+                ),
+            ]
+        )
+
+
+def cross_validate(
+    build: Callable[[], keras.Model],
+    data: Any,
+    folds: int = 5,
+    *,
+    validation_fraction: float = 0.0,
+    directory: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    verbose: int = 1,
+    **arguments: Any,
+) -> CrossValidation:
+    """Trains and measures by k-fold cross-validation.
+
+    Each fold holds another part of the examples out, trains a new model with
+    the rest by `fine_tune`, and measures it on what it held out. That part has
+    no say in the training, nor in which epoch is the best: it is the last one,
+    unless `validation_fraction` sets some of the rest aside to choose by.
+
+    Classes have equal shares in all folds; identical examples stay in one. The
+    folds follow from `seed` and the examples, not from how `load_images`
+    divided these into train and validation.
+
+    Args:
+        build: Function that returns a new model each time. Python's and
+            NumPy's random generators are seeded for the call, so that Keras
+            draws the same new weights for the same `seed`.
+        data: What `load_images` returned, of which train and validation are
+            divided anew and the test examples are not looked at; or a pair of
+            arrays `(inputs, labels)`.
+        folds: Integer from 2, parts that are held out in turn. Defaults to
+            `5`.
+        validation_fraction: Fraction in `[0, 1)` of what a fold trains with to
+            choose the best epoch by. Defaults to `0.0`.
+        directory: Folder that keeps the runs, in `fold-1`, `fold-2` and so on:
+            started again after a stop, the same call reads the folds that are
+            finished and goes on with the next epoch. Defaults to `None`.
+        seed: Integer that decides the folds; fold `i`, from 0, is built and
+            trained with `seed + i`. Defaults to `0`.
+        verbose: `0` for silence, `1` for a line a fold, `2` for a line an
+            epoch as well, `3` for Keras' progress bar. Defaults to `1`.
+        **arguments: For `fine_tune`, such as `strategy="lp-ft"`.
+
+    Returns:
+        A `CrossValidation`: `scores(metric)`, `interval(metric)`, `pooled()`.
+
+    Raises:
+        ValueError: If `folds` is more than a class has (different) examples,
+            `build` returns the same model again, `directory` is another
+            run's, or `fine_tune` refuses its arguments.
+        TypeError: If `build` is no function that returns models, or the data
+            are of another type.
+        OSError: If `directory` cannot be written to.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> found = cross_validate(
+    ...     lambda: build_classifier("ResNet20", data=data),
+    ...     data,
+    ...     folds=2,
+    ...     strategy=LinearProbe(exact=True),
+    ...     verbose=0,
+    ... )
+    >>> mean, half_width = found.interval("accuracy")
+    """
+    _check(build, folds, validation_fraction, seed, verbose, arguments)
+    pool = _pool_images(data) if isinstance(data, ImageData) else _pool(data)
+    parts = _folds(pool, int(folds), int(seed))
+    models = _Models(build)
+    progress = Progress(verbose)
+    evaluations, histories = [], []
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            card = {
+                "cross_validation": int(folds),
+                "seed": int(seed),
+                "validation_fraction": float(validation_fraction),
+                "data": pool.digest,
+            }
+            stack.enter_context(open_directory(directory, card))
+        models.make(seed)  # So that a model that comes again is found at once.
+        for index, held_out in enumerate(parts):
+            own_seed = int(seed) + index
+            rest = np.setdiff1d(np.arange(len(pool.ids)), held_out)
+            train, validation = _split_off(
+                pool, rest, validation_fraction, own_seed
+            )
+            run = fine_tune(
+                models.make(own_seed),
+                pool.select(train, validation, held_out),
+                seed=own_seed,
+                verbose=max(0, verbose - 1),
+                **arguments | _places(directory, arguments, index),
+            )
+            if verbose == 1 and not index:
+                for finding in run.diagnosis.without("no-validation").warnings:
+                    progress.say(f"{finding.message} {finding.cure}")
+            found = dataclasses.replace(
+                run.evaluate(), ids=tuple(pool.ids[i] for i in held_out)
+            )
+            evaluations.append(found)
+            histories.append(run.history)
+            del run  # One model at a time.
+            numbers = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
+            progress.say(f"fold {index + 1}/{folds}: {numbers}")
+    return CrossValidation(tuple(evaluations), tuple(histories))
+
+
+# --- The examples ---
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """All examples that are divided into folds.
+
+    Attributes:
+        ids: One string an example.
+        classes: For each example the names of its classes; none for numbers.
+        exclusive: Whether each example has exactly one.
+        groups: int `(n,)`: equal for identical examples.
+        digest: Hexadecimal digest.
+        select: Function from the indices to train, to choose and to measure
+            with to data for `fine_tune`.
+    """
+
+    ids: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+    exclusive: bool
+    groups: np.ndarray
+    digest: str
+    select: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
+
+
+def _pool_images(data: ImageData) -> _Pool:
+    splits = [s for s in (data.train, data.validation) if len(s)]
+    if len({id(split.pixels) for split in splits}) > 1:
+        raise ValueError(
+            "`data` must hold train and validation images of one source. "
+            "Received: images of two. Load them together: `load_images({"
+            '"train": ..., "validation": ...})`.'
+        )
+    joined = dataclasses.replace(
+        data.train,
+        ids=tuple(name for split in splits for name in split.ids),
+        labels=np.concatenate([split.labels for split in splits]),
+        positions=np.concatenate([split.positions for split in splits]),
+    )
+    # By id, so that it does not matter which split an image came from.
+    order = sorted(range(len(joined)), key=joined.ids.__getitem__)
+    whole = joined.subset(order)
+    report = data.report
+    same = {
+        name: group[0]
+        for groups in (report.copies, report.leaks, report.conflicts)
+        for group in groups
+        for name in group
+    }
+    digest = hashlib.sha256(repr((data.class_names, data.image_size)).encode())
+    digest.update(repr(whole.ids).encode("utf-8", "surrogatepass"))
+    digest.update(np.ascontiguousarray(whole.labels).tobytes())
+
+    def select(
+        train: np.ndarray, validation: np.ndarray, test: np.ndarray
+    ) -> ImageData:
+        parts = {"train": train, "validation": validation, "test": test}
+        return dataclasses.replace(
+            data,
+            **{  # type: ignore[arg-type]
+                name: dataclasses.replace(whole.subset(indices), name=name)
+                for name, indices in parts.items()
+            },
+        )
+
+    kind = "multi-label" if data.multi_label else "int"
+    return _Pool(
+        ids=whole.ids,
+        classes=_classes(whole.labels, kind, data.class_names),
+        exclusive=not data.multi_label,
+        groups=_numbered(same.get(name, name) for name in whole.ids),
+        digest=digest.hexdigest(),
+        select=select,
+    )
+
+
+def _pool(data: Any) -> _Pool:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(
+            "`data` must be what `load_images` returned, or a pair (inputs, "
+            f"labels) of arrays. Received: {type(data).__name__}"
+        )
+    pair = (np.asarray(data[0]), np.asarray(data[1]))
+    # Checks them, and tells what the labels are.
+    source = open_source(pair, batch_size=1, seed=0, augment=None, cache=None)
+
+    def select(
+        train: np.ndarray, validation: np.ndarray, test: np.ndarray
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        parts = {"train": train, "validation": validation, "test": test}
+        return {
+            name: (pair[0][indices], pair[1][indices])
+            for name, indices in parts.items()
+            if len(indices)
+        }
+
+    return _Pool(
+        ids=tuple(map(str, range(len(pair[0])))),
+        classes=_classes(pair[1], source.labels),
+        exclusive=source.labels in ("int", "one-hot"),
+        groups=_numbered(
+            hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            for row in pair[0]
+        ),
+        digest=source.digest,
+        select=select,
+    )
+
+
+def _classes(
+    labels: np.ndarray, kind: str, names: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], ...]:
+    if kind == "numbers":
+        return ((),) * len(labels)
+    if kind == "int":
+        rows = [[int(label)] for label in labels.reshape(-1)]
+    else:
+        rows = [np.flatnonzero(row).tolist() for row in labels]
+    return tuple(
+        tuple(names[i] if names else str(i) for i in row) for row in rows
+    )
+
+
+def _numbered(keys: Iterable[Hashable]) -> np.ndarray:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+
+
+# --- The folds ---
+
+
+def _folds(pool: _Pool, folds: int, seed: int) -> list[np.ndarray]:
+    """Returns the indices that each fold holds out."""
+    from sklearn import model_selection
+
+    strata = pool.classes if pool.exclusive else ((),) * len(pool.ids)
+    different: dict[tuple[str, ...], set[int]] = {}
+    for names, group in zip(strata, pool.groups.tolist(), strict=True):
+        different.setdefault(names, set()).add(group)
+    smallest = min(different, key=lambda names: len(different[names]))
+    most = len(different[smallest])
+    if folds > most:
+        of_class = f' of class "{smallest[0]}"' if smallest else ""
+        raise ValueError(
+            f"`folds` must be at most {most}, the number of different "
+            f"examples{of_class}. Received: folds={folds}"
+        )
+    copies = len(set(pool.groups.tolist())) < len(pool.groups)
+    if pool.exclusive:
+        make = "StratifiedGroupKFold" if copies else "StratifiedKFold"
+    else:
+        make = "GroupKFold" if copies else "KFold"
+    divide = getattr(model_selection, make)(
+        folds, shuffle=True, random_state=seed % 2**32
+    )
+    parts = divide.split(
+        np.zeros(len(pool.ids)),
+        _numbered(strata),
+        pool.groups if copies else None,
+    )
+    return [held_out for _, held_out in parts]
+
+
+def _split_off(
+    pool: _Pool, indices: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides the indices into those to train with and to choose by."""
+    if not fraction:
+        return indices, indices[:0]
+    parts = splitting.split_examples(
+        [pool.ids[i] for i in indices],
+        [pool.classes[i] for i in indices],
+        scanning.group_equal(pool.groups[indices].tolist()),
+        {"train": 1 - fraction, "validation": fraction},
+        seed,
+    )
+    chosen = np.array(parts) == "validation"
+    if not chosen.any():
+        raise ValueError(
+            "`validation_fraction` must give at least one of the "
+            f"{len(indices)} examples that a fold trains with. Received: "
+            f"validation_fraction={fraction}"
+        )
+    return indices[~chosen], indices[chosen]
+
+
+# --- The models ---
+
+
+class _Models:
+    """Calls `build`, and knows the variables that it gave before.
+
+    Args:
+        build: The user's function.
+    """
+
+    def __init__(self, build: Callable[[], keras.Model]) -> None:
+        self._build = build
+        # Weak, so that a model can go when its fold is done.
+        self._given: list[weakref.ref[keras.Variable]] = []
+
+    def make(self, seed: int) -> keras.Model:
+        """Returns a model that shares nothing with those before."""
+        with _seeded(seed):
+            model = self._build()
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                "`build` must return a `keras.Model`. Received: "
+                f"{type(model).__name__}"
+            )
+        alive = [variable() for variable in self._given]
+        known = {id(variable) for variable in alive if variable is not None}
+        if any(id(variable) in known for variable in model.variables):
+            raise ValueError(
+                "`build` must return a new model each time, with weights of "
+                "its own: one that was trained before has seen what the next "
+                f"fold holds out. Received: model {model.name!r} with "
+                "variables of an earlier one. Build it inside the function."
+            )
+        self._given += map(weakref.ref, model.variables)
+        return model
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds what Keras draws its seeds from, and puts the user's state back."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+
+# --- The arguments ---
+
+
+def _check(
+    build: Any,
+    folds: Any,
+    fraction: Any,
+    seed: Any,
+    verbose: Any,
+    arguments: dict[str, Any],
+) -> None:
+    if not callable(build) or isinstance(build, keras.Model):
+        raise TypeError(
+            "`build` must be a function that returns a new model each time, "
+            "such as `lambda: build_classifier(backbone, data=data)`. "
+            f"Received: {type(build).__name__}"
+        )
+    for name, value, least in (
+        ("folds", folds, 2),
+        ("seed", seed, 0),
+        ("verbose", verbose, 0),
+    ):
+        if not is_integer(value) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {least}. Received: "
+                f"{name}={value!r}"
+            )
+    if not 0 <= fraction < 1:
+        raise ValueError(
+            "`validation_fraction` must be a fraction in [0, 1). Received: "
+            f"validation_fraction={fraction!r}"
+        )
+    if arguments.get("patience") is not None and not fraction:
+        raise ValueError(
+            "`patience` needs validation examples, and what a fold holds out "
+            "must not be used to stop it. Received: "
+            f"patience={arguments['patience']!r}, validation_fraction=0. Pass "
+            "validation_fraction=0.1."
+        )
+
+
+def _places(
+    directory: str | os.PathLike[str] | None,
+    arguments: dict[str, Any],
+    index: int,
+) -> dict[str, Any]:
+    """Returns the folders of a fold, as arguments of `fine_tune`."""
+    name = f"fold-{index + 1}"
+    places: dict[str, Any] = {}
+    if directory is not None:
+        places["directory"] = Path(directory) / name
+    if isinstance(arguments.get("tensorboard"), str | Path):
+        places["tensorboard"] = Path(arguments["tensorboard"]) / name
+    return places
