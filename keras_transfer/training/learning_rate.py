@@ -15,11 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import _graph, optimizers
+from keras_transfer import _graph, multipliers
 from keras_transfer._blocks import backbone_of
 from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import check
+from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.reports import plot_learning_rates
 from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training import identity
@@ -76,11 +77,11 @@ class LearningRateSweep:
 
     @property
     def valley(self) -> float:
-        """A third of the way down the longest descent before the minimum.
+        """The middle of the longest descent before the minimum, as in fastai.
 
-        The longest sequence of smoothed losses each below the one before,
-        others in between left out, as in fastai. That starts as many steps
-        before its end as it has members, and fastai goes half the way.
+        The descent is the longest sequence of smoothed losses each below the
+        one before, others in between left out; it counts as starting as many
+        steps before its end as it has members.
         """
         first, last = self._descent()
         # Of the sequences of each length, the last loss that is highest
@@ -94,7 +95,7 @@ class LearningRateSweep:
                 end = index
             lasts[place : place + 1] = [value]
         start = end - len(lasts) + 1
-        return self.rates[start + (end - start) // 3]
+        return self.rates[start + (end - start) // 2]
 
     @property
     def steepest(self) -> float:
@@ -133,10 +134,11 @@ class LearningRateSweep:
         first = len(self.smoothed) // _SKIPPED
         last = first + int(np.argmin(self.smoothed[first:]))
         if last == first:
+            start = self.smoothed[first]
             raise ValueError(
                 "`smoothed` must fall somewhere for a rate to be read off it. "
-                f"Received: losses that never fall below {self.smoothed[first]:g}"
-                f", at rates from {self.rates[0]:g} to {self.rates[-1]:g}. "
+                f"Received: losses that never fall below {start:g}, at rates "
+                f"from {self.rates[0]:g} to {self.rates[-1]:g}. "
                 "Sweep others (`lowest`, `highest`), look at the curve with "
                 "`plot(path)`, or train the head first: `fine_tune(model, "
                 'data, strategy="linear-probe")`.'
@@ -260,12 +262,12 @@ def find_learning_rate(
             pulls = attached.pulls
             if attached.trainer is not model:
                 trainer = attached.trainer
-        multipliers = None
+        factors = None
         if layer_decay != 1:
-            multipliers = optimizers.layer_decay(model, layer_decay)
+            factors = multipliers.layer_decay(model, layer_decay)
         trainer.compile(
-            optimizers.LearningRateMultiplier(
-                settings.make_optimizer(lowest), multipliers, pulls=pulls
+            LearningRateMultiplier(
+                settings.make_optimizer(lowest), factors, pulls=pulls
             ),
             loss=objective.loss,
             auto_scale_loss=False,

@@ -316,6 +316,7 @@ def test_progress_is_readable(data, model, capsys):
     ktr.fine_tune(model, data, depth=1, epochs=2)
     text = capsys.readouterr().out
     assert "phase 2/2: fine-tune" in text
+    assert "solving on frozen features" in text
     assert "epoch 2/2" in text
     assert "val_accuracy" in text
     ktr.fine_tune(model, data, strategy=ONE, **QUIET)
@@ -447,6 +448,37 @@ def test_one_cycle_ends_low(data, model):
     rates = run.history["learning_rate"]
     assert rates[0] > rates[-1]
     assert rates[-1] < 1e-4
+
+
+def test_a_changing_rate_traces_nothing(data, model):
+    traces, counts = [], []
+
+    def loss(labels, outputs):
+        traces.append(1)  # Python runs while a step is traced, and not later.
+        return keras.losses.categorical_crossentropy(labels, outputs)
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            counts.append(len(traces))
+
+    run = ktr.fine_tune(
+        model,
+        data,
+        strategy=[ktr.Phase(epochs=4, depth=2)],
+        loss=loss,
+        callbacks=[Watch()],
+        **QUIET,
+    )
+    assert len(set(run.history["learning_rate"])) == 4
+    assert counts[0] > 0
+    assert len(set(counts)) == 1
+
+
+def test_default_strategy_starts_from_the_probe_where_it_can(data):
+    run = ktr.fine_tune(make_model(), data, epochs=1, **QUIET)
+    assert [phase.name for phase in run.phases] == ["linear probe", "fine-tune"]
+    run = ktr.fine_tune(make_model(hidden_units=(4,)), data, epochs=1, **QUIET)
+    assert [phase.name for phase in run.phases] == ["head", "fine-tune"]
 
 
 def test_tensorboard_writes_events(data, model, tmp_path):
