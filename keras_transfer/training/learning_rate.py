@@ -55,7 +55,7 @@ class LearningRateSweep:
     >>> losses = (3.0, 2.9, 2.5, 1.5, 1.0, 2.0, 9.0)
     >>> sweep = LearningRateSweep(rates, losses, losses)
     >>> sweep.valley, sweep.steepest, sweep.minimum
-    (0.0001, 0.001, 0.01)
+    (0.001, 0.001, 0.01)
     """
 
     rates: tuple[float, ...]
