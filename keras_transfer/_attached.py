@@ -49,6 +49,7 @@ class AttachedPenalty:
     _measure: Callable[[Any], float]
     _terms: tuple[Term, ...] = ()
     _attached: bool = True
+    _paused: dict[str, float] | None = None
 
     def set(self, **coefficients: float) -> None:
         """Changes coefficients, at once and without a new `compile`.
@@ -95,6 +96,23 @@ class AttachedPenalty:
             ValueError: If `images` is needed and missing.
         """
         return self._measure(images)
+
+    def pause(self) -> None:
+        """Makes the penalty 0 until `resume`, so that a loss is the data's."""
+        if self._attached and self._paused is None:
+            self._paused = {
+                name: float(keras.ops.convert_to_numpy(variable))
+                for name, variable in self._coefficients.items()
+            }
+            for variable in self._coefficients.values():
+                variable.assign(0.0)
+
+    def resume(self) -> None:
+        """Gives the coefficients back that `pause` took."""
+        if self._attached and self._paused is not None:
+            for name, value in self._paused.items():
+                self._coefficients[name].assign(value)
+        self._paused = None
 
     def detach(self) -> None:
         """Takes the penalty out of force, also in what is compiled already.

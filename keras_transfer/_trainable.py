@@ -51,17 +51,17 @@ def frozen_by_user(model: keras.Model) -> frozenset[int]:
         parts = [
             part
             for part in _parts(block.layers)
-            if part.weights
-            and not isinstance(part, keras.layers.BatchNormalization)
-            and not _graph.is_functional(part)
+            if part.weights and not _graph.is_functional(part)
         ]
-        partly_open = any(part.trainable for part in parts)
-        closed |= {
-            id(part)
+        closed |= {id(p) for p in parts if getattr(p, _FROZEN, False)}
+        # BatchNormalization is closed in open blocks by `unfreeze`, too.
+        plain = [
+            part
             for part in parts
-            if getattr(part, _FROZEN, False)
-            or (not part.trainable and (partly_open or not built))
-        }
+            if not isinstance(part, keras.layers.BatchNormalization)
+        ]
+        if not built or any(part.trainable for part in plain):
+            closed |= {id(part) for part in plain if not part.trainable}
     return frozenset(closed)
 
 

@@ -209,6 +209,31 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             )
         self._untracked.previous = previous
 
+    def expect(self, variables: Sequence[dict[str, Any]]) -> None:
+        """Prepares for state that was saved apart from the optimizer.
+
+        Args:
+            variables: `get_config()["variables"]` of the optimizer that was
+                saved: which variables began together. Build this one next, and
+                then assign its `variables`.
+
+        Raises:
+            ValueError: If this optimizer was used already.
+
+        Example:
+
+        >>> model = build_classifier("ResNet20", num_classes=3)
+        >>> first = LearningRateMultiplier("adam")
+        >>> first.build(model.trainable_variables)
+        >>> second = LearningRateMultiplier("adam")
+        >>> second.expect(first.get_config()["variables"])
+        """
+        if self.built:
+            raise ValueError(
+                "`expect` must be called before the optimizer is built."
+            )
+        self._saved = list(variables)
+
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the moments of `variables`, or takes them over.
 

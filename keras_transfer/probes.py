@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 # Of the summed loss; a grid of factors of 10 misses the best by little.
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
 _ABSENT = -20.0
+# Examples that lambda is chosen by.
+_ENOUGH = 5000
 
 
 class Probe(NamedTuple):
@@ -38,6 +41,7 @@ def fit_logistic(
     num_classes: int,
     *,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
+    sample_weight: np.ndarray | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Probe:
     """Fits multinomial logistic regression by L-BFGS over a path of lambdas.
@@ -45,7 +49,8 @@ def fit_logistic(
     `min sum_i -ln softmax(x_i W + b)[y_i] + lambda / 2 * sum W^2`; each lambda
     starts from the solution of the one before. The best on the validation
     examples is taken (by log-loss), or by 5-fold cross-validation where there
-    are none, or 1.0 where a class has one example alone.
+    are none, or 1.0 where a class has one example alone. 5,000 examples are
+    enough to choose it; the solution is that of all.
 
     Args:
         features: `(n, d)`.
@@ -54,6 +59,8 @@ def fit_logistic(
             below all others.
         validation: Features and labels to choose lambda by. Defaults to
             `None`.
+        sample_weight: Factors of the examples in the loss, `(n,)`. Defaults to
+            `None`, 1 for all.
         strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4
             to 1e4 in factors of 10.
 
@@ -75,38 +82,41 @@ def fit_logistic(
         - Kornblith et al., 2019, https://arxiv.org/abs/1805.08974
     """
     _check(features, labels)
-    # In float32 the solver stops a percent of probability short.
-    features = np.asarray(features, np.float64)
-    mean = features.mean(axis=0)
-    basis = _row_space(features - mean)
-    features = (features - mean) @ basis
-    if validation is not None:
-        held_out = (np.asarray(validation[0], np.float64) - mean) @ basis
-        validation = held_out, validation[1]
     present = np.unique(labels)
     if len(present) < 2:
         raise ValueError(
             "`labels` must hold at least two classes. Received: "
             f"{len(present)}."
         )
-    ordered = sorted(strengths, reverse=True)
-    losses: np.ndarray | None
+    mean, basis = features.mean(axis=0, dtype=np.float64), None
+    if len(features) < features.shape[1]:
+        basis = _row_space(features - mean)
+
+    def reduced(x: np.ndarray) -> np.ndarray:
+        # In float32 the solver stops a percent of probability short.
+        centered = x - mean
+        return centered if basis is None else centered @ basis
+
+    train = _Examples(reduced(features), labels, sample_weight)
+    held_out = None
     if validation is not None and len(validation[1]):
-        losses = _path_losses((features, labels), validation, ordered)
-    else:
-        losses = _cross_validated(features, labels, ordered)
-    best = 1.0 if losses is None else ordered[int(np.argmin(losses))]
-    model = _fit(features, labels, best, None, tolerance=1e-9)
-    kernel = np.zeros((len(basis), num_classes), np.float32)
+        held_out = _Examples(reduced(validation[0]), validation[1], None)
+    with warnings.catch_warnings():
+        # Few examples of many classes are no regression in disguise.
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        best = _choose(train, held_out, sorted(strengths, reverse=True))
+        model = _fit(train, best, None, tolerance=1e-9)
+    kernel = np.zeros((len(mean), num_classes), np.float32)
     bias = np.full(num_classes, _ABSENT, np.float32)
     coefficients, intercept = model.coef_, model.intercept_
     if len(present) == 2:
         # One row for two classes: its halves, one of them with a minus.
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercept = np.concatenate([-intercept, intercept]) / 2
-    # Back to the features as they were: (x - mean) B w = x B w - mean B w.
-    coefficients = coefficients @ basis.T
+    if basis is not None:
+        coefficients = coefficients @ basis.T
     kernel[:, present] = coefficients.T
+    # Back to features that are not centred.
     bias[present] = intercept - coefficients @ mean
     return Probe(kernel, bias, best)
 
@@ -116,6 +126,7 @@ def fit_binary(
     labels: np.ndarray,
     *,
     validation: tuple[np.ndarray, np.ndarray] | None = None,
+    sample_weight: np.ndarray | None = None,
 ) -> Probe:
     """Fits one logistic regression for each output, present or not.
 
@@ -123,6 +134,8 @@ def fit_binary(
         features: `(n, d)`.
         labels: 0 or 1, `(n, outputs)`.
         validation: Features and labels to choose lambda by. Defaults to
+            `None`.
+        sample_weight: Factors of the examples in the loss, `(n,)`. Defaults to
             `None`.
 
     Returns:
@@ -149,7 +162,13 @@ def fit_binary(
             validation[0],
             validation[1][:, column].astype(int),
         )
-        probe = fit_logistic(features, answers, 2, validation=held_out)
+        probe = fit_logistic(
+            features,
+            answers,
+            2,
+            validation=held_out,
+            sample_weight=sample_weight,
+        )
         kernels.append(probe.kernel[:, 1] - probe.kernel[:, 0])
         biases.append(probe.bias[1] - probe.bias[0])
         chosen.append(probe.strength)
@@ -164,6 +183,7 @@ def fit_ridge(
     features: np.ndarray,
     targets: np.ndarray,
     *,
+    sample_weight: np.ndarray | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Probe:
     """Fits ridge regression; lambda by leave-one-out in closed form.
@@ -173,6 +193,8 @@ def fit_ridge(
     Args:
         features: `(n, d)`.
         targets: `(n, outputs)`.
+        sample_weight: Factors of the examples in the loss, `(n,)`. Defaults to
+            `None`.
         strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4
             to 1e4 in factors of 10.
 
@@ -192,7 +214,9 @@ def fit_ridge(
 
     _check(features, targets)
     model = RidgeCV(alphas=strengths)
-    model.fit(features.astype(np.float64), targets.astype(np.float64))
+    model.fit(
+        features.astype(np.float64), targets.astype(np.float64), sample_weight
+    )
     return Probe(
         np.atleast_2d(model.coef_).T.astype(np.float32),
         np.atleast_1d(model.intercept_).astype(np.float32),
@@ -200,29 +224,81 @@ def fit_ridge(
     )
 
 
+class _Examples(NamedTuple):
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | None
+
+    def take(self, places: np.ndarray) -> _Examples:
+        weights = None if self.weights is None else self.weights[places]
+        return _Examples(self.features[places], self.labels[places], weights)
+
+    def some(self) -> _Examples:
+        """At most as many as it takes to choose lambda, always the same."""
+        if len(self.labels) <= _ENOUGH:
+            return self
+        generator = np.random.default_rng(0)
+        return self.take(generator.permutation(len(self.labels))[:_ENOUGH])
+
+
 def _row_space(centered: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of what the examples span, `(d, min(n, d))`.
+    """An orthonormal basis of what the examples span, `(d, n)`.
 
     The gradient of the loss lies in it and the penalty pulls to zero, so that
     the solution does as well: the same problem, smaller where n < d.
     """
-    count, width = centered.shape
-    if count >= width:
-        return np.eye(width)
-    _, _, rows = np.linalg.svd(centered, full_matrices=False)
-    return rows.T
+    return np.linalg.svd(centered, full_matrices=False)[2].T
+
+
+def _choose(
+    train: _Examples, held_out: _Examples | None, ordered: Sequence[float]
+) -> float:
+    """Returns the lambda of the smallest loss on what is not trained on."""
+    from sklearn.model_selection import StratifiedKFold
+
+    train = train.some()
+    if held_out is not None:
+        losses = _path_losses(train, held_out.some(), ordered)
+        return ordered[int(np.argmin(losses))]
+    least = int(np.unique(train.labels, return_counts=True)[1].min())
+    if least < 2:
+        return 1.0
+    folds = StratifiedKFold(min(5, least), shuffle=True, random_state=0)
+    found = [
+        _path_losses(train.take(some), train.take(rest), ordered)
+        for some, rest in folds.split(train.features, train.labels)
+    ]
+    return ordered[int(np.argmin(np.mean(found, axis=0)))]
+
+
+def _path_losses(
+    train: _Examples, held_out: _Examples, ordered: Sequence[float]
+) -> np.ndarray:
+    """The mean log-loss on the held-out examples for each lambda.
+
+    The path ends, and the rest is infinite, where the loss rose twice: weaker
+    lambdas overfit more and take the longest.
+    """
+    losses = np.full(len(ordered), np.inf)
+    rows = np.arange(len(held_out.labels))
+    model = None
+    for index, strength in enumerate(ordered):
+        model = _fit(train, strength, model, tolerance=1e-4)
+        scores = model.predict_proba(held_out.features).clip(min=1e-300)
+        place = np.searchsorted(model.classes_, held_out.labels)
+        place = place.clip(max=len(model.classes_) - 1)
+        known = model.classes_[place] == held_out.labels
+        found = np.where(known, -np.log(scores[rows, place]), np.inf)
+        losses[index] = found.clip(max=-_ABSENT).mean()
+        if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
+            break
+    return losses
 
 
 def _fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    strength: float,
-    start: Any,
-    tolerance: float,
+    train: _Examples, strength: float, start: Any, tolerance: float
 ) -> Any:
     """Fits one lambda, from the solution of another where there is one."""
-    import warnings
-
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -237,62 +313,8 @@ def _fit(
     with warnings.catch_warnings():
         # A lambda near 0 on separable classes has no optimum to reach.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, labels)
+        model.fit(*train)
     return model
-
-
-def _path(
-    features: np.ndarray, labels: np.ndarray, ordered: Sequence[float]
-) -> Iterator[Any]:
-    """Yields a fitted model for each lambda, the strongest first."""
-    model = None
-    for strength in ordered:
-        model = _fit(features, labels, strength, model, tolerance=1e-4)
-        yield model
-
-
-def _path_losses(
-    train: tuple[np.ndarray, np.ndarray],
-    held_out: tuple[np.ndarray, np.ndarray],
-    ordered: Sequence[float],
-) -> np.ndarray:
-    """The mean log-loss on the held-out examples for each lambda.
-
-    The path ends, and the rest is infinite, where the loss rose twice: weaker
-    lambdas overfit more and take the longest.
-    """
-    features, labels = held_out
-    losses = np.full(len(ordered), np.inf)
-    for index, model in enumerate(_path(*train, ordered)):
-        scores = np.log(model.predict_proba(features).clip(min=1e-300))
-        place = np.searchsorted(model.classes_, labels)
-        place = place.clip(max=len(model.classes_) - 1)
-        known = model.classes_[place] == labels
-        found = np.where(known, -scores[np.arange(len(labels)), place], np.inf)
-        losses[index] = found.clip(max=-_ABSENT).mean()
-        if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
-            break
-    return losses
-
-
-def _cross_validated(
-    features: np.ndarray, labels: np.ndarray, ordered: Sequence[float]
-) -> np.ndarray | None:
-    from sklearn.model_selection import StratifiedKFold
-
-    least = np.unique(labels, return_counts=True)[1].min()
-    if least < 2:
-        return None
-    folds = StratifiedKFold(min(5, int(least)), shuffle=True, random_state=0)
-    losses = [
-        _path_losses(
-            (features[train], labels[train]),
-            (features[rest], labels[rest]),
-            ordered,
-        )
-        for train, rest in folds.split(features, labels)
-    ]
-    return np.mean(losses, axis=0)
 
 
 def _check(features: np.ndarray, labels: np.ndarray) -> None:

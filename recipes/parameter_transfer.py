@@ -40,9 +40,9 @@ class Config:
     alpha: float | None = None  # width, for the MobileNets
     image_size: int = 160
     shots: int | None = None  # labelled images for each class; None for all
-    epochs: int = 10
-    scratch_epochs: int = 50
-    l2sp: float = 0.01
+    epochs: int = 20
+    scratch_epochs: int = 60
+    l2sp: float = 0.1
     seeds: int = 5
     output: str = "runs/parameter_transfer"
 

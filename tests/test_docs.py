@@ -23,7 +23,9 @@ MODULES = {
         "reports",
         "schedules",
         "strategies",
-        "training",
+        "training.cross_validation",
+        "training.learning_rate",
+        "training.run",
     )
 }
 SYMBOLS = {name: getattr(ktr, name) for name in ktr.__all__} | {

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,23 @@ class PixelCache:
 Epoch = int | Callable[[], int]
 
 
+def _forgettable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a function for `tf.numpy_function`, which never lets go of it.
+
+    TensorFlow keeps it, and with it decoded images or a whole model, until the
+    process ends. The dataset keeps the real one alive: its `map` does.
+    """
+    reference = weakref.ref(function)
+
+    def call(*arguments: Any) -> Any:
+        real = reference()
+        if real is None:
+            raise RuntimeError("The dataset of this iterator is gone.")
+        return real(*arguments)
+
+    return call
+
+
 def epoch_numbers(initial_epoch: Epoch = 0) -> tf.data.Dataset:
     """Makes a dataset of one int64, the number of the epoch.
 
@@ -80,7 +98,7 @@ def epoch_numbers(initial_epoch: Epoch = 0) -> tf.data.Dataset:
             return np.int64(next_epoch())
 
     def number(zero: tf.Tensor) -> tf.Tensor:
-        epoch = tf.numpy_function(count, [zero], tf.int64)
+        epoch = tf.numpy_function(_forgettable(count), [zero], tf.int64)
         return tf.ensure_shape(epoch, ())
 
     return tf.data.Dataset.range(1).map(number)
@@ -146,7 +164,7 @@ def make_batches(
         epoch: tf.Tensor, step: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         images, answers = tf.numpy_function(
-            load,
+            _forgettable(load),
             [epoch, step],
             [tf.as_dtype(dtype), tf.as_dtype(labels.dtype)],
         )

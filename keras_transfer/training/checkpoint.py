@@ -56,19 +56,35 @@ class RunDirectory:
 
     Args:
         path: The directory.
+        identity: What makes the run this one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
+        self._card = {"format": _FORMAT, **identity}
+        self._start: list[np.ndarray] | None = None
+
+    def claim(self, start: Sequence[np.ndarray] = ()) -> None:
+        """Makes the directory that of this run, if it is not yet.
+
+        Not before there is something to keep: a call that fails at once can be
+        made again with other arguments.
+
+        Args:
+            start: The weights at the beginning.
+        """
+        card = self.path / "run.json"
+        if not card.exists():
+            with whole_file(card) as partial:
+                text = json.dumps(self._card, indent=2)
+                partial.write_text(text + "\n", encoding="utf-8")
+        if start and not (self.path / "start.npz").exists():
+            self._write("start.npz", _numbered("variable", start))
 
     def load_start(self) -> list[np.ndarray] | None:
         """Returns the weights at the beginning, or `None` in a new run."""
         arrays = self._read("start.npz")
         return None if arrays is None else _listed(arrays, "variable")
-
-    def save_start(self, variables: Sequence[np.ndarray]) -> None:
-        """Writes the weights at the beginning."""
-        self._write("start.npz", _numbered("variable", variables))
 
     def load_state(self) -> State | None:
         """Returns the last whole state, or `None` in a new run."""
@@ -78,7 +94,7 @@ class RunDirectory:
         table = json.loads(bytes(arrays["table"]).decode())
         return State(
             **table,
-            variables=_listed(arrays, "variable"),
+            variables=self._whole(arrays),
             optimizer=_listed(arrays, "optimizer"),
         )
 
@@ -95,7 +111,7 @@ class RunDirectory:
             "state.npz",
             {
                 "table": np.frombuffer(json.dumps(table).encode(), np.uint8),
-                **_numbered("variable", state.variables),
+                **self._changed(state.variables),
                 **_numbered("optimizer", state.optimizer),
             },
         )
@@ -112,11 +128,30 @@ class RunDirectory:
                 f"best epoch. Received: {str(self.path)!r} without it. Choose "
                 "another directory to start anew."
             )
-        return _listed(arrays, "variable")
+        return self._whole(arrays)
 
     def save_best(self, row: int, variables: Sequence[np.ndarray]) -> None:
         """Writes the weights of the best epoch, before the state names it."""
-        self._write(f"best-{row}.npz", _numbered("variable", variables))
+        self._write(f"best-{row}.npz", self._changed(variables))
+
+    def _changed(
+        self, variables: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """What differs from the start: a frozen backbone is written once."""
+        if self._start is None:
+            self._start = self.load_start()
+        start = _numbered("variable", self._start or [])
+        return {
+            name: array
+            for name, array in _numbered("variable", variables).items()
+            if name not in start or not np.array_equal(array, start[name])
+        }
+
+    def _whole(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All variables, those that did not change as they were."""
+        start = _numbered("variable", self.load_start() or [])
+        changed = {k: v for k, v in arrays.items() if k.startswith("variable_")}
+        return _listed(start | changed, "variable")
 
     def _read(self, name: str) -> dict[str, np.ndarray] | None:
         path = self.path / name
@@ -189,8 +224,9 @@ def open_directory(
             ) from err
         for partial in folder.glob(".*.partial"):
             partial.unlink(missing_ok=True)
-        _check_identity(folder, json.loads(json.dumps(identity)))
-        yield RunDirectory(folder)
+        plain = json.loads(json.dumps(identity))
+        _check_identity(folder, plain)
+        yield RunDirectory(folder, plain)
 
 
 def _lock(file: IO[str]) -> None:
@@ -210,9 +246,6 @@ def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
                 "`directory` must be new, empty or that of this run. Received: "
                 f"{str(folder)!r}, which holds {', '.join(sorted(others)[:5])}."
             )
-        text = json.dumps({"format": _FORMAT, **identity}, indent=2)
-        with whole_file(card) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
         return
     try:
         found = json.loads(card.read_text("utf-8"))

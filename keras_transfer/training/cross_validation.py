@@ -240,7 +240,7 @@ def cross_validate(
                 "validation_fraction": float(validation_fraction),
                 "data": pool.digest,
             }
-            stack.enter_context(open_directory(directory, card))
+            stack.enter_context(open_directory(directory, card)).claim()
         models.make(seed)  # So that a model that comes again is found at once.
         for index, held_out in enumerate(parts):
             own_seed = int(seed) + index
@@ -373,7 +373,7 @@ def _pool(data: Any) -> _Pool:
             hashlib.blake2b(row.tobytes(), digest_size=16).digest()
             for row in pair[0]
         ),
-        digest=source.digest,
+        digest=source.digest(),
         select=select,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 from keras_transfer._blocks import backbone_of
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import Diagnosis, check
-from keras_transfer.multipliers import layer_decay
 from keras_transfer.optimizers import LearningRateMultiplier
+from keras_transfer.penalties import AttachedPenalty
 from keras_transfer.schedules import ScheduledLearningRate
 from keras_transfer.strategies import Depth, Phase, resolve
 from keras_transfer.training import identity
@@ -24,19 +25,25 @@ from keras_transfer.training.checkpoint import (
     State,
     open_directory,
 )
-from keras_transfer.training.objectives import Objective, make_objective
+from keras_transfer.training.objectives import (
+    Objective,
+    make_objective,
+    says_yes_or_no,
+)
+from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
 from keras_transfer.training.probing import (
     check_head,
     has_exact_probe,
     set_exact_probe,
 )
-from keras_transfer.training.recorder import Best, Progress, Recorder, Row
+from keras_transfer.training.recorder import Progress, Recorder, Row, Table
 from keras_transfer.training.run import Run
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import (
     TrainableSets,
     computing_in,
+    keep_opened,
     reinitialize,
 )
 
@@ -66,6 +73,7 @@ def fine_tune(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     tensorboard: bool | str | Path = False,
     cache: bool | None = None,
+    ignore: Sequence[str] = (),
     seed: int = 0,
     verbose: int = 1,
 ) -> Run:
@@ -73,7 +81,9 @@ def fine_tune(
 
     Runs the phases of a strategy, keeps the weights of the best epoch over
     all of them, and leaves a plain Keras model: compiled, without anything of
-    ours in it. What the user froze stays frozen. `check` runs first.
+    ours in it, and with the layers open and closed as they were. What you froze
+    stays frozen throughout. `check` runs first. The validation loss is that of
+    the data, without the penalty.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
@@ -87,7 +97,7 @@ def fine_tune(
             `Phase`, such as `LPFT(depth=2)`. Defaults to `None`: `"lp-ft"`
             where the head is pooling and one dense layer, else `"fine-tune"`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`, the strategy's own.
+            to `None`: what you opened with `unfreeze`, else the strategy's own.
         learning_rate: Highest rate. Defaults to `None`, the strategy's own.
         epochs: Passes over the data in the main phase. Defaults to `None`, the
             strategy's own.
@@ -126,6 +136,8 @@ def fine_tune(
             `directory`. Defaults to `False`.
         cache: Whether decoded images stay in memory. Defaults to `None`: up to
             2 GiB.
+        ignore: Names of findings of `check` that are meant, such as
+            `("pixel-range",)`. Defaults to `()`.
         seed: Integer: order of examples, augmentation and new weights.
             Defaults to `0`.
         verbose: `0` for silence, `1` for a line an epoch, `2` for Keras'
@@ -139,7 +151,7 @@ def fine_tune(
             if `check` finds an error; or if `directory` is another run's.
         TypeError: If an argument is of another type.
         FloatingPointError: If the loss becomes NaN or infinite; the model then
-            has the best weights so far.
+            has the best weights so far, or those that it came with.
         OSError: If `directory` cannot be written; what it held stays whole.
 
     Example:
@@ -171,8 +183,6 @@ def fine_tune(
         seed=seed,
         verbose=verbose,
     )
-    # Raises for models without a graph.
-    has_head = backbone_of(model) is not model
     if strategy is None:
         strategy = "lp-ft" if has_exact_probe(model) else "fine-tune"
     phases = resolve(
@@ -180,11 +190,15 @@ def fine_tune(
         depth=depth,
         learning_rate=learning_rate,
         epochs=epochs,
-        has_head=has_head,
+        has_head=backbone_of(model) is not model,
     )
+    if depth is None and isinstance(strategy, str):
+        phases = keep_opened(model, phases)
     if any(phase.exact_probe for phase in phases):
         check_head(model)
-    identity.check_penalty(penalty, phases)
+    identity.check_penalty(model, penalty, phases)
+    identity.check_callbacks(callbacks, phases)
+    identity.check_class_weight(class_weight, model.output_shape[-1])
     identity.check_tensorboard(tensorboard, directory)
     source = open_source(
         data,
@@ -192,31 +206,30 @@ def fine_tune(
         seed=settings.seed,
         augment=augment,
         cache=cache,
+        one_output=says_yes_or_no(model),
     )
     objective = make_objective(
         model, source.labels, loss=loss, label_smoothing=label_smoothing
     )
-    sets = TrainableSets(model, phases)
-    training = _Training(model, source, phases, settings, objective, sets)
-    diagnosis = training.diagnose(data)
+    training = _Training(model, source, phases, settings, objective)
+    diagnosis = training.diagnose(data, ignore)
     with contextlib.ExitStack() as stack:
         if directory is not None:
             card = identity.describe(model, source, phases, settings, penalty)
             training.directory = stack.enter_context(
                 open_directory(directory, card)
             )
-        stack.callback(training.settle)
         training.begin()
         if penalty is not None:
             training.attached = stack.enter_context(penalty.attach(model))
+        stack.callback(training.close)
         stack.enter_context(computing_in(model, settings.policy))
         training.run()
-    training.compile_plainly()
     return Run(
         model=model,
         phases=phases,
-        rows=tuple(training.rows),
-        best=training.best or 0,
+        rows=tuple(training.table.rows),
+        best=training.table.best or 0,
         trainable=tuple(training.trainable),
         diagnosis=diagnosis,
         directory=None if directory is None else Path(directory),
@@ -227,7 +240,7 @@ def fine_tune(
 
 
 class _Training:
-    """One run while it goes on: the phases, the table, the best weights."""
+    """One run while it goes on."""
 
     def __init__(
         self,
@@ -236,146 +249,143 @@ class _Training:
         phases: tuple[Phase, ...],
         settings: Settings,
         objective: Objective,
-        sets: TrainableSets,
     ) -> None:
-        self.model = model
         self.directory: RunDirectory | None = None
-        self.attached: Any = None
-        self.rows: list[Row] = []
-        self.best: int | None = None
+        self.attached: AttachedPenalty | None = None
         self.trainable: list[tuple[str, ...]] = []
+        self._model = model
         self._source = source
         self._phases = phases
         self._settings = settings
         self._objective = objective
-        self._sets = sets
-        metrics = ["loss", *(m.name for m in objective.metrics())]
+        self._sets = TrainableSets(model, phases)
+        names = ["loss", *(m.name for m in objective.metrics())]
         if source.validation is not None:
-            metrics += [f"val_{name}" for name in metrics]
-        self._measure = Best(settings.monitor, metrics)
+            names += [f"val_{name}" for name in names]
+        self.table = Table(settings.monitor, settings.patience, names)
         self._progress = Progress(settings.verbose)
-        self._best_arrays: list[np.ndarray] | None = None
+        # Whatever can be refused is refused here, before anything changes.
+        self._train = source.train(lambda: self._epoch)
+        self._validation = source.validation() if source.validation else None
+        self._class_weight = self._weigh_classes()
+        self._start = _copies(model.variables)
+        self._best = self._start
         self._state: State | None = None
         self._optimizer: LearningRateMultiplier | None = None
         self._phase = 0
         self._epoch = 0
-        self._train: Any = None
-        self._validation: Any = None
 
     # --- Before and after ---
 
-    def diagnose(self, data: Any) -> Diagnosis:
-        """Runs the doctor on the widest phase; raises for errors."""
+    def diagnose(self, data: Any, ignore: Sequence[str]) -> Diagnosis:
+        """Runs the doctor on the model as the last phase trains it."""
+        compiled = self._model.compiled
         try:
             for phase in self._phases:
                 self._sets.apply(phase)
+            diagnosis = check(self._model, data, loss=self._objective.loss)
         finally:
             self._sets.restore()
-        diagnosis = check(self.model, data, loss=self._objective.loss)
-        ours = ("stale-compile", "nothing-trainable")
-        diagnosis = diagnosis.without(*ours)
+            self._model.compiled = compiled
+        if self._phases[0].reinitialize:
+            diagnosis = diagnosis.without("batch-norm-moves")
+        # The model is compiled anew.
+        diagnosis = diagnosis.without("stale-compile", *ignore)
         diagnosis.raise_for_errors()
         for finding in diagnosis.warnings:
             self._progress.say(f"{finding.message} {finding.cure}")
         return diagnosis
 
     def begin(self) -> None:
-        """Takes up the run where its directory says, or starts it."""
+        """Takes up the run where its directory says."""
         if self.directory is None:
             return
         start = self.directory.load_start()
         if start is None:
-            self.directory.save_start(
-                [np.array(v) for v in self.model.variables]
-            )
-        else:
-            identity.check_start(self.model, start, self._phases)
-            _assign(self.model.variables, start)
-        self._state = self.directory.load_state()
-        if self._state is None:
             return
-        self.rows = self._state.rows
-        self.best = self._state.best
-        if self.best is not None:
-            self._best_arrays = self.directory.load_best(self.best)
-        self._progress.say(
-            f"Going on after phase {self._state.phase + 1}, epoch "
-            f"{self.rows[-1]['epoch'] if self.rows else 0}."
-        )
+        self._state = state = self.directory.load_state()
+        known = [start]
+        if state is not None:
+            self.table.rows, self.table.best = state.rows, state.best
+            if state.best is not None:
+                self._best = self.directory.load_best(state.best)
+            known += [state.variables, self._best]
+            self._progress.say(
+                f"Going on after phase {state.phase + 1}, epoch "
+                f"{state.rows[-1]['epoch'] if state.rows else 0}."
+            )
+        identity.check_start(self._model, known, self._phases)
+        _assign(self._model.variables, start)
+        self._start = start
+        if state is None:
+            self._best = start
 
-    def settle(self) -> None:
-        """Gives the model the best weights so far."""
-        if self._best_arrays is not None:
-            _assign(self.model.variables, self._best_arrays)
-
-    def compile_plainly(self) -> None:
-        """Compiles the model with Keras' own parts alone."""
-        self.model.compile(
+    def close(self) -> None:
+        """Leaves a plain model with the best weights so far."""
+        _assign(self._model.variables, self._best)
+        self._sets.restore()
+        self._model.compile(
             self._settings.make_optimizer(self._phases[-1].learning_rate),
             loss=self._objective.loss,
             metrics=self._objective.metrics(),
         )
         # As `fit` would have done: a file with an optimizer that never saw its
         # variables loads with a warning.
-        self.model.optimizer.build(self.model.trainable_variables)
+        self._model.optimizer.build(self._model.trainable_variables)
 
     # --- The phases ---
 
-    @property
-    def _trainer(self) -> keras.Model:
-        """What is fitted: the model, or one around it with the penalty."""
-        return self.model if self.attached is None else self.attached.trainer
-
     def run(self) -> None:
         """Runs all phases, or those that are left."""
-        self._train = self._source.train(lambda: self._epoch)
-        if self._source.validation is not None:
-            self._validation = self._source.validation()
         first = self._state.phase if self._state else 0
         for index, phase in enumerate(self._phases):
             self._phase = index
             self.trainable.append(self._sets.apply(phase))
             if phase.reinitialize:
-                reinitialize(self.model, self._settings.seed)
+                reinitialize(self._model, self._settings.seed)
             if index < first:
                 continue
             begun = self._state if index == first else None
+            started = time.monotonic()
             if phase.exact_probe and begun is None:
-                self._progress.say(f"{phase.name}: solving on frozen features")
-                set_exact_probe(
-                    self.model,
-                    self._source.plain(),
-                    self._validation,
-                    self._objective,
-                )
+                self._probe(phase)
+            seconds = time.monotonic() - started
             trainer = self._compile(phase, begun)
+            if phase.exact_probe and begun is None:
+                self._record(self._probe_row(trainer, seconds))
             if begun is None or not begun.finished:
                 self._fit(trainer, phase)
                 self._finish(trainer)
 
+    @property
+    def _trainer(self) -> keras.Model:
+        """What is fitted: the model, or one around it with the penalty."""
+        return self._model if self.attached is None else self.attached.trainer
+
+    def _probe(self, phase: Phase) -> None:
+        self._progress.say(f"{phase.name}: solving on frozen features")
+        set_exact_probe(
+            self._model,
+            self._source.plain(),
+            self._validation,
+            self._objective,
+            self._class_weight,
+        )
+
     def _compile(self, phase: Phase, begun: State | None) -> keras.Model:
         """Compiles for a phase, with the optimizer that it begins with."""
-        pulls = () if self.attached is None else self.attached.pulls
-        multipliers = None
-        if phase.layer_decay != 1 or phase.head_multiplier != 1:
-            multipliers = layer_decay(
-                self.model, phase.layer_decay, head=phase.head_multiplier
-            )
-        optimizer = LearningRateMultiplier(
-            self._settings.make_optimizer(phase.learning_rate),
-            multipliers,
-            pulls=pulls,
+        optimizer = make_phase_optimizer(
+            self._model,
+            self._settings,
+            phase,
+            () if self.attached is None else self.attached.pulls,
         )
         if begun is not None:
-            # Which variables began together is part of the state.
-            config = optimizer.get_config() | {"variables": begun.steps}
-            optimizer = type(optimizer).from_config(config)
-            optimizer.set_pulls(pulls)
+            optimizer.expect(begun.steps)
         elif self._optimizer is not None:
             optimizer.continue_from(self._optimizer)
-        self._optimizer = outer = optimizer
-        if self._settings.policy == "mixed_float16":
-            outer = keras.optimizers.LossScaleOptimizer(optimizer)
+        self._optimizer = optimizer
+        outer = scale_loss(self._model, optimizer)
         trainer = self._trainer
         trainer.compile(
             outer,
@@ -385,32 +395,30 @@ class _Training:
         )
         outer.build(trainer.trainable_variables)
         if begun is not None:
-            _assign(self.model.variables, begun.variables)
+            _assign(self._model.variables, begun.variables)
             _assign(outer.variables, begun.optimizer)
         return trainer
 
     def _fit(self, trainer: keras.Model, phase: Phase) -> None:
         done = max(
-            (r["epoch"] for r in self.rows if r["phase"] == self._phase),
+            (row["epoch"] for row in self.table.of_phase(self._phase)),
             default=0,
         )
+        if done >= phase.epochs or self.table.is_over(self._phase):
+            return
         open_ = sum(int(np.prod(v.shape)) for v in trainer.trainable_variables)
-        total = self.model.count_params()
         self._progress.say(
             f"phase {self._phase + 1}/{len(self._phases)}: {phase.name}, "
-            f"{open_:,} of {total:,} parameters, {phase.epochs} epochs"
+            f"{open_:,} of {self._model.count_params():,} parameters, "
+            f"{phase.epochs} epochs"
         )
-        if phase.exact_probe and not done and not self._has_row():
-            self._record_probe(trainer)
-        if done >= phase.epochs or self._is_out_of_patience():
-            return
         self._begin_epoch(done)
         trainer.fit(
             self._train,
             initial_epoch=done,
             epochs=phase.epochs,
             validation_data=self._validation,
-            class_weight=self._class_weight(),
+            class_weight=self._class_weight,
             callbacks=self._callbacks(phase, done),
             verbose=1 if self._settings.verbose > 1 else 0,
             shuffle=False,  # The source shuffles; Keras warns otherwise.
@@ -446,14 +454,18 @@ class _Training:
             name = f"{self._phase + 1}-{phase.name.replace(' ', '-')}"
             chosen.append(keras.callbacks.TensorBoard(str(folder / name)))
         chosen += self._settings.callbacks
-        recorder = Recorder(self._describe, self._record, self._begin_epoch)
+        recorder = Recorder(
+            self._describe, self._record, self._begin_epoch, self.attached
+        )
         return [*chosen, recorder]
 
-    def _class_weight(self) -> dict[int, float] | None:
+    def _weigh_classes(self) -> dict[int, float] | None:
         weight = self._settings.class_weight
-        if weight == "balanced":
+        if weight is None:
+            return None
+        if isinstance(weight, str):
             return self._source.class_weights()
-        return None if weight is None else dict(weight)  # type: ignore[arg-type]
+        return {int(label): float(value) for label, value in weight.items()}
 
     # --- The table ---
 
@@ -477,16 +489,37 @@ class _Training:
             **{k: v for k, v in logs.items() if k != "learning_rate"},
         }
 
+    def _probe_row(self, trainer: keras.Model, seconds: float) -> Row:
+        logs: Row = {}
+        if self._validation is not None:
+            if self.attached is not None:
+                self.attached.pause()
+            found = trainer.evaluate(
+                self._validation, return_dict=True, verbose=0
+            )
+            if self.attached is not None:
+                self.attached.resume()
+            logs = {f"val_{name}": value for name, value in found.items()}
+        return self._describe(0, {**logs, "seconds": round(seconds, 3)})
+
     def _record(self, row: Row) -> bool:
         """Adds a row, keeps what is best, saves; says whether to go on."""
-        self.rows.append(row)
-        best = None if self.best is None else self.rows[self.best]
-        is_best = self._measure.is_better(row, best)
+        weights = self._validated()
+        if not all(
+            np.isfinite(a).all() for a in weights if a.dtype.kind == "f"
+        ):
+            raise FloatingPointError(
+                f"The weights are not finite after epoch {row['epoch']} of "
+                f"phase {row['name']!r}. Lower `learning_rate` (see "
+                "`find_learning_rate`), or set `clip_norm=1.0`."
+            )
+        is_best = self.table.add(row)
+        if self.directory is not None:
+            self.directory.claim(self._start)
         if is_best:
-            self.best = len(self.rows) - 1
-            self._best_arrays = self._arrays()
-            if self.directory:
-                self.directory.save_best(self.best, self._best_arrays)
+            self._best = weights
+            if self.directory is not None:
+                self.directory.save_best(len(self.table.rows) - 1, weights)
         self._save(finished=False)
         phase = self._phases[self._phase]
         left = sum(p.epochs for p in self._phases[self._phase + 1 :])
@@ -495,44 +528,15 @@ class _Training:
             row,
             phase.epochs,
             left * row["seconds"],
-            is_best and not self._measure.latest,
+            is_best and self.table.measures,
         )
-        return not self._is_out_of_patience()
+        return not self.table.is_over(self._phase)
 
-    def _record_probe(self, trainer: keras.Model) -> None:
-        logs: Row = {}
-        if self._validation is not None:
-            found = trainer.evaluate(
-                self._validation, return_dict=True, verbose=0
-            )
-            logs = {f"val_{name}": value for name, value in found.items()}
-        self._record(self._describe(0, {**logs, "seconds": 0.0}))
-
-    def _has_row(self) -> bool:
-        return any(row["phase"] == self._phase for row in self.rows)
-
-    def _is_out_of_patience(self) -> bool:
-        patience = self._settings.patience
-        rows = [
-            i for i, row in enumerate(self.rows) if row["phase"] == self._phase
-        ]
-        if patience is None or self._measure.latest or not rows:
-            return False
-        # What an earlier phase reached does not cut this one short.
-        best = rows[0]
-        for index in rows:
-            if self._measure.is_better(self.rows[index], self.rows[best]):
-                best = index
-        return rows[-1] - best >= patience
-
-    def _arrays(self) -> list[np.ndarray]:
+    def _validated(self) -> list[np.ndarray]:
         """The weights as they are validated: averaged where asked for."""
         optimizer = self._optimizer
         averages = {} if optimizer is None else optimizer.averages()
-        return [
-            np.array(averages.get(id(variable), variable))
-            for variable in self.model.variables
-        ]
+        return _copies([averages.get(id(v), v) for v in self._model.variables])
 
     def _save(self, finished: bool) -> None:
         if self.directory is None or self._optimizer is None:
@@ -541,15 +545,17 @@ class _Training:
             State(
                 phase=self._phase,
                 finished=finished,
-                rows=self.rows,
-                best=self.best,
+                rows=self.table.rows,
+                best=self.table.best,
                 steps=self._optimizer.get_config()["variables"],
-                variables=[np.array(v) for v in self.model.variables],
-                optimizer=[
-                    np.array(v) for v in self._trainer.optimizer.variables
-                ],
+                variables=_copies(self._model.variables),
+                optimizer=_copies(self._trainer.optimizer.variables),
             )
         )
+
+
+def _copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    return [np.array(variable) for variable in variables]
 
 
 def _assign(

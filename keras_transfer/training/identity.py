@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_transfer._blocks import backbone_of
-from keras_transfer.penalties import L2SP, FeatureMap, Penalty
+from keras_transfer.penalties import BSS, L2SP, FeatureMap, Penalty
 from keras_transfer.strategies import Phase
 from keras_transfer.training.settings import Settings, plain
 from keras_transfer.training.sources import Source
@@ -38,17 +39,35 @@ def describe(
         Plain values by name.
     """
     shapes = [[list(v.shape), str(v.dtype)] for v in model.variables]
+    structure = json.dumps([shapes, _nameless(model.get_config())], default=str)
     return {
-        "model": hashlib.sha256(repr(shapes).encode()).hexdigest(),
-        "data": source.digest,
+        "model": hashlib.sha256(structure.encode()).hexdigest(),
+        "data": source.digest(),
         "phases": [plain(phase) for phase in phases],
         "penalty": plain(penalty),
         **settings.identity(),
     }
 
 
-def check_penalty(penalty: Any, phases: Sequence[Phase]) -> None:
-    """Raises unless `penalty` is one that these phases can train under."""
+# Differ from process to process, though the model is the same.
+_NAMES = frozenset(
+    ("name", "inbound_nodes", "input_layers", "output_layers", "trainable")
+)
+
+
+def _nameless(config: Any) -> Any:
+    if isinstance(config, dict):
+        kept = {k: v for k, v in config.items() if k not in _NAMES}
+        return {key: _nameless(value) for key, value in kept.items()}
+    if isinstance(config, list | tuple):
+        return [_nameless(value) for value in config]
+    return config
+
+
+def check_penalty(
+    model: keras.Model, penalty: Any, phases: Sequence[Phase]
+) -> None:
+    """Raises unless `model` can train under `penalty` in these phases."""
     if penalty is None:
         return
     if not isinstance(penalty, Penalty):
@@ -56,12 +75,61 @@ def check_penalty(penalty: Any, phases: Sequence[Phase]) -> None:
             "`penalty` must be L1, L2, ElasticNet, L2SP, FeatureMap, BSS or "
             f"None. Received: penalty={penalty!r:.100}"
         )
+    if not any(phase.epochs for phase in phases):
+        raise ValueError(
+            "`penalty` must be None where nothing is trained by steps: the "
+            "exact probe chooses its own lambda. Received: penalty="
+            f"{penalty!r:.100}"
+        )
+    if isinstance(penalty, FeatureMap | BSS):
+        check_own_training(model)
     scratch = any(phase.reinitialize for phase in phases)
     if scratch and isinstance(penalty, L2SP | FeatureMap):
         raise ValueError(
             "`penalty` must not pull towards pretrained weights that the "
             f"strategy throws away. Received: {type(penalty).__name__} with "
             "a phase that begins from new weights. Use `L2`."
+        )
+
+
+def check_own_training(model: keras.Model) -> None:
+    """Raises if the model has a training step that another would not take."""
+    for name in ("train_step", "compute_loss"):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f"`model` must train by the `{name}` of Keras, since another "
+                "model over the same layers is what trains here. Received: a "
+                f"{type(model).__name__}, with its own."
+            )
+
+
+def check_callbacks(
+    callbacks: Sequence[keras.callbacks.Callback], phases: Sequence[Phase]
+) -> None:
+    """Raises where two would set the learning rate."""
+    setters = (
+        keras.callbacks.LearningRateScheduler,
+        keras.callbacks.ReduceLROnPlateau,
+    )
+    scheduled = [p.name for p in phases if p.schedule != "constant"]
+    for callback in callbacks:
+        if isinstance(callback, setters) and scheduled:
+            raise ValueError(
+                "`callbacks` must not set the learning rate in phases that "
+                f"have a schedule. Received: a {type(callback).__name__}, and "
+                f'phase {scheduled[0]!r}. Use `Phase(schedule="constant")`.'
+            )
+
+
+def check_class_weight(class_weight: Any, num_outputs: int) -> None:
+    """Raises for weights of classes that the model does not have."""
+    if not isinstance(class_weight, Mapping):
+        return
+    unknown = [label for label in class_weight if label >= max(2, num_outputs)]
+    if unknown:
+        raise ValueError(
+            f"`class_weight` must have keys below {num_outputs}, the number of "
+            f"classes. Received: {unknown}"
         )
 
 
@@ -77,28 +145,34 @@ def check_tensorboard(
 
 
 def check_start(
-    model: keras.Model, start: Sequence[np.ndarray], phases: Sequence[Phase]
+    model: keras.Model,
+    known: Sequence[Sequence[np.ndarray]],
+    phases: Sequence[Phase],
 ) -> None:
-    """Raises if the backbone is not the one that a run began with.
+    """Raises if the backbone is none that the run had.
 
     A new head is random, and a backbone whose weights are thrown away may be.
 
     Args:
         model: The model as it was given now.
-        start: Its arrays at the beginning of the run.
+        known: Its arrays at the beginning of the run, in its last state and in
+            its best: a run that is interrupted leaves the model with these.
         phases: The phases.
     """
     if phases[0].reinitialize:
         return
     backbone = {id(v) for v in backbone_of(model).weights}
-    for variable, array in zip(model.variables, start, strict=True):
-        if id(variable) in backbone and not np.array_equal(
-            np.asarray(variable), array
-        ):
-            raise ValueError(
-                "`directory` must belong to a run of this backbone. Received: "
-                f"another one, whose {variable.path!r} differs. Build the "
-                "model as at the start of the run (random weights: call "
-                "`keras.utils.set_random_seed` before), or choose another "
-                "directory."
-            )
+    places = [i for i, v in enumerate(model.variables) if id(v) in backbone]
+    now = {i: np.asarray(model.variables[i]) for i in places}
+    different = []
+    for arrays in known:
+        different = [i for i in places if not np.array_equal(now[i], arrays[i])]
+        if not different:
+            return
+    path = model.variables[different[0]].path if different else ""
+    raise ValueError(
+        "`directory` must belong to a run of this backbone. Received: another "
+        f"one, whose {path!r} differs. Build the model as at the start of the "
+        "run (random weights: call `keras.utils.set_random_seed` before), or "
+        "choose another directory."
+    )

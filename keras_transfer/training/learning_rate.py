@@ -15,16 +15,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import _graph, multipliers
+from keras_transfer import _graph
 from keras_transfer._blocks import backbone_of
 from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import check
-from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.reports import plot_learning_rates
 from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training import identity
-from keras_transfer.training.objectives import make_objective
+from keras_transfer.training.objectives import make_objective, says_yes_or_no
+from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import open_source
 from keras_transfer.training.trainable import TrainableSets
@@ -243,10 +243,15 @@ def find_learning_rate(
     )
     phase = Phase("sweep", depth=depth, layer_decay=layer_decay)
     backbone_of(model)  # Raises for models without a graph.
-    _check_own_training(model)
-    identity.check_penalty(penalty, (phase,))
+    identity.check_own_training(model)
+    identity.check_penalty(model, penalty, (phase,))
     source = open_source(
-        data, batch_size=batch_size, seed=seed, augment=augment, cache=None
+        data,
+        batch_size=batch_size,
+        seed=seed,
+        augment=augment,
+        cache=None,
+        one_output=says_yes_or_no(model),
     )
     objective = make_objective(model, source.labels, loss=loss)
     sweep = _Sweep(rates)
@@ -262,13 +267,14 @@ def find_learning_rate(
             pulls = attached.pulls
             if attached.trainer is not model:
                 trainer = attached.trainer
-        factors = None
-        if layer_decay != 1:
-            factors = multipliers.layer_decay(model, layer_decay)
+        inner = make_phase_optimizer(
+            model,
+            settings,
+            dataclasses.replace(phase, learning_rate=lowest),
+            pulls,
+        )
         trainer.compile(
-            LearningRateMultiplier(
-                settings.make_optimizer(lowest), factors, pulls=pulls
-            ),
+            scale_loss(model, inner),
             loss=objective.loss,
             auto_scale_loss=False,
         )
@@ -393,16 +399,6 @@ def _around(model: keras.Model) -> keras.Model:
         inputs, outputs = inputs[0], outputs[0]
     with model.distribute_strategy.scope():
         return keras.Model(inputs, outputs, name=model.name)
-
-
-def _check_own_training(model: keras.Model) -> None:
-    for name in ("train_step", "compute_loss"):
-        if getattr(type(model), name) is not getattr(keras.Model, name):
-            raise ValueError(
-                f"`model` must train by the `{name}` of Keras, since another "
-                "model over the same layers is what trains here. Received: a "
-                f"{type(model).__name__}, with its own."
-            )
 
 
 def _geometric(lowest: float, highest: float, steps: int) -> list[float]:

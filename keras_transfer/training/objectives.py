@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_transfer.doctor import output_activation
+
 
 class Objective(NamedTuple):
     """What is minimised and what is looked at.
@@ -39,12 +41,10 @@ class Objective(NamedTuple):
         return [keras.metrics.CategoricalAccuracy(name="accuracy")]
 
 
-def output_layer(model: keras.Model) -> keras.layers.Layer:
-    """Returns the layer that makes the outputs, inside nested models too."""
-    layer = model
-    while isinstance(layer, keras.Model) and layer.layers:
-        layer = layer.layers[-1]
-    return layer
+def says_yes_or_no(model: keras.Model) -> bool:
+    """Whether the model has one sigmoid."""
+    units = model.output_shape[-1] if len(model.outputs) == 1 else 0
+    return units == 1 and output_activation(model) == "sigmoid"
 
 
 def make_objective(
@@ -77,9 +77,18 @@ def make_objective(
             "`label_smoothing` must be a fraction in [0, 1). Received: "
             f"label_smoothing={label_smoothing!r}"
         )
-    activation = getattr(output_layer(model), "activation", None)
-    activation = getattr(activation, "__name__", "linear")
+    if len(model.outputs) != 1:
+        raise ValueError(
+            "`model` must have one output. Received: model "
+            f"{model.name!r} with {len(model.outputs)}."
+        )
+    activation = output_activation(model)
     from_logits = activation not in ("softmax", "sigmoid")
+    units = model.output_shape[-1]
+    says_numbers = model.name.endswith("_regressor") or units == 1
+    if from_logits and says_numbers and loss is None:
+        # One linear output is a number whatever the values of the labels.
+        labels = "numbers"
     sparse = labels == "int"
     if activation == "sigmoid" or labels == "multi-label":
         kind = "multi-label"
@@ -111,7 +120,13 @@ def make_objective(
         if isinstance(made, keras.losses.Loss):
             config = made.get_config()
             from_logits = config.get("from_logits", from_logits)
-        sparse = sparse or "sparse" in made.__class__.__name__.lower()
+        name = getattr(made, "__name__", type(made).__name__)
+        if "sparse" in name.lower() and labels == "one-hot":
+            raise ValueError(
+                "`loss` must fit labels that are one-hot rows. Received: "
+                f"loss={loss!r:.100}. Leave it out, or use "
+                '"categorical_crossentropy".'
+            )
     return Objective(made, kind, from_logits, sparse)
 
 

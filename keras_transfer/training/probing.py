@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 
 from keras_transfer import depth
 from keras_transfer._blocks import backbone_of
-from keras_transfer.probes import Probe, fit_binary, fit_logistic, fit_ridge
+from keras_transfer.probes import fit_binary, fit_logistic, fit_ridge
 from keras_transfer.training.objectives import Objective
 
 if TYPE_CHECKING:
@@ -50,54 +51,72 @@ def set_exact_probe(
     train: tf.data.Dataset,
     validation: tf.data.Dataset | None,
     objective: Objective,
-) -> Probe:
+    class_weight: Mapping[int, float] | None = None,
+) -> None:
     """Solves for the head on frozen features, and writes it there.
 
     Args:
         model: A model whose head is pooling and one dense layer.
-        train: Batches of (images, labels), not augmented.
+        train: Batches of (images, labels) or (images, labels, weights), not
+            augmented.
         validation: Batches to choose lambda by, or `None`.
         objective: What the outputs mean.
-
-    Returns:
-        The `Probe`.
+        class_weight: Weights of the class indices. Defaults to `None`.
     """
     head = model.get_layer("head")
     output = head.get_layer("predictions")
     prefix, _ = depth.split(model, 0)
     pooled = keras.Model(head.inputs[0], output.input)
     extractor = keras.Model(prefix.inputs[0], pooled(prefix.outputs[0]))
-    features, labels = _features(extractor, train)
-    held_out = None if validation is None else _features(extractor, validation)
-    num_outputs = output.units
+    features, labels, weights = _features(extractor, train)
+    held_out = None
+    if validation is not None:
+        held_out = _features(extractor, validation)[:2]
+    shape = (-1, output.units)
     if objective.kind == "classification":
-        pairs = [(features, _indices(labels))]
+        indices = _indices(labels)
+        if class_weight is not None:
+            factors = [class_weight.get(int(label), 1.0) for label in indices]
+            weights = np.asarray(factors) * (1 if weights is None else weights)
         if held_out is not None:
-            pairs.append((held_out[0], _indices(held_out[1])))
+            held_out = held_out[0], _indices(held_out[1])
         probe = fit_logistic(
-            *pairs[0],
-            num_outputs,
-            validation=pairs[1] if len(pairs) > 1 else None,
+            features,
+            indices,
+            output.units,
+            validation=held_out,
+            sample_weight=weights,
         )
     elif objective.kind == "multi-label":
-        shape = (-1, num_outputs)
-        held_out = held_out and (held_out[0], held_out[1].reshape(shape))
-        probe = fit_binary(features, labels.reshape(shape), validation=held_out)
+        if held_out is not None:
+            held_out = held_out[0], held_out[1].reshape(shape)
+        probe = fit_binary(
+            features,
+            labels.reshape(shape),
+            validation=held_out,
+            sample_weight=weights,
+        )
     else:
-        probe = fit_ridge(features, labels.reshape((-1, num_outputs)))
+        probe = fit_ridge(
+            features, labels.reshape(shape), sample_weight=weights
+        )
     output.kernel.assign(probe.kernel)
     output.bias.assign(probe.bias)
-    return probe
 
 
 def _features(
     extractor: keras.Model, dataset: tf.data.Dataset
-) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = [], []
-    for batch in dataset:
-        features.append(extractor.predict_on_batch(batch[0]))
-        labels.append(np.asarray(batch[1]))
-    return np.concatenate(features), np.concatenate(labels)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    features, labels, weights = [], [], []
+    for images, answers, *rest in dataset:
+        features.append(extractor.predict_on_batch(images))
+        labels.append(np.asarray(answers))
+        weights += [np.asarray(weight).reshape(-1) for weight in rest]
+    return (
+        np.concatenate(features),
+        np.concatenate(labels),
+        np.concatenate(weights) if weights else None,
+    )
 
 
 def _indices(labels: np.ndarray) -> np.ndarray:

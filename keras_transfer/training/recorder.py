@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.penalties import AttachedPenalty
+
 # A loss is looked at this often, in steps: reading it waits for the device.
 _NAN_INTERVAL = 50
 
@@ -23,20 +25,24 @@ def direction(monitor: str) -> int:
     return -1 if any(word in monitor for word in less) else 1
 
 
-class Best:
-    """Compares epochs by what is monitored.
+class Table:
+    """The rows of a run, and which of them is the best.
 
     Args:
         monitor: Name of a column, or `None`: the validation accuracy, and
             where two are equal the validation loss; the loss alone for
             regression; the latest epoch where nothing is held out.
+        patience: Epochs without a new best after which a phase ends, or
+            `None`.
         names: The columns that there will be.
 
     Raises:
         ValueError: If there is no such column.
     """
 
-    def __init__(self, monitor: str | None, names: Sequence[str]) -> None:
+    def __init__(
+        self, monitor: str | None, patience: int | None, names: Sequence[str]
+    ) -> None:
         if monitor is not None and monitor not in names:
             raise ValueError(
                 f"`monitor` must be one of {', '.join(names)}. Received: "
@@ -49,17 +55,49 @@ class Best:
             )
         columns = [monitor] if monitor else ["val_accuracy", "val_loss"]
         self._columns = [name for name in columns if name in names]
+        if patience is not None and not self._columns:
+            raise ValueError(
+                "`patience` must be None where there are no validation "
+                f"examples to measure by. Received: patience={patience}. Use "
+                '`monitor="loss"`, or hold some out.'
+            )
+        self._patience = patience
+        self.rows: list[Row] = []
+        self.best: int | None = None
 
     @property
-    def latest(self) -> bool:
-        """Whether the latest epoch is the best, for want of a measure."""
-        return not self._columns
+    def measures(self) -> bool:
+        """Whether there is a measure; if not, the latest is the best."""
+        return bool(self._columns)
 
-    def is_better(self, row: Row, best: Row | None) -> bool:
-        """Whether `row` is better than `best`."""
-        if best is None or not self._columns:
+    def add(self, row: Row) -> bool:
+        """Adds a row; says whether it is the best so far."""
+        self.rows.append(row)
+        if self.best is None or self._is_better(row, self.rows[self.best]):
+            self.best = len(self.rows) - 1
             return True
-        return self._key(row) > self._key(best)
+        return False
+
+    def of_phase(self, phase: int) -> list[Row]:
+        """The rows of a phase."""
+        return [row for row in self.rows if row["phase"] == phase]
+
+    def is_over(self, phase: int) -> bool:
+        """Whether a phase ran out of patience.
+
+        What an earlier phase reached does not cut this one short.
+        """
+        rows = self.of_phase(phase)
+        if self._patience is None or not self._columns or not rows:
+            return False
+        best = 0
+        for index, row in enumerate(rows):
+            if self._is_better(row, rows[best]):
+                best = index
+        return len(rows) - 1 - best >= self._patience
+
+    def _is_better(self, row: Row, best: Row) -> bool:
+        return not self._columns or self._key(row) > self._key(best)
 
     def _key(self, row: Row) -> list[float]:
         values = [(row.get(name), direction(name)) for name in self._columns]
@@ -73,9 +111,13 @@ class Recorder(keras.callbacks.Callback):
     """Writes each epoch down, keeps the best and stops where it must.
 
     Args:
-        describe: Function from the logs to the row of an epoch.
+        describe: Function from the number of an epoch and its logs to a row.
         record: Function from a row to whether training goes on.
         begin_epoch: Called with the number of an epoch in its phase.
+        penalty: What is in force while training, and not while validating: a
+            penalty on weights grows with the number of those that train, so
+            that losses of two phases could not be compared. Defaults to
+            `None`.
     """
 
     def __init__(
@@ -83,8 +125,10 @@ class Recorder(keras.callbacks.Callback):
         describe: Callable[[int, Row], Row],
         record: Callable[[Row], bool],
         begin_epoch: Callable[[int], None],
+        penalty: AttachedPenalty | None = None,
     ) -> None:
         super().__init__()
+        self._penalty = penalty
         self._describe = describe
         self._record = record
         self._begin_epoch = begin_epoch
@@ -115,6 +159,24 @@ class Recorder(keras.callbacks.Callback):
         if batch % _NAN_INTERVAL == 0:
             self._check(batch, logs)
 
+    def on_test_begin(self, logs: Row | None = None) -> None:
+        """Called by Keras.
+
+        Args:
+            logs: Not used. Defaults to `None`.
+        """
+        if self._penalty is not None:
+            self._penalty.pause()
+
+    def on_test_end(self, logs: Row | None = None) -> None:
+        """Called by Keras.
+
+        Args:
+            logs: Not used. Defaults to `None`.
+        """
+        if self._penalty is not None:
+            self._penalty.resume()
+
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         """Called by Keras.
 
@@ -132,8 +194,13 @@ class Recorder(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _check(self, batch: int | None, logs: Row | None) -> None:
-        loss = float((logs or {}).get("loss", 0.0))
-        if math.isfinite(loss):
+        found = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if name in ("loss", "val_loss")
+        }
+        broken = [n for n, value in found.items() if not math.isfinite(value)]
+        if not broken:
             return
         where = f"epoch {self._epoch + 1}"
         if batch is not None:
@@ -144,8 +211,9 @@ class Recorder(keras.callbacks.Callback):
             )
         )
         raise FloatingPointError(
-            f"The loss became {loss} in {where}, at learning rate {rate:g}. "
-            "Lower `learning_rate` (see `find_learning_rate`), set "
+            f"`{broken[0]}` became {found[broken[0]]} in {where}, at learning "
+            f"rate {rate:g}. Lower `learning_rate` (see `find_learning_rate`), "
+            "set "
             "`clip_norm=1.0`, or look for extreme values with `check(model, "
             "data)`."
         )

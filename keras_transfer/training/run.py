@@ -37,7 +37,7 @@ class Run:
     >>> model = build_classifier("ResNet20", data=data)
     >>> run = fine_tune(model, data, strategy="lp-ft", epochs=1, verbose=0)
     >>> print(run.summary().splitlines()[0])
-    phase 1: linear probe, depth 0, 2 variables, 0 of 0 epochs, 0.0 s
+    phase 1: linear probe, depth 0, 2 variables, 0 of 0 epochs, ... s
     """
 
     model: keras.Model
@@ -94,6 +94,8 @@ class Run:
         if isinstance(data, ImageSplit):
             labels, ids = data.labels, data.ids
             class_names = data.class_names
+            if self.model.output_shape[-1] == 1 and labels.ndim == 1:
+                labels, class_names = labels[:, None], class_names[1:]
             inputs = data.batches(self._batch_size)
             outputs = self.model.predict(inputs, verbose=0)
         elif hasattr(data, "element_spec"):

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import keras
+import numpy as np
 
 from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
+from keras_transfer.optimizers import LearningRateMultiplier
 
+# What `exclude_from_weight_decay` leaves on an optimizer.
+_EXCLUDED = (
+    "_exclude_from_weight_decay",
+    "_exclude_from_weight_decay_pattern",
+)
 _POLICIES = ("mixed_float16", "mixed_bfloat16")
 
 
@@ -114,6 +122,13 @@ class Settings:
                 "`optimizer` must be a Keras optimizer or its name. Received: "
                 f"optimizer={self.optimizer!r:.100}"
             )
+        wrappers = keras.optimizers.LossScaleOptimizer, LearningRateMultiplier
+        if isinstance(template, wrappers):
+            raise TypeError(
+                "`optimizer` must be a plain Keras optimizer: multipliers are "
+                "`Phase(layer_decay=...)`, loss scaling is `mixed_precision`. "
+                f"Received: a {type(template).__name__}"
+            )
         config = template.get_config()
         if isinstance(config.get("learning_rate"), dict):
             raise ValueError(
@@ -125,7 +140,11 @@ class Settings:
         config["learning_rate"] = float(learning_rate)
         config.update(self._overrides(config))
         config.pop("name", None)
-        return type(template).from_config(config)
+        made = type(template).from_config(config)
+        for name in _EXCLUDED:  # No part of Keras' config.
+            if hasattr(template, name):
+                setattr(made, name, getattr(template, name))
+        return made
 
     def _overrides(self, config: dict[str, Any]) -> dict[str, Any]:
         given = {
@@ -162,8 +181,12 @@ class Settings:
 
 def plain(value: Any) -> Any:
     """Returns a value that JSON and another process read alike."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, functools.partial):
+        return [plain(value.func), plain(value.args), plain(value.keywords)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.asdict(value)
         return {"class": type(value).__name__} | {

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 # Decoded images are kept in memory up to here, in bytes.
 _CACHE_LIMIT = 2 * 2**30
+# Images that are looked at to tell one data set from another, and rows that
+# are read at once.
+_LOOKED_AT = 64
+_AT_ONCE = 1024
 _SPLITS = ("train", "validation", "test")
 
 
@@ -32,8 +36,7 @@ class Source:
         validation: Makes the validation batches; `None` where there are none.
         steps: Batches in an epoch.
         labels: `"one-hot"`, `"multi-label"`, `"int"` or `"numbers"`.
-        class_names: Names of the classes, where known.
-        digest: Hexadecimal digest of what was given.
+        digest: Computes a hexadecimal digest of what was given.
         class_weights: Makes the weights that balance the classes.
     """
 
@@ -42,8 +45,7 @@ class Source:
     validation: Callable[[], tf.data.Dataset] | None
     steps: int
     labels: str
-    class_names: tuple[str, ...]
-    digest: str
+    digest: Callable[[], str]
     class_weights: Callable[[], dict[int, float]]
 
 
@@ -54,6 +56,7 @@ def open_source(
     seed: int,
     augment: Augmentation | None,
     cache: bool | None,
+    one_output: bool = False,
 ) -> Source:
     """Makes a `Source` of any data that `fine_tune` takes.
 
@@ -65,6 +68,8 @@ def open_source(
         seed: Of the order and the augmentation.
         augment: Changes of the training images, or `None`.
         cache: Whether to keep decoded images in memory; `None` up to 2 GiB.
+        one_output: Whether the model says yes or no, so that of two classes
+            the second one is "yes". Defaults to `False`.
 
     Returns:
         A `Source`.
@@ -74,8 +79,11 @@ def open_source(
         TypeError: If they are of another type.
     """
     if isinstance(data, ImageData):
-        return _from_images(data, batch_size, seed, augment, cache)
+        source = _from_images(data, batch_size, seed, augment, cache)
+        yes_or_no = one_output and not data.multi_label
+        return _yes_or_no(source) if yes_or_no else source
     parts = dict(data) if isinstance(data, Mapping) else {"train": data}
+    parts = {name: part for name, part in parts.items() if part is not None}
     unknown = sorted(set(parts) - set(_SPLITS))
     if unknown or "train" not in parts:
         raise ValueError(
@@ -106,10 +114,19 @@ def _from_images(
         height, width = data.image_size
         return len(split) * height * width * data.channels <= _CACHE_LIMIT
 
-    digest = hashlib.sha256(repr((data.class_names, data.image_size)).encode())
-    for split in (data.train, data.validation):
-        digest.update(repr(split.ids).encode("utf-8", "surrogatepass"))
-        digest.update(np.ascontiguousarray(split.labels).tobytes())
+    def digest() -> str:
+        found = hashlib.sha256(
+            repr((data.class_names, data.image_size)).encode()
+        )
+        for split in (data.train, data.validation):
+            found.update(repr(split.ids).encode("utf-8", "surrogatepass"))
+            found.update(np.ascontiguousarray(split.labels).tobytes())
+            # Ids are names of files: some of their pixels, all over the split.
+            places = np.linspace(0, len(split) - 1, min(len(split), _LOOKED_AT))
+            for place in places.astype(int):
+                found.update(split.image(int(place)).tobytes())
+        return found.hexdigest()
+
     validation = functools.partial(
         data.validation.batches, batch_size, cache=kept(data.validation)
     )
@@ -126,9 +143,24 @@ def _from_images(
         validation=validation if len(data.validation) else None,
         steps=-(-len(data.train) // batch_size),
         labels="multi-label" if data.multi_label else "one-hot",
-        class_names=tuple(data.class_names),
-        digest=digest.hexdigest(),
+        digest=digest,
         class_weights=data.class_weights,
+    )
+
+
+def _yes_or_no(source: Source) -> Source:
+    """Turns one-hot rows of two classes into one column for the second."""
+
+    def second(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        return dataset.map(lambda x, y: (x, y[:, 1:]))
+
+    validation = source.validation
+    return dataclasses.replace(
+        source,
+        train=lambda epoch: second(source.train(epoch)),
+        plain=lambda: second(source.plain()),
+        validation=None if validation is None else lambda: second(validation()),
+        labels="multi-label",
     )
 
 
@@ -139,11 +171,16 @@ def _from_arrays(
     augment: Augmentation | None,
 ) -> Source:
     arrays = {name: _as_arrays(name, part) for name, part in parts.items()}
-    digest = hashlib.sha256()
-    for name, pair in arrays.items():
-        for array in pair:
-            digest.update(f"{name} {array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+
+    def digest() -> str:
+        found = hashlib.sha256()
+        for name, pair in arrays.items():
+            for array in pair:
+                found.update(f"{name} {array.shape} {array.dtype}".encode())
+                for start in range(0, len(array), _AT_ONCE):
+                    some = array[start : start + _AT_ONCE]
+                    found.update(np.ascontiguousarray(some).tobytes())
+        return found.hexdigest()
 
     def batches(
         name: str,
@@ -176,25 +213,29 @@ def _from_arrays(
         validation=validation if "validation" in arrays else None,
         steps=-(-len(x) // batch_size),
         labels=_kind_of(y),
-        class_names=(),
-        digest=digest.hexdigest(),
+        digest=digest,
         class_weights=lambda: _balance(y),
     )
 
 
 def _as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(part, tuple | list) or len(part) != 2:
+        what = f"{name} of type {type(part).__name__}"
+        if isinstance(part, tuple | list):
+            what += (
+                f" with {len(part)} parts. Weights of examples: a "
+                "tf.data.Dataset of (inputs, labels, weights)"
+            )
         raise TypeError(
-            f"`data` must be ImageData, a pair (inputs, labels) of arrays or a "
-            f"batched tf.data.Dataset. Received: {name} of type "
-            f"{type(part).__name__}."
+            "`data` must be ImageData, a pair (inputs, labels) of arrays or a "
+            f"batched tf.data.Dataset. Received: {what}."
         )
     x, y = (np.asarray(array) for array in part)
     if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
         raise TypeError(
             f"`data` must hold arrays of numbers. Received: {name} of dtypes "
-            f"{x.dtype} and {y.dtype}. Labels that are names: "
-            "`load_images((images, labels))`."
+            f"{x.dtype} and {y.dtype}. Images with names of classes: "
+            "`load_images((images, labels))`; texts: a tf.data.Dataset."
         )
     if x.ndim < 2 or len(x) != len(y) or not len(x):
         raise ValueError(
@@ -211,11 +252,10 @@ def _as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _kind_of(labels: np.ndarray) -> str:
     """Says what labels are by their values."""
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        values = np.unique(labels[:10_000])
-        if np.isin(values, (0, 1)).all():
-            sums = labels[:10_000].sum(axis=1)
-            return "one-hot" if (sums == 1).all() else "multi-label"
+    two_dimensional = labels.ndim == 2 and labels.shape[1] > 1
+    if two_dimensional and ((labels == 0) | (labels == 1)).all():
+        exclusive = (labels.sum(axis=1) == 1).all()
+        return "one-hot" if exclusive else "multi-label"
     if labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1] == 1):
         return "int"
     return "numbers"
@@ -242,6 +282,12 @@ def _from_datasets(
                 f"weights. Received: {name} of {part.element_spec}."
             )
         digest.update(f"{name} {count} {part.element_spec}".encode())
+    weighted = len(train.element_spec) == 3
+    if weighted and augment is not None:
+        raise ValueError(
+            "`augment` must be None for a dataset with weights. Received: "
+            "both. Augment in the dataset."
+        )
     labels = next(iter(train))[1].numpy()
     return Source(
         train=lambda epoch: (
@@ -253,8 +299,7 @@ def _from_datasets(
         else None,
         steps=int(train.cardinality()),
         labels=_kind_of(labels),
-        class_names=(),
-        digest=digest.hexdigest(),
+        digest=digest.hexdigest,
         class_weights=lambda: _balance(
             np.concatenate([np.asarray(batch[1]) for batch in train])
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 
@@ -35,13 +36,30 @@ class TrainableSets:
         self._model = model
         self._blocks = find_blocks(backbone_of(model))
         self._closed = frozen_by_user(model)
+        self._whole = model.trainable
         self._states = [
             (part, part.trainable)
             for child in model.layers
             for part in _graph.layers_below(child)
         ]
+        # Variables can be frozen one by one in an open layer (LoRA does).
+        self._variables = [(v, v.trainable) for v in model.variables]
+        self._pinned = [
+            v
+            for part, state in self._states
+            if state and not _graph.is_functional(part)
+            for v in part.variables
+            if not v.trainable
+        ]
         for phase in phases:
             opened = self._opened(phase)
+            if phase.reinitialize and self._closed:
+                raise ValueError(
+                    f"Phase {phase.name!r} must not give new weights to what "
+                    "was frozen. Received: a model with layers frozen by "
+                    "`freeze` or by hand. Open them with `unfreeze(model, "
+                    '"all")` first.'
+                )
             if opened and not self._opens_anything(opened):
                 raise ValueError(
                     f"`depth` must leave something to train in phase "
@@ -73,6 +91,8 @@ class TrainableSets:
                 train_batch_norm=phase.train_batch_norm,
                 closed=self._closed,
             )
+        for variable in self._pinned:
+            variable.trainable = False
         paths = tuple(v.path for v in self._model.trainable_variables)
         if not paths:
             raise ValueError(
@@ -84,9 +104,12 @@ class TrainableSets:
         return paths
 
     def restore(self) -> None:
-        """Sets every layer back to what the user left."""
-        for part, state in self._states:
+        """Sets everything back to what the user left."""
+        self._model.trainable = self._whole
+        for part, state in self._states:  # Containers first: they pass it on.
             part.trainable = state
+        for variable, state in self._variables:
+            variable.trainable = state
 
     def _opened(self, phase: Phase) -> tuple[Block, ...]:
         if phase.blocks is not None:
@@ -111,6 +134,32 @@ class TrainableSets:
             and not _graph.is_functional(part)
             and not isinstance(part, keras.layers.BatchNormalization)
         )
+
+
+def keep_opened(
+    model: keras.Model, phases: Sequence[Phase]
+) -> tuple[Phase, ...]:
+    """Lets phases that open all blocks train those that the user opened.
+
+    Args:
+        model: The model as the user left it.
+        phases: Phases of a strategy that was asked for by name, without depth.
+
+    Returns:
+        The phases, with depth `None` for `"all"` where the backbone is partly
+        open.
+    """
+    backbone = backbone_of(model)
+    if backbone is model or not (
+        model.trainable and backbone.trainable_weights
+    ):
+        return tuple(phases)
+    return tuple(
+        dataclasses.replace(phase, depth=None)
+        if phase.depth == "all" and not phase.reinitialize
+        else phase
+        for phase in phases
+    )
 
 
 def reinitialize(model: keras.Model, seed: int) -> None:

@@ -362,3 +362,38 @@ def test_pacs(assets):
     data = load_images(assets / "images" / "pacs_small" / "photo")
     assert data.num_classes == 7
     assert len(data.train) + len(data.validation) + len(data.test) == 420
+
+
+def test_a_dataset_that_is_gone_frees_its_images():
+    """TensorFlow keeps functions that it was given for good."""
+    import gc
+    import weakref
+
+    from keras_transfer.data import pipeline
+
+    images = np.zeros((6, 8, 8, 3), np.uint8)
+    data = load_images(
+        {
+            "train": (
+                images + np.arange(6, dtype=np.uint8)[:, None, None, None],
+                np.arange(6) % 2,
+            )
+        }
+    )
+    alive = []
+    real = pipeline.PixelCache.__init__
+
+    def remember(self, *arguments):
+        alive.append(weakref.ref(self))
+        real(self, *arguments)
+
+    pipeline.PixelCache.__init__ = remember
+    try:
+        iterator = iter(data.train.batches(2, cache=True, shuffle=True))
+        assert len(list(iterator)) == 3
+    finally:
+        pipeline.PixelCache.__init__ = real
+    assert alive[0]() is not None
+    del iterator
+    gc.collect()
+    assert alive[0]() is None

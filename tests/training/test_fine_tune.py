@@ -114,12 +114,13 @@ def test_from_scratch_gives_new_weights(data):
     assert norm.momentum == 0.9
 
 
-def test_layer_decay_slows_the_lower_blocks(data):
+def test_layer_decay_slows_the_lower_blocks():
     """With SGD and one step, each block moves by its multiple."""
-    before = make_model()
+    images, labels = make_images(16)
     moves = []
     for decay in (1.0, 0.5):
         model = make_model()
+        before = arrays_of(model)
         phase = ktr.Phase(
             "all",
             depth="all",
@@ -127,8 +128,7 @@ def test_layer_decay_slows_the_lower_blocks(data):
             schedule="constant",
             layer_decay=decay,
         )
-        images, labels = make_images(16)
-        ktr.fine_tune(
+        run = ktr.fine_tune(
             model,
             (images, labels),
             strategy=[phase],
@@ -138,17 +138,9 @@ def test_layer_decay_slows_the_lower_blocks(data):
         )
         moves.append(
             [
-                np.array(after) - np.array(start)
-                for after, start in zip(
-                    model.trainable_variables,
-                    [
-                        v
-                        for v in before.variables
-                        if "norm" not in v.path
-                        and "normalization" not in v.path
-                    ],
-                    strict=True,
-                )
+                np.array(variable) - array
+                for variable, array in zip(model.variables, before, strict=True)
+                if variable.path in run.trainable[0]
             ]
         )
     factors = [0.125] * 2 + [0.25] * 2 + [0.5] * 2 + [1.0] * 2
@@ -181,7 +173,68 @@ def test_two_phases_are_one_where_nothing_changes(data):
         np.testing.assert_allclose(left, right, atol=1e-6)
 
 
+def test_what_was_open_is_open_again(data, model):
+    ktr.unfreeze(model, 1)
+    states = [layer.trainable for layer in model._flatten_layers()]
+    variables = [v.trainable for v in model.variables]
+    ktr.fine_tune(model, data, strategy=ktr.LPFT(epochs=1), **QUIET)
+    assert states == [layer.trainable for layer in model._flatten_layers()]
+    assert variables == [v.trainable for v in model.variables]
+
+
+def test_what_you_opened_is_what_trains_by_default(data, model):
+    ktr.unfreeze(model, 1)
+    run = ktr.fine_tune(model, data, epochs=1, **QUIET)
+    assert len(run.trainable[-1]) == 4
+    run = ktr.fine_tune(model, data, epochs=1, depth="all", **QUIET)
+    assert len(run.trainable[-1]) == 8
+
+
+def test_batch_norm_of_a_frozen_block_stays(data, model):
+    ktr.freeze(model, "block_2")
+    before = arrays_of(model)
+    phase = ktr.Phase("all", depth="all", train_batch_norm=True)
+    ktr.fine_tune(model, data, strategy=[phase], **QUIET)
+    paths = moved(model, before)
+    assert "block_1_norm/moving_mean" in paths
+    assert not any("block_2" in path for path in paths)
+
+
+def test_from_scratch_refuses_to_replace_what_is_frozen(data, model):
+    ktr.freeze(model, "block_2")
+    with pytest.raises(ValueError, match="must not give new weights"):
+        ktr.fine_tune(model, data, strategy="from-scratch", **QUIET)
+
+
+def test_a_variable_frozen_by_itself_stays(data, model):
+    """In an open layer, as LoRA does."""
+    ktr.unfreeze(model, 1)
+    layer = model.get_layer("backbone").get_layer("block_3_conv")
+    layer.kernel.trainable = False
+    before = arrays_of(model)
+    phases = [ktr.Phase("a", depth=0), ktr.Phase("b", depth=1)]
+    ktr.fine_tune(model, data, strategy=phases, **QUIET)
+    paths = moved(model, before)
+    assert "block_3_conv/bias" in paths
+    assert "block_3_conv/kernel" not in paths
+    assert not layer.kernel.trainable
+
+
 # --- What is kept ---
+
+
+def test_validation_loss_is_that_of_the_data(data, model):
+    """A penalty grows with what trains: phases could not be compared."""
+    run = ktr.fine_tune(
+        model,
+        data,
+        strategy=[ktr.Phase("p", depth="all", epochs=1)],
+        penalty=ktr.L2(1.0),
+        **QUIET,
+    )
+    found = run.evaluate(data.validation)["loss"]
+    assert run.history["val_loss"][0] == pytest.approx(found, abs=1e-5)
+    assert run.history["loss"][0] > 2 * found
 
 
 def test_the_best_epoch_over_all_phases_is_restored(data, model):
@@ -528,6 +581,65 @@ def test_regression():
     assert set(run.evaluate((images, targets))) >= {"mae", "mse", "r2"}
 
 
+def test_own_model_twice():
+    """The first run leaves open what it found open."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(5), keras.layers.Dense(1)]
+    )
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    y = x[:, :1]
+    first = ktr.fine_tune(model, (x, y), depth=1, epochs=1, **QUIET)
+    second = ktr.fine_tune(model, (x, y), depth="all", epochs=1, **QUIET)
+    assert [len(run.trainable[-1]) for run in (first, second)] == [2, 4]
+
+
+def test_yes_or_no_with_one_sigmoid():
+    images, labels = make_images(30)
+    names = np.where(labels == 0, "no", "yes")
+    data = ktr.load_images(
+        {
+            "train": (images, names),
+            "validation": (images[:9], names[:9]),
+            "test": (images[9:15], names[9:15]),
+        }
+    )
+    backbone = ktr.load_backbone(
+        make_model().get_layer("backbone"), pixel_range="[0, 1]"
+    )
+    model = ktr.build_classifier(backbone, num_classes=1, activation="sigmoid")
+    run = ktr.fine_tune(model, data, epochs=2, **QUIET)
+    assert run.evaluate(data.test)["accuracy"] > 0.5
+    assert run.history["val_accuracy"][0] > 0.5
+
+
+def test_numbers_that_look_like_classes():
+    images, labels = make_images(30)
+    backbone = ktr.load_backbone(
+        make_model().get_layer("backbone"), pixel_range="[0, 1]"
+    )
+    model = ktr.build_regressor(backbone, num_outputs=2)
+    targets = np.eye(2, dtype="float32")[labels % 2]
+    run = ktr.fine_tune(model, (images, targets), epochs=1, **QUIET)
+    assert "mae" in run.history
+    model = ktr.build_regressor(backbone)
+    run = ktr.fine_tune(model, (images, labels), epochs=1, **QUIET)
+    assert "mae" in run.history
+
+
+def test_softmax_in_a_layer_of_its_own():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3)(inputs)
+    model = keras.Model(inputs, keras.layers.Softmax()(x))
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    y = np.arange(20) % 3
+    run = ktr.fine_tune(model, (x, y), depth="all", epochs=1, **QUIET)
+    found = run.evaluate((x, y))
+    np.testing.assert_allclose(
+        found.probabilities, model.predict(x, verbose=0), atol=1e-6
+    )
+
+
 def test_own_model_taken_whole():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((4,))
@@ -549,7 +661,7 @@ def test_nan_loss_raises_and_keeps_the_best(data, model):
         ktr.Phase("good", depth=1, epochs=1),
         ktr.Phase("bad", depth="all", epochs=3, learning_rate=1e30),
     ]
-    with pytest.raises(FloatingPointError, match="at learning rate"):
+    with pytest.raises(FloatingPointError, match="Lower `learning_rate`"):
         ktr.fine_tune(
             model,
             data,
@@ -560,6 +672,90 @@ def test_nan_loss_raises_and_keeps_the_best(data, model):
         )
     assert all(np.isfinite(array).all() for array in arrays_of(model))
     assert all(v.regularizer is None for v in model.variables)
+
+
+def test_nan_in_the_first_epoch_leaves_the_model_as_it_was(data, model):
+    before = arrays_of(model)
+    phase = ktr.Phase("bad", depth="all", epochs=3, learning_rate=1e30)
+    with pytest.raises(FloatingPointError):
+        ktr.fine_tune(model, data, strategy=[phase], optimizer="sgd", **QUIET)
+    assert not moved(model, before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, FloatingPointError])
+def test_a_stopped_run_leaves_plain_keras(data, model, tmp_path, error):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch:
+                raise error
+
+    states = [layer.trainable for layer in model._flatten_layers()]
+    with pytest.raises(error):
+        ktr.fine_tune(
+            model,
+            data,
+            strategy=[ktr.Phase("p", depth=1, epochs=3)],
+            callbacks=[Stop()],
+            mixed_precision="mixed_bfloat16",
+            penalty=ktr.L2SP(),
+            **QUIET,
+        )
+    assert states == [layer.trainable for layer in model._flatten_layers()]
+    model.save(tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert "keras_transfer" not in archive.read("config.json").decode()
+    images, labels = data.test.arrays()
+    assert np.isfinite(model.evaluate(images, labels, verbose=0)).all()
+
+
+def test_a_failed_check_leaves_the_compile(data, model):
+    model.compile("adam", "categorical_crossentropy")
+    optimizer = model.optimizer
+    images, labels = make_images(12)
+    with pytest.raises(ValueError, match="pixel-range"):
+        ktr.fine_tune(model, (images / 255.0, labels), **QUIET)
+    assert model.compiled
+    assert model.optimizer is optimizer
+
+
+def test_a_finding_can_be_overruled(model):
+    images, labels = make_images(12)
+    run = ktr.fine_tune(
+        model,
+        (images / 255.0, labels),
+        strategy=ONE,
+        ignore=["pixel-range"],
+        **QUIET,
+    )
+    assert len(run.rows) == 1
+
+
+def test_class_weights_count_in_the_exact_probe(data):
+    models = make_model(), make_model()
+    for model, weight in zip(models, (None, {0: 100.0}), strict=True):
+        ktr.fine_tune(
+            model,
+            data,
+            strategy=ktr.LinearProbe(exact=True),
+            class_weight=weight,
+            **QUIET,
+        )
+    images, _ = make_images(30, seed=9)
+    images = images // 2 + 60  # less clear
+    share = [m.predict(images, verbose=0)[:, 0].mean() for m in models]
+    assert share[1] > share[0]
+
+
+def test_exclusions_from_weight_decay_are_kept(data):
+    moves = []
+    for excluded in (False, True):
+        model = make_model()
+        optimizer = keras.optimizers.AdamW(weight_decay=5.0)
+        if excluded:
+            optimizer.exclude_from_weight_decay(var_names=["kernel", "bias"])
+        ktr.fine_tune(model, data, strategy=ONE, optimizer=optimizer, **QUIET)
+        moves.append(arrays_of(model))
+    assert any(not np.array_equal(a, b) for a, b in zip(*moves, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -596,6 +792,15 @@ def test_nan_loss_raises_and_keeps_the_best(data, model):
         ({"class_weight": {0: -1.0}}, ValueError, "`class_weight` must"),
         ({"strategy": ktr.Surgical("block_9")}, ValueError,
          "must match blocks"),
+        ({"callbacks": [keras.callbacks.ReduceLROnPlateau()]}, ValueError,
+         "must not set the learning rate"),
+        ({"class_weight": {7: 2.0}}, ValueError, "keys below 3"),
+        ({"penalty": ktr.L2(0.1), "strategy": ktr.LinearProbe(exact=True)},
+         ValueError, "nothing is trained by steps"),
+        ({"loss": "sparse_categorical_crossentropy"}, ValueError,
+         "one-hot rows"),
+        ({"optimizer": ktr.LearningRateMultiplier("adam")}, TypeError,
+         "plain Keras optimizer"),
     ],
 )  # fmt: skip
 def test_bad_arguments_raise_before_training(
@@ -609,12 +814,18 @@ def test_bad_arguments_raise_before_training(
     assert states == [layer.trainable for layer in model._flatten_layers()]
 
 
+def test_patience_needs_a_measure(model):
+    with pytest.raises(ValueError, match="`patience` must be None"):
+        ktr.fine_tune(model, make_images(12), patience=2, **QUIET)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
         ("folder", TypeError, "`data` must be"),
         (np.zeros((3, 8, 8, 3)), TypeError, "`data` must be"),
         ({"val": 1}, ValueError, "keys"),
+        ((1, 2, 3), TypeError, "Weights of examples"),
         ((np.zeros((3, 8, 8, 3)), np.zeros(2)), ValueError, "as many labels"),
         ((np.zeros((2, 8, 8, 3)), ["a", "b"]), TypeError, "load_images"),
     ],

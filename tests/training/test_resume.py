@@ -138,6 +138,110 @@ def test_a_finished_run_is_read(data, tmp_path):
     assert len(list((tmp_path / "run").glob("best-*.npz"))) == 1
 
 
+def test_the_same_model_goes_on_after_an_interrupt(data, tmp_path):
+    """In a notebook the model is the one that was interrupted."""
+    peace, model = make_model(), make_model()
+    ktr.fine_tune(peace, data, **QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        ktr.fine_tune(
+            model,
+            data,
+            directory=tmp_path / "run",
+            callbacks=[StopAfter(3)],
+            **QUIET,
+        )
+    for _ in range(2):  # Once to the end, and once more to read it.
+        ktr.fine_tune(model, data, directory=tmp_path / "run", **QUIET)
+        assert_same(model, arrays_of(peace), atol=1e-6)
+
+
+def test_an_optimizer_of_ones_own_goes_on(data, tmp_path):
+    class Own(keras.optimizers.Adam):
+        pass
+
+    peace, model = make_model(), make_model()
+    ktr.fine_tune(peace, data, optimizer=Own(), **QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        ktr.fine_tune(
+            make_model(),
+            data,
+            optimizer=Own(),
+            directory=tmp_path / "run",
+            callbacks=[StopAfter(3)],
+            **QUIET,
+        )
+    ktr.fine_tune(
+        model, data, optimizer=Own(), directory=tmp_path / "run", **QUIET
+    )
+    assert_same(model, arrays_of(peace), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"augment": ktr.Augmentation(mixup=0.3), "batch_size": 7},
+        {"accumulation_steps": 3, "batch_size": 10},
+        {"mixed_precision": "mixed_float16", "class_weight": {0: 2.0}},
+    ],
+    ids=["mixup", "unaligned accumulation", "float16"],
+)
+def test_more_that_has_a_state(data, tmp_path, arguments):
+    peace, model = make_model(), make_model()
+    ktr.fine_tune(peace, data, **QUIET, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        ktr.fine_tune(
+            make_model(),
+            data,
+            directory=tmp_path / "run",
+            callbacks=[StopAfter(3)],
+            **QUIET,
+            **arguments,
+        )
+    ktr.fine_tune(model, data, directory=tmp_path / "run", **QUIET, **arguments)
+    assert_same(model, arrays_of(peace), atol=1e-6)
+
+
+def test_a_call_that_fails_at_once_leaves_the_directory_free(tmp_path):
+    images, labels = make_images(12)
+    with pytest.raises(ValueError, match="one-hot"):
+        ktr.fine_tune(
+            make_model(),
+            (images, labels),
+            augment=ktr.Augmentation(mixup=0.2),
+            directory=tmp_path / "run",
+            **QUIET,
+        )
+    ktr.fine_tune(
+        make_model(), (images, labels), directory=tmp_path / "run", **QUIET
+    )
+
+
+def test_numpy_numbers_are_numbers(data, tmp_path):
+    def phases(epochs):
+        return [ktr.Phase("p", depth=0, epochs=epochs)]
+
+    arguments = {"directory": tmp_path / "run", "verbose": 0}
+    ktr.fine_tune(make_model(), data, strategy=phases(np.int64(1)), **arguments)
+    ktr.fine_tune(make_model(), data, strategy=phases(1), **arguments)
+    with pytest.raises(ValueError, match="phases:"):
+        ktr.fine_tune(
+            make_model(), data, strategy=phases(np.int64(2)), **arguments
+        )
+
+
+def test_a_frozen_backbone_is_written_once(data, tmp_path):
+    ktr.fine_tune(
+        make_model(),
+        data,
+        strategy=[ktr.Phase("head", depth=0)],
+        directory=tmp_path / "run",
+        verbose=0,
+    )
+    with np.load(tmp_path / "run" / "state.npz") as file:
+        kept = [name for name in file.files if name.startswith("variable")]
+    assert len(kept) == 2
+
+
 # --- A directory that is not this run's ---
 
 
@@ -177,6 +281,8 @@ def test_other_data_and_models_are_refused(data, tmp_path):
         ktr.fine_tune(
             make_model(hidden_units=(4,)), data, directory=folder, **QUIET
         )
+    with pytest.raises(ValueError, match="model:"):
+        ktr.fine_tune(make_model(dropout=0.5), data, directory=folder, **QUIET)
     with pytest.raises(ValueError, match="run of this backbone"):
         ktr.fine_tune(
             make_model(seed=1, dropout=0.2), data, directory=folder, **QUIET
