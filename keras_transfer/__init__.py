@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     )
     from keras_transfer.training import (
         Run,
+        cross_validate,
+        find_learning_rate,
         fine_tune,
     )
 

@@ -22,7 +22,6 @@ import time
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.training.cross_validation import cross_validate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ def main(config: Config) -> dict[str, object]:
     strategy = {"strategy": config.strategy, "epochs": config.epochs}
     if config.strategy == "exact-probe":
         strategy = {"strategy": ktr.LinearProbe(exact=True)}
-    found = cross_validate(
+    found = ktr.cross_validate(
         lambda: ktr.build_classifier(backbone, data=data),
         data,
         config.folds,

@@ -51,7 +51,15 @@ def layers_of(model: keras.Model) -> tuple[keras.layers.Layer, ...]:
 
 
 def output_activation(model: keras.Model) -> str | None:
-    """Returns the name of the last activation, or `None` if not known."""
+    """Returns the name of the last activation, or `None` if not known.
+
+    Args:
+        model: Any model.
+
+    Returns:
+        Such as `"softmax"`, whether in a layer's argument, a layer of its own
+        or an operation, inside nested models too.
+    """
     if not _graph.is_functional(model):
         return None
     outputs = _graph.tensors_out(model)

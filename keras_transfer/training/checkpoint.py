@@ -71,7 +71,8 @@ class RunDirectory:
         made again with other arguments.
 
         Args:
-            start: The weights at the beginning.
+            start: The weights at the beginning. Defaults to `()`, which leaves
+                them out.
         """
         card = self.path / "run.json"
         if not card.exists():

@@ -464,8 +464,10 @@ class _Training:
         if weight is None:
             return None
         if isinstance(weight, str):
-            return self._source.class_weights()
-        return {int(label): float(value) for label, value in weight.items()}
+            weight = self._source.class_weights()
+        # Keras fails where a class above those that are named turns up.
+        classes = max(2, self._model.output_shape[-1])
+        return {c: float(weight.get(c, 1.0)) for c in range(classes)}
 
     # --- The table ---
 

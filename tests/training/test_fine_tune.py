@@ -595,14 +595,12 @@ def test_own_model_twice():
 
 
 def test_yes_or_no_with_one_sigmoid():
-    images, labels = make_images(30)
-    names = np.where(labels == 0, "no", "yes")
+    def part(count, seed):
+        images, labels = make_images(count, seed)
+        return images, np.where(labels == 0, "no", "yes")
+
     data = ktr.load_images(
-        {
-            "train": (images, names),
-            "validation": (images[:9], names[:9]),
-            "test": (images[9:15], names[9:15]),
-        }
+        {"train": part(30, 0), "validation": part(9, 1), "test": part(9, 2)}
     )
     backbone = ktr.load_backbone(
         make_model().get_layer("backbone"), pixel_range="[0, 1]"
