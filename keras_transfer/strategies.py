@@ -17,7 +17,6 @@ from keras_transfer._errors import nearest
 
 Depth = int | Literal["all"] | None
 
-# A rate of 0.1 of the peak at the end, for schedules that need a shape.
 _SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": schedules.constant,
     "one-cycle": schedules.one_cycle,

@@ -300,6 +300,11 @@ def smooth(losses: Sequence[float]) -> tuple[float, ...]:
 
     Returns:
         Tuple of as many floats.
+
+    Example:
+
+    >>> [round(value, 3) for value in smooth([1.0, 0.0])]
+    [1.0, 0.474]
     """
     smoothed = []
     total = weight = 0.0
