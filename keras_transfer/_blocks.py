@@ -61,6 +61,11 @@ _Group = tuple[str | None, list[int], _graph.Cut]
 _CHILDREN = {"preprocessing", "backbone", "head"}
 
 
+def has_children(model: keras.Model) -> bool:
+    """Whether the model has the three children that builders give it."""
+    return {layer.name for layer in model.layers} >= _CHILDREN
+
+
 def backbone_of(model: keras.Model) -> keras.Model:
     """Returns the child `backbone` of a built model, or any other one itself.
 
@@ -75,7 +80,7 @@ def backbone_of(model: keras.Model) -> keras.Model:
             f"{type(model).__name__}."
         )
     backbone = model
-    if {layer.name for layer in model.layers} >= _CHILDREN:
+    if has_children(model):
         backbone = model.get_layer("backbone")
     inputs = len(_graph.tensors_in(backbone))
     if inputs != 1:

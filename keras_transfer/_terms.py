@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_transfer import _graph
-from keras_transfer._blocks import _CHILDREN
+from keras_transfer._blocks import has_children
 
 KINDS = ("weights", "biases", "normalization")
 _NORMALIZATIONS = (
@@ -120,7 +120,7 @@ def new_variable(value: Any, name: str) -> keras.Variable:
 
 def _new(model: keras.Model) -> set[int]:
     """The identities of the weights that are not pretrained."""
-    if not {layer.name for layer in model.layers} >= _CHILDREN:
+    if not has_children(model):
         return set()
     pretrained = {
         id(weight)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_transfer import _graph
+from keras_transfer._blocks import has_children
 
 RANDOM_LAYERS = tuple(
     getattr(keras.layers, name)
@@ -96,8 +97,7 @@ def expected_pixels(model: keras.Model) -> str | None:
     shapes = [tensor.shape for tensor in _graph.tensors_in(model)]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] not in CHANNELS:
         return None
-    names = {layer.name for layer in model.layers}
-    if names >= {"preprocessing", "backbone", "head"}:
+    if has_children(model):
         return "[0, 255]"
     return _first_scaling(model)
 

@@ -84,8 +84,11 @@ class RunDirectory:
 
     def load_start(self) -> list[np.ndarray] | None:
         """Returns the weights at the beginning, or `None` in a new run."""
-        arrays = self._read("start.npz")
-        return None if arrays is None else _listed(arrays, "variable")
+        if self._start is None:
+            arrays = self._read("start.npz")
+            if arrays is not None:
+                self._start = _listed(arrays, "variable")
+        return self._start
 
     def load_state(self) -> State | None:
         """Returns the last whole state, or `None` in a new run."""
@@ -139,9 +142,7 @@ class RunDirectory:
         self, variables: Sequence[np.ndarray]
     ) -> dict[str, np.ndarray]:
         """What differs from the start: a frozen backbone is written once."""
-        if self._start is None:
-            self._start = self.load_start()
-        start = _numbered("variable", self._start or [])
+        start = _numbered("variable", self.load_start() or [])
         return {
             name: array
             for name, array in _numbered("variable", variables).items()

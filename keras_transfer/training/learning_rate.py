@@ -227,19 +227,7 @@ def find_learning_rate(
         optimizer=optimizer,
         loss=loss,
         augment=augment,
-        class_weight=None,
-        label_smoothing=0.0,
-        clip_norm=None,
-        accumulation_steps=None,
-        ema=None,
-        patience=None,
-        monitor=None,
-        mixed_precision=None,
-        callbacks=(),
-        tensorboard=False,
-        cache=None,
         seed=seed,
-        verbose=0,
     )
     phase = Phase("sweep", depth=depth, layer_decay=layer_decay)
     backbone_of(model)  # Raises for models without a graph.

@@ -28,23 +28,23 @@ _POLICIES = ("mixed_float16", "mixed_bfloat16")
 class Settings:
     """How a run trains; the fields are arguments of `fine_tune`."""
 
-    batch_size: int
-    optimizer: str | keras.optimizers.Optimizer
-    loss: str | keras.losses.Loss | Callable[..., Any] | None
-    augment: Augmentation | None
-    class_weight: Mapping[int, float] | str | None
-    label_smoothing: float
-    clip_norm: float | None
-    accumulation_steps: int | None
-    ema: float | None
-    patience: int | None
-    monitor: str | None
-    mixed_precision: bool | str | None
-    callbacks: Sequence[keras.callbacks.Callback]
-    tensorboard: bool | str | Path
-    cache: bool | None
-    seed: int
-    verbose: int
+    batch_size: int = 32
+    optimizer: str | keras.optimizers.Optimizer = "adam"
+    loss: str | keras.losses.Loss | Callable[..., Any] | None = None
+    augment: Augmentation | None = None
+    class_weight: Mapping[int, float] | str | None = None
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    accumulation_steps: int | None = None
+    ema: float | None = None
+    patience: int | None = None
+    monitor: str | None = None
+    mixed_precision: bool | str | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    tensorboard: bool | str | Path = False
+    cache: bool | None = None
+    seed: int = 0
+    verbose: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("seed", 0), ("verbose", 0)):
@@ -138,7 +138,7 @@ class Settings:
                 '`schedule="constant"`.'
             )
         config["learning_rate"] = float(learning_rate)
-        config.update(self._overrides(config))
+        config.update(self._overrides())
         config.pop("name", None)
         made = type(template).from_config(config)
         for name in _EXCLUDED:  # No part of Keras' config.
@@ -146,7 +146,7 @@ class Settings:
                 setattr(made, name, getattr(template, name))
         return made
 
-    def _overrides(self, config: dict[str, Any]) -> dict[str, Any]:
+    def _overrides(self) -> dict[str, Any]:
         given = {
             "global_clipnorm": self.clip_norm,
             "gradient_accumulation_steps": self.accumulation_steps,
