@@ -11,7 +11,8 @@ from pathlib import Path
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which takes the place of `path` at the end."""
-    partial = path.with_name(f".{path.name}.partial")
+    # Two processes may write the same file; the last one stands.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, path)

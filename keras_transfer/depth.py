@@ -21,6 +21,15 @@ from keras_transfer._trainable import (
     set_trainable,
 )
 
+# What a head may begin with that neither trains nor draws random numbers.
+_POOLINGS = (
+    keras.layers.InputLayer,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Flatten,
+    keras.layers.Concatenate,
+)
+
 
 def blocks(model: keras.Model) -> tuple[Block, ...]:
     """Returns the blocks of the backbone of a model, input to output.
@@ -52,7 +61,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
 
 
 def split(
-    model: keras.Model, depth: int | Literal["all"]
+    model: keras.Model, depth: int | Literal["all"], *, pooled: bool = False
 ) -> tuple[keras.Model, keras.Model]:
     """Cuts a model below its last `depth` blocks.
 
@@ -64,6 +73,8 @@ def split(
             functional model.
         depth: Integer in `[0, num_blocks]`, or `"all"`. Blocks, counted from
             the output, that go to the suffix; `0` leaves it the head alone.
+        pooled: Whether, with `depth=0`, the pooling of the head goes to the
+            prefix: a vector crosses, not a feature map. Defaults to `False`.
 
     Returns:
         Tuple `(prefix, suffix)`, not compiled. Unfreeze first, then split; a
@@ -74,7 +85,7 @@ def split(
 
     Raises:
         ValueError: If `depth` is out of range, or there is nothing on one
-            side of the cut.
+            side of the cut; or if `pooled` and there is no pooling at it.
         TypeError: If `model` has no graph to read.
 
     Example:
@@ -92,6 +103,13 @@ def split(
             f"`depth` must be an integer in [1, {len(found) - 1}] for a model "
             f"without head and preprocessing. Received: depth={depth}"
         )
+    pooling = pooling_of(model) if pooled else None
+    if pooled and (depth or pooling is None):
+        raise ValueError(
+            "`pooled` must be False unless `depth` is 0 and the head begins "
+            f"with pooling. Received: pooled=True, depth={depth}, model "
+            f"{model.name!r}."
+        )
     entry = _single(_graph.tensors_in(backbone))
     if depth == len(found):
         cut = entry
@@ -101,6 +119,10 @@ def split(
     x = images if whole else model.get_layer("preprocessing")(images)
     if depth < len(found):
         x = keras.Model(entry, cut)(x)
+    head = None if whole else model.get_layer("head")
+    if pooling is not None:
+        x = keras.Model(_single(_graph.tensors_in(head)), pooling)(x)
+        head = keras.Model(pooling, _single(_graph.tensors_out(head)))
     prefix = keras.Model(images, x, name="prefix")
     # A new input for each tensor that crosses, as wide as it really is.
     crossing = _single(
@@ -113,9 +135,45 @@ def split(
     if depth:
         exit_ = _single(_graph.tensors_out(backbone))
         x = keras.Model(cut, exit_)(x)
-    if not whole:
-        x = model.get_layer("head")(x)
+    if head is not None:
+        x = head(x)
     return prefix, keras.Model(crossing, x, name="suffix")
+
+
+def pooling_of(model: keras.Model) -> keras.KerasTensor | None:
+    """Returns what the head makes of a feature map before anything trains.
+
+    Args:
+        model: Any functional model.
+
+    Returns:
+        A symbolic tensor within the head, or `None` where the head has no
+        pooling, or the model no head.
+
+    Example:
+
+    >>> pooling_of(build_classifier("ResNet20", num_classes=3)).shape
+    (None, 64)
+    """
+    if backbone_of(model) is model:
+        return None
+    head = model.get_layer("head")
+    graph = _graph.steps(head)
+    found = None
+    for cut in _graph.cuts(head, max_width=1):
+        operations = [graph[index].operation for index in cut.steps]
+        if not all(_is_pooling(operation) for operation in operations):
+            break
+        if len(cut.steps) > 1:
+            found = cut.tensors[0]
+    return found
+
+
+def _is_pooling(operation: keras.Operation) -> bool:
+    """Whether an operation of a head has no weights and draws nothing."""
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, _POOLINGS)
+    return True  # an operation of keras.ops, as in GeM
 
 
 def _single(

@@ -189,6 +189,43 @@ class Augmentation:
             return result
         return result.apply(tf.data.experimental.assert_cardinality(count))
 
+    def change_each(
+        self, channels: int
+    ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Makes a function that changes each image by a seed of its own.
+
+        The change follows from the image and its seed alone, whatever else is
+        in the batch; `mixup` and `cutmix` have no part in it.
+
+        Args:
+            channels: Of the images.
+
+        Returns:
+            Function of images `(batch, height, width, channels)` in `[0, 255]`
+            and int64 seeds `(batch, 2)` to float32 images in `[0, 255]`.
+        """
+        import tensorflow as tf
+
+        generator = _make_batch_seeds()
+        single, _ = self._layers(channels, generator)
+
+        def change_one(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            image, seed = pair
+            generator.restart(seed)
+            x = image[None]
+            for layer in single:
+                x = layer(x, training=True)
+            return tf.ensure_shape(x[0], image.shape)
+
+        def change(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+            images = tf.cast(images, tf.float32)
+            changed = tf.map_fn(
+                change_one, (images, seeds), fn_output_signature=tf.float32
+            )
+            return tf.clip_by_value(changed, 0.0, 255.0)
+
+        return change
+
     def _check_spec(self, spec: Any) -> tuple[Any, Any]:
         if not isinstance(spec, tuple) or len(spec) != 2:
             raise ValueError(

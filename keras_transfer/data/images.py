@@ -80,6 +80,28 @@ class ImageSplit:
         """
         return self._read(operator.index(index), self.image_size)
 
+    def digests(self) -> np.ndarray:
+        """Digests what each example holds: its file, or its pixels in memory.
+
+        A file that is renamed keeps its digest; nothing is decoded.
+
+        Returns:
+            uint8 array `(n, 16)`.
+
+        Raises:
+            ValueError: If a file cannot be read.
+        """
+        found = np.empty((len(self), 16), np.uint8)
+
+        def digest(index: int) -> None:
+            position = int(self.positions[index])
+            content, _ = self.pixels.inspect(position, verify=False)
+            found[index] = np.frombuffer(content, np.uint8)
+
+        for _ in scanning.parallel_map(digest, range(len(self))):
+            pass
+        return found
+
     def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSplit:
         """Returns the examples at `indices`, in that order.
 
@@ -168,7 +190,7 @@ class ImageSplit:
             ValueError: If the images differ in size and no size is given, or
                 if the split is empty.
         """
-        size = self._common_size(image_size)
+        size = self.common_size(image_size)
         images = np.empty((len(self), *size, self.pixels.channels), np.uint8)
 
         def read(index: int) -> None:
@@ -244,7 +266,7 @@ class ImageSplit:
             )
         from keras_transfer.data import pipeline
 
-        size = self._common_size(image_size)
+        size = self.common_size(image_size)
         shape = (*size, self.pixels.channels)
         read: Callable[[int], np.ndarray]
         read = functools.partial(self._read, image_size=size)
@@ -303,8 +325,20 @@ class ImageSplit:
             return self.labels
         return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
 
-    def _common_size(self, image_size: int | Size | None) -> Size:
-        """Returns the one size of all images; raises where there is none."""
+    def common_size(self, image_size: int | Size | None = None) -> Size:
+        """Returns the one size of all images.
+
+        Args:
+            image_size: `(height, width)` or one integer, or `None` for that of
+                the data. Defaults to `None`.
+
+        Returns:
+            `(height, width)`.
+
+        Raises:
+            ValueError: If the images differ in size and none is given, or if
+                the split is empty.
+        """
         if not len(self):
             raise ValueError(
                 f'Split "{self.name}" must hold images. Received: none. Check '

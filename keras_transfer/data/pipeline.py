@@ -15,7 +15,7 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +124,7 @@ def epoch_order(
 def make_batches(
     read: Callable[[int], np.ndarray],
     labels: np.ndarray,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     *,
     batch_size: int,
     drop_remainder: bool,
@@ -137,7 +137,7 @@ def make_batches(
     Args:
         read: Function from an index to an array of `shape`.
         labels: One row per example.
-        shape: `(height, width, channels)`.
+        shape: Of one array, such as `(height, width, channels)`.
         batch_size: Integer, at least 1.
         drop_remainder: Whether to drop a last batch that is not full.
         order: Function from the epoch to the order of the examples.
@@ -147,30 +147,71 @@ def make_batches(
     Returns:
         `tf.data.Dataset` of known cardinality.
     """
-    import tensorflow as tf
 
-    full, rest = divmod(len(labels), batch_size)
-    num_batches = full if drop_remainder or not rest else full + 1
-
-    def load(epoch: np.int64, step: np.int64) -> tuple[np.ndarray, np.ndarray]:
-        start = int(step) * batch_size
-        indices = order(int(epoch))[start : start + batch_size]
+    def load(indices: np.ndarray, epoch: int) -> list[np.ndarray]:
         images: np.ndarray = np.empty((len(indices), *shape), dtype)
         for position, index in enumerate(indices):
             images[position] = read(int(index))
-        return images, labels[indices]
+        return [images, labels[indices]]
 
-    def to_batch(
-        epoch: tf.Tensor, step: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        images, answers = tf.numpy_function(
-            _forgettable(load),
+    return gather_batches(
+        load,
+        [(shape, np.dtype(dtype)), (labels.shape[1:], labels.dtype)],
+        num_examples=len(labels),
+        batch_size=batch_size,
+        drop_remainder=drop_remainder,
+        order=order,
+        initial_epoch=initial_epoch,
+    )
+
+
+def gather_batches(
+    load: Callable[[np.ndarray, int], list[np.ndarray]],
+    specs: Sequence[tuple[tuple[int, ...], np.dtype]],
+    *,
+    num_examples: int,
+    batch_size: int,
+    drop_remainder: bool = False,
+    order: Callable[[int], np.ndarray],
+    initial_epoch: Epoch,
+) -> tf.data.Dataset:
+    """Makes the dataset of batches of what a function reads.
+
+    Args:
+        load: Function from indices and the number of the epoch to arrays,
+            one row for each index.
+        specs: Shape, without the batch, and dtype of each array.
+        num_examples: How many examples there are.
+        batch_size: Integer, at least 1.
+        drop_remainder: Whether to drop a last batch that is not full. Defaults
+            to `False`.
+        order: Function from the epoch to the order of the examples.
+        initial_epoch: As for `epoch_numbers`.
+
+    Returns:
+        `tf.data.Dataset` of tuples, of known cardinality.
+    """
+    import tensorflow as tf
+
+    full, rest = divmod(num_examples, batch_size)
+    num_batches = full if drop_remainder or not rest else full + 1
+    length = batch_size if drop_remainder else None
+
+    def load_step(epoch: np.int64, step: np.int64) -> list[np.ndarray]:
+        start = int(step) * batch_size
+        indices = order(int(epoch))[start : start + batch_size]
+        return load(indices, int(epoch))
+
+    def to_batch(epoch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        arrays = tf.numpy_function(
+            _forgettable(load_step),
             [epoch, step],
-            [tf.as_dtype(dtype), tf.as_dtype(labels.dtype)],
+            [tf.as_dtype(dtype) for _, dtype in specs],
         )
-        length = batch_size if drop_remainder else None
-        images = tf.ensure_shape(images, (length, *shape))
-        return images, tf.ensure_shape(answers, (length, *labels.shape[1:]))
+        return tuple(
+            tf.ensure_shape(array, (length, *shape))
+            for array, (shape, _) in zip(arrays, specs, strict=True)
+        )
 
     steps = epoch_numbers(initial_epoch).flat_map(
         lambda epoch: tf.data.Dataset.range(num_batches).map(

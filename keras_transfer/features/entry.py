@@ -1,0 +1,303 @@
+"""An entry of the feature store: what one network said of many examples."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_transfer.features.shards import (
+    PARTIAL,
+    entry_lock,
+    read_shard,
+    shard_names,
+    write_json,
+    write_shard,
+)
+
+FORMAT = 1
+DIGEST_BYTES = 16
+
+
+class Tensor(NamedTuple):
+    """What is stored of an example.
+
+    Attributes:
+        shape: Without the examples.
+        dtype: Name of the dtype, `"float32"` or `"float16"`.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one example."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class EntryInfo:
+    """What `FeatureStore.ls` says of an entry.
+
+    Attributes:
+        key: Its name.
+        description: What the key was made of.
+        rows: Examples that it holds.
+        num_bytes: Its size.
+        used: When it was last read or written, in seconds since 1970.
+    """
+
+    key: str
+    description: Mapping[str, Any]
+    rows: int
+    num_bytes: int
+    used: float
+
+
+class _Index(NamedTuple):
+    digests: np.ndarray  # sorted, as strings of 16 bytes
+    places: np.ndarray  # (n, 2): shard, row
+
+
+class Entry:
+    """What one network said of many examples; made by `FeatureStore.open`.
+
+    Args:
+        key: Its name.
+        description: What the key was made of.
+        tensors: Shapes and dtypes of what is stored of an example.
+        folder: Where it is kept, or `None` for memory.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        description: Mapping[str, Any],
+        tensors: Sequence[Tensor],
+        folder: Path | None,
+    ) -> None:
+        self.key = key
+        self.description = dict(description)
+        self.tensors = tuple(tensors)
+        self.folder = folder
+        self._shards: dict[str, list[np.ndarray]] = {}
+        self._names: list[str] = []
+        self._digests: list[np.ndarray] = []
+        self._index: _Index | None = None
+        self._used = time.time()
+
+    def __len__(self) -> int:
+        return len(self._sorted().digests)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one example."""
+        return DIGEST_BYTES + sum(t.num_bytes for t in self.tensors)
+
+    def info(self) -> EntryInfo:
+        """Returns what `FeatureStore.ls` says of it."""
+        rows = sum(map(len, self._digests))
+        return EntryInfo(
+            self.key, self.description, rows, rows * self.row_bytes, self._used
+        )
+
+    def refresh(self) -> None:
+        """Reads what other processes wrote, and leaves out what is damaged."""
+        self._used = time.time()
+        if self.folder is None:
+            return
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / "entry.json")
+        present = shard_names(self.folder)
+        if any(name not in present for name in self._names):
+            # Removed by another process: all places are read anew.
+            self._shards, self._names, self._digests = {}, [], []
+            self._index = None
+        for name in present:
+            if name in self._shards:
+                continue
+            try:
+                digests, arrays = read_shard(self.folder / "shards" / name)
+                self._check(arrays)
+            except (OSError, ValueError, KeyError) as err:
+                self._discard(name, err)
+                continue
+            self._add(name, digests, arrays)
+
+    def find(self, digests: np.ndarray) -> np.ndarray:
+        """Returns where examples are.
+
+        Args:
+            digests: uint8 `(n, 16)`.
+
+        Returns:
+            int64 `(n, 2)`: shard and row; -1 where an example is missing.
+        """
+        index = self._sorted()
+        wanted = _as_strings(digests)
+        found = np.full((len(wanted), 2), -1, np.int64)
+        if len(index.digests):
+            at = np.searchsorted(index.digests, wanted)
+            at = at.clip(max=len(index.digests) - 1)
+            known = index.digests[at] == wanted
+            found[known] = index.places[at[known]]
+        return found
+
+    def gather(self, places: np.ndarray) -> list[np.ndarray]:
+        """Reads examples.
+
+        Args:
+            places: int64 `(n, 2)` of `find`, none missing.
+
+        Returns:
+            An array `(n, ...)` for each tensor.
+        """
+        result = [
+            np.empty((len(places), *shape), dtype)
+            for shape, dtype in self.tensors
+        ]
+        for shard in np.unique(places[:, 0]):
+            chosen = places[:, 0] == shard
+            rows = places[chosen, 1]
+            arrays = self._shards[self._names[shard]]
+            for out, array in zip(result, arrays, strict=True):
+                out[chosen] = array[rows]
+        return result
+
+    def append(self, digests: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
+        """Adds examples, all or none.
+
+        Args:
+            digests: uint8 `(n, 16)`.
+            arrays: `(n, ...)` for each tensor.
+
+        Raises:
+            OSError: If they cannot be written; earlier shards stay.
+        """
+        self._check(arrays)
+        if self.folder is None:
+            name = str(len(self._names))
+            self._add(name, digests, [np.ascontiguousarray(a) for a in arrays])
+            return
+        name = f"{time.time_ns():x}-{os.getpid()}"
+        try:
+            write_shard(self.folder / "shards", name, digests, arrays)
+        except OSError as err:
+            raise OSError(
+                err.errno,
+                f"could not write features to {str(self.folder)!r}: "
+                f"{err.strerror}. What was there before is whole: make room "
+                "and start again, and the extraction goes on from it",
+            ) from err
+        _, mapped = read_shard(self.folder / "shards" / name, verify=False)
+        self._add(name, digests, mapped)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the entry for this process alone, waiting for others.
+
+        Yields:
+            Nothing; what others wrote meanwhile is there.
+
+        Raises:
+            OSError: If the folder cannot be written to.
+        """
+        if self.folder is None:
+            yield
+            return
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            card = self.folder.parent / "store.json"
+            if not card.exists():
+                write_json(card, {"format": FORMAT})
+            stack = contextlib.ExitStack()
+            stack.enter_context(entry_lock(self.folder))
+        except OSError as err:
+            raise OSError(
+                err.errno,
+                f"the feature store {str(self.folder.parent)!r} must be a "
+                f"folder to write to ({err.strerror})",
+            ) from err
+        with stack:
+            # Whoever held the lock before is gone, and so is its last shard.
+            for partial in (self.folder / "shards").glob(f"{PARTIAL}*"):
+                shutil.rmtree(partial, ignore_errors=True)
+            if not (self.folder / "entry.json").exists():
+                write_json(
+                    self.folder / "entry.json",
+                    {
+                        "description": self.description,
+                        "tensors": self.tensors,
+                    },
+                )
+            self.refresh()
+            yield
+
+    def damaged(self) -> list[str]:
+        """Reads all shards, removes those that are damaged, names them."""
+        if self.folder is None:
+            return []
+        names = []
+        for name in shard_names(self.folder):
+            try:
+                read_shard(self.folder / "shards" / name)
+            except (OSError, ValueError, KeyError):
+                names.append(name)
+                shutil.rmtree(self.folder / "shards" / name, ignore_errors=True)
+        return names
+
+    def _add(
+        self, name: str, digests: np.ndarray, arrays: list[np.ndarray]
+    ) -> None:
+        self._names.append(name)
+        self._shards[name] = arrays
+        self._digests.append(digests)
+        self._index = None
+
+    def _sorted(self) -> _Index:
+        if self._index is None:
+            none = np.empty((0, DIGEST_BYTES), np.uint8)
+            digests = _as_strings(np.concatenate([none, *self._digests]))
+            places = [
+                np.stack([np.full(len(d), shard), np.arange(len(d))], axis=1)
+                for shard, d in enumerate(self._digests)
+            ]
+            digests, first = np.unique(digests, return_index=True)
+            stacked = np.concatenate([np.empty((0, 2), np.int64), *places])
+            self._index = _Index(digests, stacked[first])
+        return self._index
+
+    def _check(self, arrays: Sequence[np.ndarray]) -> None:
+        found = [(a.shape[1:], a.dtype.name) for a in arrays]
+        wanted = [(tuple(shape), dtype) for shape, dtype in self.tensors]
+        if found != wanted:
+            raise ValueError(
+                f"an entry of {wanted} must hold these. Received: {found}"
+            )
+
+    def _discard(self, name: str, err: Exception) -> None:
+        if self.folder is None:
+            return
+        warnings.warn(
+            f"Shard {name} of the feature store entry {str(self.folder)!r} is "
+            f"damaged ({err}). It is not read; its examples are computed "
+            "again.",
+            stacklevel=2,
+        )
+        shutil.rmtree(self.folder / "shards" / name, ignore_errors=True)
+
+
+def _as_strings(digests: np.ndarray) -> np.ndarray:
+    """NumPy sorts strings of bytes; all have the same length here."""
+    contiguous = np.ascontiguousarray(digests, np.uint8)
+    return contiguous.view(f"S{DIGEST_BYTES}").reshape(-1)

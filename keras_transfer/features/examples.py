@@ -1,0 +1,90 @@
+"""Inputs that are found by what they hold, from a split or from arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.data import ImageSplit
+from keras_transfer.features.entry import DIGEST_BYTES
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Inputs of a network, each with a digest of its content.
+
+    Args:
+        read: Function from an index to one input.
+        num_examples: How many there are.
+        shape: Shape of one input.
+        dtype: Its dtype.
+        reading: What decides the input beside the content: sizes and the like.
+        digest: Function that computes the digests, uint8 `(n, 16)`.
+    """
+
+    read: Callable[[int], np.ndarray]
+    num_examples: int
+    shape: tuple[int, ...]
+    dtype: str
+    reading: Mapping[str, Any]
+    digest: Callable[[], np.ndarray]
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    @functools.cached_property
+    def digests(self) -> np.ndarray:
+        """uint8 `(n, 16)`, computed once."""
+        return self.digest()
+
+
+def examples_of(
+    data: ImageSplit | np.ndarray, image_size: tuple[int, int] | None = None
+) -> Examples:
+    """Makes `Examples` of a split or of an array.
+
+    Args:
+        data: An `ImageSplit`, or an array `(n, ...)` of what a network takes.
+        image_size: `(height, width)` to resize images of a split to. Defaults
+            to `None`, that of the data.
+
+    Returns:
+        `Examples`.
+
+    Raises:
+        ValueError: If the images have no common size.
+    """
+    if isinstance(data, ImageSplit):
+        size = data.common_size(image_size)
+        channels = data.pixels.channels
+        return Examples(
+            read=dataclasses.replace(data, image_size=size).image,
+            num_examples=len(data),
+            shape=(*size, channels),
+            dtype="uint8",
+            reading={"image_size": list(size), "channels": channels},
+            digest=data.digests,
+        )
+    return Examples(
+        read=data.__getitem__,
+        num_examples=len(data),
+        shape=data.shape[1:],
+        dtype=data.dtype.name,
+        reading={"shape": list(data.shape[1:]), "dtype": data.dtype.name},
+        digest=functools.partial(_digest_rows, data),
+    )
+
+
+def _digest_rows(array: np.ndarray) -> np.ndarray:
+    found = np.empty((len(array), DIGEST_BYTES), np.uint8)
+    for index, row in enumerate(array):
+        content = hashlib.blake2b(
+            np.ascontiguousarray(row).data, digest_size=DIGEST_BYTES
+        )
+        found[index] = np.frombuffer(content.digest(), np.uint8)
+    return found

@@ -1,0 +1,460 @@
+"""`extract_features`: what frozen backbones say of each example, kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+
+from keras_transfer._blocks import Block, find_blocks
+from keras_transfer._errors import nearest
+from keras_transfer._trainable import match_blocks
+from keras_transfer.backbones import Backbone, load_backbone
+from keras_transfer.data import Augmentation, ImageData, ImageSplit
+from keras_transfer.features.dataset import Features, FeatureSplit, Part
+from keras_transfer.features.entry import Entry
+from keras_transfer.features.examples import Examples, examples_of
+from keras_transfer.features.filling import feed_inputs, fill, open_entries
+from keras_transfer.features.store import FeatureStore, default_directory
+from keras_transfer.features.views import View, make_views
+
+POOLINGS = ("avg", "max", None)
+DTYPES = ("float32", "float16")
+
+BackboneLike: TypeAlias = str | Path | Backbone | keras.Model
+StoreLike: TypeAlias = FeatureStore | str | os.PathLike[str] | None
+
+
+class _Loaded(NamedTuple):
+    """A backbone, wherever it comes from."""
+
+    name: str
+    preprocessing: keras.Model
+    model: keras.Model
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        return tuple(self.preprocessing.input_shape[1:])
+
+
+class _Source(NamedTuple):
+    """A backbone and what is wanted of it."""
+
+    name: str
+    network: keras.Model  # from pixels to all outputs
+    targets: tuple[keras.Model, ...]  # from pixels to each
+    blocks: tuple[str, ...]
+
+
+def extract_features(
+    backbones: BackboneLike | Sequence[BackboneLike],
+    data: Any,
+    *,
+    layers: str | Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    pooling: str | None = "avg",
+    views: int = 1,
+    augment: Augmentation | None = None,
+    dtype: str = "float32",
+    store: StoreLike = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    verbose: int = 1,
+) -> Any:
+    """Computes features with frozen backbones, or finds them in the store.
+
+    An example passes a backbone once: what is in the store already, of this
+    data set or of any other, is read from there. Of several blocks or
+    backbones each is scaled to unit Euclidean norm, example by example, and
+    they are joined.
+
+    Args:
+        backbones: One or several: names out of `list_backbones()`, files, what
+            `load_backbone` returned, or models made by `build_classifier`.
+        data: What `load_images` returned; an `ImageSplit`; images
+            `(n, height, width, channels)` in `[0, 255]`; a pair `(images,
+            labels)`; or a dict of pairs with keys `"train"`, `"validation"`
+            and `"test"`.
+        layers: Names of blocks, or patterns for them, whose outputs are
+            wanted; `"*"` for all; a dict of these by the name of the backbone.
+            Defaults to `None`, the output of the backbone.
+        pooling: `"avg"` or `"max"` over positions, or `None` to keep feature
+            maps. Defaults to `"avg"`.
+        views: Views of each training image: the image itself, its mirror
+            image, and changed ones. Defaults to `1`.
+        augment: What changes in them. Defaults to `None`: mirrored, and
+            crops of three quarters of the side or more.
+        dtype: `"float32"`, or `"float16"` for half the room and three decimal
+            digits. Defaults to `"float32"`.
+        store: A `FeatureStore`, the folder of one, `"memory"`, or `None` for
+            the user's: `$KERAS_TRANSFER_CACHE`, else `~/.cache`. Defaults to
+            `None`.
+        batch_size: Images that are computed at once. Defaults to `32`.
+        seed: Of the views. Defaults to `0`.
+        verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
+
+    Returns:
+        `Features` with the splits of the data; a `FeatureSplit` for one split,
+        one pair or one array.
+
+    Raises:
+        ValueError: If an argument is out of range, a name matches no block, or
+            the images do not fit a backbone.
+        TypeError: If `data` is something else.
+        OSError: If the store cannot be written to, or has no room.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> features = extract_features("ResNet20", data, verbose=0)
+    >>> features.train.values.shape[1]
+    64
+
+    Reference:
+        - Sharif Razavian et al., 2014, https://arxiv.org/abs/1403.6382
+    """
+    _check(pooling, dtype, batch_size)
+    opened = open_store(store)
+    parts = _splits(data)
+    several = isinstance(backbones, Sequence) and not isinstance(backbones, str)
+    wanted = list(backbones) if several else [backbones]  # type: ignore[arg-type]
+    if not wanted:
+        raise ValueError("`backbones` must hold at least one. Received: none.")
+    shape = next(iter(parts.values())).examples.shape
+    loaded = [_load(backbone, shape) for backbone in wanted]
+    _check_layers(layers, [backbone.name for backbone in loaded])
+    sources = [_cut(backbone, layers, pooling) for backbone in loaded]
+    found = {}
+    for name, part in parts.items():
+        # Only training images are looked at in several ways.
+        looks = make_views(views if name == "train" else 1, augment, seed)
+        entries: list[list[Entry]] = [[] for _ in looks]
+        for source in sources:
+            new = _extract(
+                source,
+                part.examples,
+                looks,
+                opened,
+                dtype,
+                batch_size,
+                f"{name} image" if verbose else "",
+                verbose,
+            )
+            for row, more in zip(entries, new, strict=True):
+                row += more
+        found[name] = _collect(entries, part, sources)
+    if isinstance(data, ImageData | Mapping):
+        return Features(**found, class_names=getattr(data, "class_names", None))
+    return found["train"]
+
+
+def open_store(store: StoreLike) -> FeatureStore:
+    """Returns the store that an argument names.
+
+    Args:
+        store: A `FeatureStore`, a folder, `"memory"`, or `None` for the
+            user's.
+
+    Returns:
+        A `FeatureStore`.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If the folder holds something else.
+
+    Example:
+
+    >>> open_store("memory").directory is None
+    True
+    """
+    if isinstance(store, FeatureStore):
+        return store
+    if store is None:
+        return FeatureStore(default_directory())
+    if store == "memory":
+        return FeatureStore()
+    if isinstance(store, str | os.PathLike):
+        return FeatureStore(store)
+    raise TypeError(
+        '`store` must be a FeatureStore, a folder, "memory" or None. Received: '
+        f"store={store!r:.100}"
+    )
+
+
+class _Split(NamedTuple):
+    examples: Examples
+    labels: np.ndarray | None
+    ids: tuple[str, ...] | None
+
+
+def _splits(data: Any) -> dict[str, _Split]:
+    if isinstance(data, ImageData):
+        names = ("train", "validation", "test")
+        parts = {name: getattr(data, name) for name in names}
+        sized = {
+            name: dataclasses.replace(part, image_size=data.image_size)
+            for name, part in parts.items()
+            if len(part)
+        }
+        return {name: _split(part) for name, part in sized.items()}
+    if isinstance(data, Mapping):
+        unknown = sorted(set(data) - {"train", "validation", "test"})
+        if unknown or "train" not in data:
+            raise ValueError(
+                '`data` must have the keys "train" and, where there are any, '
+                f'"validation" and "test". Received: keys {sorted(data)}.'
+            )
+        return {name: _split(part) for name, part in data.items()}
+    return {"train": _split(data)}
+
+
+def _split(part: Any) -> _Split:
+    if isinstance(part, ImageSplit):
+        return _Split(examples_of(part), part.labels, part.ids)
+    labels = None
+    if isinstance(part, tuple | list) and len(part) == 2:
+        part, labels = part
+        labels = np.asarray(labels)
+    images = part if isinstance(part, np.ndarray) else None
+    if images is None or images.ndim < 2 or images.dtype.kind not in "uif":
+        what = type(part).__name__
+        if images is not None:
+            what = f"an array of {images.dtype} of shape {images.shape}"
+        raise TypeError(
+            "`data` must be what `load_images` returned, one of its splits, an "
+            "array of images, a pair (images, labels) or a dict of pairs. "
+            f"Received: {what}"
+        )
+    if not len(images) or (labels is not None and len(labels) != len(images)):
+        raise ValueError(
+            "`data` must hold at least one image, and as many labels as "
+            f"images. Received: {len(images)} images"
+            + ("" if labels is None else f", {len(labels)} labels")
+        )
+    if labels is not None and labels.ndim == 2 and _one_hot(labels):
+        labels = labels.argmax(axis=1).astype(np.int32)
+    return _Split(examples_of(images), labels, None)
+
+
+def _one_hot(labels: np.ndarray) -> bool:
+    binary = bool(((labels == 0) | (labels == 1)).all())
+    return labels.shape[1] > 1 and binary and bool((labels.sum(1) == 1).all())
+
+
+def _check(pooling: str | None, dtype: str, batch_size: int) -> None:
+    if pooling not in POOLINGS:
+        raise ValueError(
+            '`pooling` must be "avg", "max" or None. Received: pooling='
+            f"{pooling!r}"
+        )
+    if dtype not in DTYPES:
+        raise ValueError(
+            f'`dtype` must be "float32" or "float16". Received: dtype={dtype!r}'
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            "`batch_size` must be an integer above 0. Received: batch_size="
+            f"{batch_size!r}"
+        )
+
+
+def _check_layers(layers: Any, names: Sequence[str]) -> None:
+    if isinstance(layers, Mapping):
+        unknown = sorted(set(layers) - set(names))
+        if unknown:
+            raise ValueError(
+                f"`layers` must have names of the backbones, {', '.join(names)}"
+                f", as keys. Received: {unknown[0]!r}."
+                f"{nearest(unknown[0], names)}"
+            )
+
+
+def _load(backbone: BackboneLike, shape: tuple[int, ...]) -> _Loaded:
+    if isinstance(backbone, keras.Model):
+        names = {layer.name for layer in backbone.layers}
+        if not names >= {"preprocessing", "backbone", "head"}:
+            raise TypeError(
+                "`backbones` must be names, what `load_backbone` returned, or "
+                "models made by a builder. Received: another model. Wrap it: "
+                '`load_backbone(model, pixel_range="[0, 255]")`.'
+            )
+        loaded = _of_model(backbone)
+    elif isinstance(backbone, Backbone):
+        loaded = _Loaded(backbone.name, backbone.preprocessing, backbone.model)
+    elif isinstance(backbone, str | Path):
+        if len(shape) != 3:
+            raise ValueError(
+                "`data` must hold images (n, height, width, channels). "
+                f"Received: examples of shape {shape}."
+            )
+        height, width, channels = shape
+        found = load_backbone(backbone, input_shape=(height, width, channels))
+        loaded = _Loaded(found.name, found.preprocessing, found.model)
+    else:
+        raise TypeError(
+            "`backbones` must be names, what `load_backbone` returned, or "
+            f"models made by a builder. Received: {type(backbone).__name__}"
+        )
+    fits = len(shape) == 3 and all(
+        want in (None, size)
+        for want, size in zip(loaded.image_shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"`data` must have images of shape {loaded.image_shape} for "
+            f"{loaded.name} (None: any). Received: {shape}. Load one of them "
+            "anew: `load_images(..., image_size=...)` or `load_backbone(..., "
+            "input_shape=...)`."
+        )
+    return loaded
+
+
+def _of_model(model: keras.Model) -> _Loaded:
+    name = model.name.removesuffix("_classifier").removesuffix("_regressor")
+    return _Loaded(
+        name, model.get_layer("preprocessing"), model.get_layer("backbone")
+    )
+
+
+def _cut(
+    backbone: _Loaded,
+    layers: str | Sequence[str] | Mapping[str, Sequence[str]] | None,
+    pooling: str | None,
+) -> _Source:
+    if isinstance(layers, Mapping):
+        layers = layers.get(backbone.name)
+    found = find_blocks(backbone.model)
+    chosen: tuple[Block, ...] = (found[-1],)
+    if layers is not None:
+        patterns = [layers] if isinstance(layers, str) else list(layers)
+        picked = match_blocks(found, patterns)
+        chosen = tuple(block for block in found if block in picked)
+    ends = [
+        backbone.model.outputs if layers is None else list(block.outputs)
+        for block in chosen
+    ]
+    pixels = keras.Input(backbone.image_shape, name="image")
+    flat = [tensor for end in ends for tensor in end]
+    inner = keras.Model(backbone.model.inputs[0], flat)
+    outputs = keras.tree.flatten(inner(backbone.preprocessing(pixels)))
+    outputs = [_pool(tensor, pooling) for tensor in outputs]
+    if len(outputs) > len(ends):
+        outputs = _join(outputs, ends, pooling)
+    return _Source(
+        backbone.name,
+        keras.Model(pixels, outputs),
+        tuple(
+            keras.Model(pixels, output, name=block.name)
+            for block, output in zip(chosen, outputs, strict=True)
+        ),
+        tuple(block.name for block in chosen),
+    )
+
+
+def _pool(tensor: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
+    if pooling is None or len(tensor.shape) != 4:
+        return tensor
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D()(tensor)
+    return keras.layers.GlobalAveragePooling2D()(tensor)
+
+
+def _join(
+    outputs: list[keras.KerasTensor],
+    ends: list[list[keras.KerasTensor]],
+    pooling: str | None,
+) -> list[keras.KerasTensor]:
+    """Joins the tensors of blocks that several leave (NASNet)."""
+    if pooling is None:
+        raise ValueError(
+            "`pooling` must be given for blocks that several tensors leave. "
+            "Received: pooling=None"
+        )
+    joined = []
+    tensors = iter(outputs)
+    for end in ends:
+        some = [next(tensors) for _ in end]
+        whole = len(some) == 1
+        joined.append(some[0] if whole else keras.layers.Concatenate()(some))
+    return joined
+
+
+def _extract(
+    source: _Source,
+    examples: Examples,
+    views: Sequence[View],
+    store: FeatureStore,
+    dtype: str,
+    batch_size: int,
+    title: str,
+    verbose: int,
+) -> list[list[Entry]]:
+    entries = open_entries(store, source.targets, examples, views, dtype)
+    feed = feed_inputs(
+        examples, source.network, [1] * len(source.targets), views, batch_size
+    )
+    fill(store, entries, examples.digests, feed, title, verbose)
+    return entries
+
+
+def _collect(
+    entries: list[list[Entry]], part: _Split, sources: Sequence[_Source]
+) -> FeatureSplit:
+    """Joins the columns of all blocks and backbones."""
+    digests = part.examples.digests
+    places = [[entry.find(digests) for entry in row] for row in entries]
+    names = [(s.name, block) for s in sources for block in s.blocks]
+    shapes = [entry.tensors[0].shape for entry in entries[0]]
+    if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
+        raise ValueError(
+            "`pooling` must be given where several blocks or backbones are "
+            f"joined. Received: features of shapes {shapes}."
+        )
+    widths = [shape[-1] for shape in shapes]
+    stops = np.cumsum(widths).tolist()
+    parts = tuple(
+        Part(name, block, stop - width, stop)
+        for (name, block), stop, width in zip(names, stops, widths, strict=True)
+    )
+    gather: Callable[[np.ndarray], np.ndarray] = functools.partial(
+        _gather, entries, places, len(shapes) > 1
+    )
+    shape = shapes[0] if len(shapes) == 1 else (stops[-1],)
+    return FeatureSplit(
+        gather,
+        len(part.examples),
+        shape,
+        part.labels,
+        part.ids,
+        parts,
+        len(entries),
+    )
+
+
+def _gather(
+    entries: list[list[Entry]],
+    places: list[list[np.ndarray]],
+    normalize: bool,
+    rows: np.ndarray,
+) -> np.ndarray:
+    looks = []
+    for some, where in zip(entries, places, strict=True):
+        columns = [
+            entry.gather(place[rows])[0].astype(np.float32, copy=False)
+            for entry, place in zip(some, where, strict=True)
+        ]
+        if normalize:
+            columns = [_unit(column) for column in columns]
+        whole = len(columns) == 1
+        looks.append(columns[0] if whole else np.concatenate(columns, axis=-1))
+    return np.stack(looks, axis=1)
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(features, axis=-1, keepdims=True)
+    return features / np.maximum(norm, 1e-12)

@@ -1,0 +1,298 @@
+"""Fills entries of a store with what is missing, each example once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_transfer.data.pipeline import epoch_order, make_batches
+from keras_transfer.features.entry import Entry, Tensor
+from keras_transfer.features.examples import Examples
+from keras_transfer.features.fingerprints import (
+    describe_software,
+    digest_network,
+    make_key,
+)
+from keras_transfer.features.store import FeatureStore
+from keras_transfer.features.views import View
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# A shard is closed at whichever comes first, so that little is lost when an
+# extraction stops.
+_SHARD_BYTES = 64 * 2**20
+_SHARD_SECONDS = 10.0
+
+
+class Computed(NamedTuple):
+    """What was computed of some examples.
+
+    Attributes:
+        view: Index of the view.
+        rows: Indices of the examples.
+        outputs: For each target the arrays of its tensors.
+    """
+
+    view: int
+    rows: np.ndarray
+    outputs: list[list[np.ndarray]]
+
+
+# From the missing ones, bool (views, examples), to what was computed of them.
+Feed = Callable[[np.ndarray], Iterator[Computed]]
+
+
+class Tally(NamedTuple):
+    """What an extraction did.
+
+    Attributes:
+        passes: Times that an example passed the network.
+        seconds: How long it took.
+    """
+
+    passes: int
+    seconds: float
+
+
+def open_entries(
+    store: FeatureStore,
+    networks: Sequence[keras.Model],
+    examples: Examples,
+    views: Sequence[View],
+    dtype: str = "float32",
+) -> list[list[Entry]]:
+    """Opens the entry of each view of each network.
+
+    Args:
+        store: Where they are.
+        networks: From inputs to the tensors that are kept.
+        examples: The inputs.
+        views: How to look at them.
+        dtype: What floating-point numbers are kept in. Defaults to
+            `"float32"`.
+
+    Returns:
+        Entries by view and network.
+    """
+    software = describe_software()
+    entries: list[list[Entry]] = [[] for _ in views]
+    for network in networks:
+        shared = {
+            "network": digest_network(network),
+            "name": network.name,
+            "input": dict(examples.reading),
+            "dtype": dtype,
+            "software": software,
+        }
+        tensors = [
+            Tensor(tuple(t.shape[1:]), _kept(t.dtype, dtype))
+            for t in keras.tree.flatten(
+                network.compute_output_spec(
+                    keras.KerasTensor((None, *examples.shape), examples.dtype)
+                )
+            )
+        ]
+        for view, opened in zip(views, entries, strict=True):
+            description = {**shared, "view": view.describe()}
+            key = make_key(
+                {k: v for k, v in description.items() if k != "name"}
+            )
+            opened.append(store.open(key, description, tensors))
+    return entries
+
+
+def _kept(computed: str, dtype: str) -> str:
+    return dtype if "float" in computed else computed
+
+
+def fill(
+    store: FeatureStore,
+    entries: Sequence[Sequence[Entry]],
+    digests: np.ndarray,
+    feed: Feed,
+    title: str = "",
+    verbose: int = 0,
+) -> Tally:
+    """Computes what is missing in entries, and keeps it.
+
+    Other processes that want the same wait, and then find it there.
+
+    Args:
+        store: Where the entries are.
+        entries: By view and network; a pass through the network gives those of
+            all networks.
+        digests: uint8 `(n, 16)`, of the examples.
+        feed: Computes.
+        title: What to say while doing so. Defaults to `""`.
+        verbose: `0` for silence, `1` for a progress bar. Defaults to `0`.
+
+    Returns:
+        A `Tally`.
+
+    Raises:
+        OSError: If there is no room, or the folder cannot be written to; what
+            was written stays.
+    """
+    started = time.monotonic()
+    _, first = np.unique(digests, axis=0, return_index=True)
+    once = np.zeros(len(digests), bool)
+    once[first] = True
+    flat = {entry.key: entry for row in entries for entry in row}
+    if not _missing(entries, digests, once).any():
+        return Tally(0, time.monotonic() - started)
+    with contextlib.ExitStack() as stack:
+        # In one order, so that two processes cannot wait for each other.
+        for key in sorted(flat):
+            stack.enter_context(flat[key].writing())
+        missing = _missing(entries, digests, once)
+        absent = {
+            key: int((entry.find(digests)[once, 0] < 0).sum())
+            for key, entry in flat.items()
+        }
+        store.reserve(
+            sum(count * flat[key].row_bytes for key, count in absent.items()),
+            keep=flat,
+        )
+        passes = int(missing.sum())
+        bar = None
+        if verbose and passes:
+            bar = keras.utils.Progbar(passes, unit_name=title or "image")
+        writers = {key: _Writer(entry) for key, entry in flat.items()}
+        for view, rows, outputs in feed(missing):
+            for entry, arrays in zip(entries[view], outputs, strict=True):
+                writers[entry.key].add(digests[rows], arrays)
+            if bar is not None:
+                bar.add(len(rows))
+        for writer in writers.values():
+            writer.close()
+    return Tally(passes, time.monotonic() - started)
+
+
+def _missing(
+    entries: Sequence[Sequence[Entry]], digests: np.ndarray, once: np.ndarray
+) -> np.ndarray:
+    """Which examples some network has not seen yet, by view."""
+    return np.stack(
+        [
+            np.any([e.find(digests)[:, 0] < 0 for e in row], axis=0) & once
+            for row in entries
+        ]
+    )
+
+
+class _Writer:
+    """Gathers batches into shards."""
+
+    def __init__(self, entry: Entry) -> None:
+        self._entry = entry
+        self._digests: list[np.ndarray] = []
+        self._arrays: list[list[np.ndarray]] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, digests: np.ndarray, arrays: list[np.ndarray]) -> None:
+        new = self._entry.find(digests)[:, 0] < 0
+        if not new.any():
+            return
+        kept = [
+            array[new].astype(tensor.dtype, copy=False)
+            for array, tensor in zip(arrays, self._entry.tensors, strict=True)
+        ]
+        self._digests.append(digests[new])
+        self._arrays.append(kept)
+        self._bytes += sum(array.nbytes for array in kept)
+        late = time.monotonic() - self._since > _SHARD_SECONDS
+        if self._bytes >= _SHARD_BYTES or late:
+            self.close()
+
+    def close(self) -> None:
+        if self._digests:
+            self._entry.append(
+                np.concatenate(self._digests),
+                [np.concatenate(a) for a in zip(*self._arrays, strict=True)],
+            )
+        self._digests, self._arrays, self._bytes = [], [], 0
+        self._since = time.monotonic()
+
+
+def feed_inputs(
+    examples: Examples,
+    network: keras.Model,
+    sizes: Sequence[int],
+    views: Sequence[View],
+    batch_size: int,
+) -> Feed:
+    """Makes a feed that reads the inputs and computes the network.
+
+    Each input is read once, whatever the number of views.
+
+    Args:
+        examples: The inputs.
+        network: From inputs to the tensors of all targets, in a row.
+        sizes: How many tensors each target has.
+        views: How to look at the inputs.
+        batch_size: Inputs in a batch.
+
+    Returns:
+        A `Feed`.
+    """
+
+    def feed(missing: np.ndarray) -> Iterator[Computed]:
+        rows = np.flatnonzero(missing.any(axis=0))
+        compute = [_compiled(network, view, examples) for view in views]
+        batches = make_batches(
+            lambda index: examples.read(int(rows[index])),
+            rows,
+            examples.shape,
+            batch_size=batch_size,
+            drop_remainder=False,
+            order=epoch_order(len(rows), shuffle=False, seed=0),
+            initial_epoch=0,
+            dtype=np.dtype(examples.dtype).type,
+        )
+        for images, numbers in batches.prefetch(2):
+            batch = np.asarray(numbers)
+            for index, view in enumerate(views):
+                wanted = missing[index, batch]
+                if not wanted.any():
+                    continue
+                some = images if wanted.all() else images[wanted]
+                chosen = batch[wanted]
+                seeds = view.seeds(examples.digests[chosen])
+                outputs = compute[index](some, seeds)
+                yield Computed(index, chosen, _grouped(outputs, sizes))
+
+    return feed
+
+
+def _compiled(
+    network: keras.Model, view: View, examples: Examples
+) -> Callable[[Any, Any], list[Any]]:
+    import tensorflow as tf
+
+    look = view.make(examples.shape[-1])
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None, *examples.shape), examples.dtype),
+            tf.TensorSpec((None, 2), tf.int64),
+        ]
+    )
+    def compute(images: tf.Tensor, seeds: tf.Tensor) -> list[tf.Tensor]:
+        images = tf.cast(look(images, seeds), network.inputs[0].dtype)
+        return keras.tree.flatten(network(images, training=False))
+
+    return compute
+
+
+def _grouped(
+    outputs: list[Any], sizes: Sequence[int]
+) -> list[list[np.ndarray]]:
+    arrays = iter([np.asarray(output) for output in outputs])
+    return [[next(arrays) for _ in range(size)] for size in sizes]

@@ -1,0 +1,318 @@
+"""The feature store: activations on disk or in memory, found by content.
+
+    DIRECTORY/
+      store.json                     what this folder is
+      KEY/                           one network, one input, one dtype, one view
+        entry.json                   what the key was made of, for people
+        lock                         held while a process computes
+        shards/NAME/                 some examples, whole or not there
+          digests.npy                (n, 16) uint8, the content of each example
+          tensor_0.npy, ...          (n, ...) what the network said of them
+          checksums.json             written last
+
+An example is found by what it holds, not by its name or place, so that every
+subset, fold and order of a data set reads the same shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_transfer.features.entry import FORMAT, Entry, EntryInfo, Tensor
+from keras_transfer.features.shards import locked, rows_of, shard_names
+
+DEFAULT_LIMIT = 20 * 2**30
+# What is left free on a disk, whatever the limit.
+_SPARE = 256 * 2**20
+_TRASH = ".trash-"
+
+
+def default_directory() -> Path:
+    """Returns the folder of the store where none is named.
+
+    `$KERAS_TRANSFER_CACHE`, else `keras_transfer/features` in
+    `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Returns:
+        A path; nothing is made.
+
+    Example:
+
+    >>> default_directory().name
+    'features'
+    """
+    named = os.environ.get("KERAS_TRANSFER_CACHE")
+    if named:
+        return Path(named) / "features"
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "keras_transfer" / "features"
+
+
+class FeatureStore:
+    """Keeps what frozen networks computed.
+
+    Args:
+        directory: Folder of the store; it is made when something is written
+            to it. `None` keeps everything in memory, for as long as the object
+            lives. Defaults to `None`.
+        limit: Bytes that the store may hold. Where there is no room the
+            entries that were not used for longest are removed. Defaults to
+            `None`: 20 GiB on disk, half of the free memory in memory.
+
+    Raises:
+        ValueError: If the folder holds something else, or the store of a newer
+            version.
+
+    Example:
+
+    >>> store = FeatureStore()
+    >>> entry = store.open("key", {"network": "n"}, [Tensor((2,), "float32")])
+    >>> digests = np.zeros((1, 16), np.uint8)
+    >>> entry.append(digests, [np.ones((1, 2), np.float32)])
+    >>> entry.gather(entry.find(digests))[0]
+    array([[1., 1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        limit: int | None = None,
+    ) -> None:
+        self.directory = None if directory is None else Path(directory)
+        if self.directory is not None:
+            _check_folder(self.directory)
+        if limit is None:
+            limit = DEFAULT_LIMIT if self.directory else free_memory() // 2
+        if limit <= 0:
+            raise ValueError(
+                f"`limit` must be a number of bytes above 0. Received: {limit}"
+            )
+        self.limit = int(limit)
+        self._entries: dict[str, Entry] = {}
+
+    def open(
+        self,
+        key: str,
+        description: Mapping[str, Any],
+        tensors: Sequence[Tensor],
+    ) -> Entry:
+        """Returns an entry, new or begun.
+
+        Args:
+            key: What decides the numbers, as a hexadecimal digest.
+            description: The same for people.
+            tensors: Shapes and dtypes of what is stored of an example.
+
+        Returns:
+            An `Entry`.
+        """
+        if key not in self._entries:
+            folder = None if self.directory is None else self.directory / key
+            self._entries[key] = Entry(key, description, tensors, folder)
+        entry = self._entries[key]
+        entry.refresh()
+        return entry
+
+    def reserve(self, num_bytes: int, keep: Collection[str] = ()) -> None:
+        """Makes room, by removing what was not used for longest.
+
+        Args:
+            num_bytes: How many bytes will be written.
+            keep: Keys that stay. Defaults to `()`.
+
+        Raises:
+            OSError: If there is not enough room whatever is removed; nothing
+                is removed then.
+        """
+        infos = self.ls()
+        held = sum(info.num_bytes for info in infos)
+        removable = [info for info in infos if info.key not in keep]
+        missing = num_bytes + held - self.limit
+        where = "memory"
+        if self.directory is not None:
+            where = str(self.directory)
+            free = shutil.disk_usage(_existing(self.directory)).free
+            missing = max(missing, num_bytes + _SPARE - free)
+        if missing > sum(info.num_bytes for info in removable):
+            raise OSError(
+                f"no room for {readable(num_bytes)} of features in {where}: "
+                f"the store may hold {readable(self.limit)} and must keep "
+                f"{readable(held - sum(i.num_bytes for i in removable))}. Give "
+                "it a larger `limit`, another `directory`, or store float16"
+            )
+        for info in sorted(removable, key=lambda info: info.used):
+            if missing <= 0:
+                break
+            if self._remove(info.key):
+                missing -= info.num_bytes
+        if missing > 0:
+            raise OSError(
+                f"no room for {readable(num_bytes)} of features in {where}: "
+                "other processes use what could be removed"
+            )
+
+    def ls(self) -> list[EntryInfo]:
+        """Returns what is stored, the latest used first."""
+        if self.directory is None:
+            found = [entry.info() for entry in self._entries.values()]
+        elif not self.directory.is_dir():
+            found = []
+        else:
+            found = [
+                info
+                for folder in self.directory.iterdir()
+                if folder.is_dir() and not folder.name.startswith(".")
+                if (info := _read_info(folder)) is not None
+            ]
+        return sorted(found, key=lambda info: -info.used)
+
+    def size(self) -> int:
+        """Returns the bytes of all entries."""
+        return sum(info.num_bytes for info in self.ls())
+
+    def clear(self, key: str | None = None) -> int:
+        """Removes one entry, or all.
+
+        Args:
+            key: Its key, or the beginning of it. Defaults to `None`, all.
+
+        Returns:
+            The bytes that became free.
+
+        Raises:
+            ValueError: If `key` is that of no entry or of several, or another
+                process is computing what was to be removed.
+        """
+        infos = self.ls()
+        chosen = infos
+        if key is not None:
+            chosen = [info for info in infos if info.key.startswith(key)]
+            if len(chosen) != 1:
+                raise ValueError(
+                    "`key` must be that of one entry, or its beginning. "
+                    f"Received: key={key!r}, which {len(chosen)} have."
+                )
+        freed = 0
+        for info in chosen:
+            if not self._remove(info.key):
+                raise ValueError(
+                    "`clear` must wait until nobody computes. Received: entry "
+                    f"{info.key}, which another process is writing."
+                )
+            freed += info.num_bytes
+        return freed
+
+    def verify(self) -> list[str]:
+        """Reads everything and compares it with its checksums.
+
+        Returns:
+            Names of the damaged shards, `"KEY/NAME"`; they are removed, where
+            the folder can be written to, and computed again when needed.
+        """
+        if self.directory is None:
+            return []
+        damaged = []
+        for info in self.ls():
+            entry = Entry(
+                info.key, info.description, (), self.directory / info.key
+            )
+            damaged += [f"{info.key}/{name}" for name in entry.damaged()]
+        return damaged
+
+    def _remove(self, key: str) -> bool:
+        if self.directory is None:
+            self._entries.pop(key, None)
+            return True
+        folder = self.directory / key
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder / "lock", wait=False))
+            except BlockingIOError:
+                return False
+            # Renamed first: what is half removed is never read.
+            trash = Path(tempfile.mkdtemp(prefix=_TRASH, dir=self.directory))
+            os.replace(folder, trash / key)
+        shutil.rmtree(trash, ignore_errors=True)
+        self._entries.pop(key, None)
+        return True
+
+
+def free_memory() -> int:
+    """Returns the bytes of memory that are free to use."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return 4 * 2**30
+
+
+def readable(num_bytes: float) -> str:
+    """Returns a number of bytes as a person writes it."""
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    power = min(int(math.log(max(num_bytes, 1), 1024)), len(units) - 1)
+    return f"{num_bytes / 1024**power:.3g} {units[power]}"
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(
+            f"`directory` must be a folder. Received: {str(folder)!r}, a file."
+        )
+    card = folder / "store.json"
+    if not card.exists():
+        others = sorted(f.name for f in folder.iterdir())
+        if others:
+            raise ValueError(
+                "`directory` must be new, empty or a feature store. Received: "
+                f"{str(folder)!r}, which holds {', '.join(others[:5])}."
+            )
+        return
+    try:
+        found = json.loads(card.read_text("utf-8"))["format"]
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(
+            "`directory` must hold the card of a feature store. Received: "
+            f"{str(card)!r}, which cannot be read ({err})."
+        ) from err
+    if found != FORMAT:
+        raise ValueError(
+            f"`directory` must be a feature store of format {FORMAT}. "
+            f"Received: {str(folder)!r} of format {found!r}, written by "
+            "another version of keras_transfer. Use that one, or another "
+            "directory."
+        )
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _read_info(folder: Path) -> EntryInfo | None:
+    try:
+        card = json.loads((folder / "entry.json").read_text("utf-8"))
+        used = (folder / "entry.json").stat().st_mtime
+        rows = num_bytes = 0
+        for name in shard_names(folder):
+            shard = folder / "shards" / name
+            sizes = [file.stat().st_size for file in shard.iterdir()]
+            num_bytes += sum(sizes)
+            rows += rows_of(shard)
+    except (OSError, ValueError):
+        # Removed by another process meanwhile, or not yet begun.
+        return None
+    return EntryInfo(folder.name, card["description"], rows, num_bytes, used)
