@@ -198,7 +198,7 @@ class ImageSplit:
 
         for _ in scanning.parallel_map(read, range(len(self))):
             pass
-        return images, self._categorical()
+        return images, self.one_hot()
 
     def batches(
         self,
@@ -312,7 +312,7 @@ class ImageSplit:
                 f"label_mode={label_mode!r}."
             )
         if label_mode == "categorical":
-            return self._categorical()
+            return self.one_hot()
         if self.multi_label:
             raise ValueError(
                 '`label_mode` must be "categorical" because the images have '
@@ -320,7 +320,12 @@ class ImageSplit:
             )
         return self.labels
 
-    def _categorical(self) -> np.ndarray:
+    def one_hot(self) -> np.ndarray:
+        """Returns the labels as rows.
+
+        Returns:
+            float32 one-hot (multi-hot) array `(n, num_classes)`.
+        """
         if self.multi_label:
             return self.labels
         return np.eye(len(self.class_names), dtype=np.float32)[self.labels]

@@ -271,6 +271,44 @@ def feed_inputs(
     return feed
 
 
+def feed_entries(
+    stored: Sequence[Entry],
+    digests: np.ndarray,
+    network: keras.Model,
+    sizes: Sequence[int],
+    batch_size: int,
+) -> Feed:
+    """Makes a feed that goes on from activations of an earlier cut.
+
+    Args:
+        stored: Entries with the activations, by view.
+        digests: uint8 `(n, 16)`, of the examples.
+        network: From these to the tensors of all targets, in a row.
+        sizes: How many tensors each target has.
+        batch_size: Examples in a batch.
+
+    Returns:
+        A `Feed`.
+    """
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)
+    def compute(arrays: list[tf.Tensor]) -> list[tf.Tensor]:
+        one = arrays[0] if len(arrays) == 1 else arrays
+        return keras.tree.flatten(network(one, training=False))
+
+    def feed(missing: np.ndarray) -> Iterator[Computed]:
+        for view, entry in enumerate(stored):
+            rows = np.flatnonzero(missing[view])
+            for start in range(0, len(rows), batch_size):
+                some = rows[start : start + batch_size]
+                arrays = entry.gather(entry.find(digests[some]))
+                outputs = compute([tf.constant(a) for a in arrays])
+                yield Computed(view, some, _grouped(outputs, sizes))
+
+    return feed
+
+
 def _compiled(
     network: keras.Model, view: View, examples: Examples
 ) -> Callable[[Any, Any], list[Any]]:

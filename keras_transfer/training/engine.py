@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -31,12 +31,22 @@ from keras_transfer.training.objectives import (
     says_yes_or_no,
 )
 from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
+from keras_transfer.training.planning import Options, Plan, make_plan
+from keras_transfer.training.prefixes import Kept, Prefixes
 from keras_transfer.training.probing import (
     check_head,
+    compute_pooled,
     has_exact_probe,
     set_exact_probe,
 )
-from keras_transfer.training.recorder import Progress, Recorder, Row, Table
+from keras_transfer.training.recorder import (
+    Progress,
+    Recorder,
+    Row,
+    ShowStop,
+    ShowWhole,
+    Table,
+)
 from keras_transfer.training.run import Run
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import Source, open_source
@@ -46,6 +56,9 @@ from keras_transfer.training.trainable import (
     keep_opened,
     reinitialize,
 )
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def fine_tune(
@@ -73,6 +86,8 @@ def fine_tune(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     tensorboard: bool | str | Path = False,
     cache: bool | None = None,
+    store: Any = None,
+    views: int | None = None,
     ignore: Sequence[str] = (),
     seed: int = 0,
     verbose: int = 1,
@@ -136,6 +151,15 @@ def fine_tune(
             `directory`. Defaults to `False`.
         cache: Whether decoded images stay in memory. Defaults to `None`: up to
             2 GiB.
+        store: Where activations below the trained blocks are kept, so that
+            they are computed once: `"memory"`, a folder, a `FeatureStore`, or
+            `False` to compute them in each pass. Defaults to `None`: wherever
+            the plan finds it faster, in memory, or in the user's store where
+            they are large.
+        views: With `augment`, how many fixed views of each training image take
+            the place of new ones in each pass, so that their activations can
+            be kept; MixUp then mixes activations. Defaults to `None`: images
+            change in each pass, and nothing below the trained blocks is kept.
         ignore: Names of findings of `check` that are meant, such as
             `("pixel-range",)`. Defaults to `()`.
         seed: Integer: order of examples, augmentation and new weights.
@@ -180,6 +204,8 @@ def fine_tune(
         callbacks=callbacks,
         tensorboard=tensorboard,
         cache=cache,
+        store=store,
+        views=views,
         seed=seed,
         verbose=verbose,
     )
@@ -232,6 +258,7 @@ def fine_tune(
         best=training.table.best or 0,
         trainable=tuple(training.trainable),
         diagnosis=diagnosis,
+        plan=training.plan,
         directory=None if directory is None else Path(directory),
         _objective=objective,
         _batch_size=settings.batch_size,
@@ -253,6 +280,7 @@ class _Training:
         self.directory: RunDirectory | None = None
         self.attached: AttachedPenalty | None = None
         self.trainable: list[tuple[str, ...]] = []
+        self.plan = Plan(())
         self._model = model
         self._source = source
         self._phases = phases
@@ -272,6 +300,7 @@ class _Training:
         self._best = self._start
         self._state: State | None = None
         self._optimizer: LearningRateMultiplier | None = None
+        self._kept: Kept | None = None
         self._phase = 0
         self._epoch = 0
 
@@ -337,6 +366,7 @@ class _Training:
 
     def run(self) -> None:
         """Runs all phases, or those that are left."""
+        prefixes = self._make_plan()
         first = self._state.phase if self._state else 0
         for index, phase in enumerate(self._phases):
             self._phase = index
@@ -346,30 +376,85 @@ class _Training:
             if index < first:
                 continue
             begun = self._state if index == first else None
+            if begun is not None and begun.finished:
+                self._kept = None
+                self._compile(phase, begun)
+                continue
             started = time.monotonic()
+            self._kept = prefixes.open(index) if prefixes else None
             if phase.exact_probe and begun is None:
                 self._probe(phase)
             seconds = time.monotonic() - started
             trainer = self._compile(phase, begun)
             if phase.exact_probe and begun is None:
                 self._record(self._probe_row(trainer, seconds))
-            if begun is None or not begun.finished:
-                self._fit(trainer, phase)
-                self._finish(trainer)
+            self._fit(trainer, phase)
+            self._finish(trainer)
+            self.plan.took[index] = time.monotonic() - started
+
+    def _make_plan(self) -> Prefixes | None:
+        settings = self._settings
+        objection = ""
+        if self._trainer is not self._model:
+            objection = "the penalty looks at activations of the whole network"
+        elif identity.has_own_training(self._model):
+            objection = "the model has a training step of its own"
+        self.plan, store = make_plan(
+            self._model,
+            self._source,
+            self._phases,
+            self._sets,
+            Options(
+                settings.store,
+                settings.views,
+                settings.augment is not None,
+                settings.batch_size,
+                objection,
+            ),
+        )
+        if store is None:
+            return None
+        return Prefixes(self._model, self._source, self.plan, store, settings)
 
     @property
     def _trainer(self) -> keras.Model:
-        """What is fitted: the model, or one around it with the penalty."""
+        """What is fitted: the model, what is above the cut, or what penalises.
+
+        All of them are made of the model's own layers.
+        """
+        if self._kept is not None:
+            return self._kept.suffix
         return self._model if self.attached is None else self.attached.trainer
+
+    def _training_batches(self) -> tf.data.Dataset:
+        if self._kept is None:
+            return self._train
+        settings = self._settings
+        return self._kept.train.batches(
+            settings.batch_size,
+            shuffle=True,
+            seed=settings.seed,
+            epoch=lambda: self._epoch,
+            mixup=settings.augment.mixup if settings.augment else 0.0,
+        )
+
+    def _validation_batches(self) -> tf.data.Dataset | None:
+        if self._kept is None or self._kept.validation is None:
+            return self._validation
+        return self._kept.validation.batches(self._settings.batch_size)
 
     def _probe(self, phase: Phase) -> None:
         self._progress.say(f"{phase.name}: solving on frozen features")
+        train = validation = None
+        if self._kept is not None:
+            train = self._kept.pooled("train")
+            validation = self._kept.pooled("validation")
+        if train is None:
+            train = compute_pooled(self._model, self._source.plain())
+            if self._validation is not None:
+                validation = compute_pooled(self._model, self._validation)
         set_exact_probe(
-            self._model,
-            self._source.plain(),
-            self._validation,
-            self._objective,
-            self._class_weight,
+            self._model, train, validation, self._objective, self._class_weight
         )
 
     def _compile(self, phase: Phase, begun: State | None) -> keras.Model:
@@ -414,10 +499,10 @@ class _Training:
         )
         self._begin_epoch(done)
         trainer.fit(
-            self._train,
+            self._training_batches(),
             initial_epoch=done,
             epochs=phase.epochs,
-            validation_data=self._validation,
+            validation_data=self._validation_batches(),
             class_weight=self._class_weight,
             callbacks=self._callbacks(phase, done),
             verbose=1 if self._settings.verbose > 1 else 0,
@@ -453,11 +538,16 @@ class _Training:
                 folder = self.directory.path / "tensorboard"
             name = f"{self._phase + 1}-{phase.name.replace(' ', '-')}"
             chosen.append(keras.callbacks.TensorBoard(str(folder / name)))
-        chosen += self._settings.callbacks
         recorder = Recorder(
             self._describe, self._record, self._begin_epoch, self.attached
         )
-        return [*chosen, recorder]
+        mine = self._settings.callbacks
+        if self._kept is None or not mine:
+            return [*chosen, *mine, recorder]
+        # They expect the model that they were made for, not what is above the
+        # cut; both hold the same variables.
+        shown = ShowWhole(self._model, mine)
+        return [*chosen, shown, *mine, ShowStop(self._model), recorder]
 
     def _weigh_classes(self) -> dict[int, float] | None:
         weight = self._settings.class_weight
@@ -497,7 +587,7 @@ class _Training:
             if self.attached is not None:
                 self.attached.pause()
             found = trainer.evaluate(
-                self._validation, return_dict=True, verbose=0
+                self._validation_batches(), return_dict=True, verbose=0
             )
             if self.attached is not None:
                 self.attached.resume()

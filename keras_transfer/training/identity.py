@@ -92,9 +92,20 @@ def check_penalty(
         )
 
 
+_STEPS = ("train_step", "compute_loss")
+
+
+def has_own_training(model: keras.Model) -> bool:
+    """Whether the model has a training step that another would not take."""
+    return any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in _STEPS
+    )
+
+
 def check_own_training(model: keras.Model) -> None:
     """Raises if the model has a training step that another would not take."""
-    for name in ("train_step", "compute_loss"):
+    for name in _STEPS:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ValueError(
                 f"`model` must train by the `{name}` of Keras, since another "

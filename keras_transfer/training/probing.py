@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
@@ -46,10 +46,51 @@ def _objection(model: keras.Model) -> str:
     return ""
 
 
+class Pooled(NamedTuple):
+    """What the output layer of a head is fed with.
+
+    Attributes:
+        features: `(n, d)`.
+        labels: `(n, ...)`.
+        weights: Of the examples, `(n,)`, or `None`.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | None = None
+
+
+def compute_pooled(model: keras.Model, dataset: tf.data.Dataset) -> Pooled:
+    """Computes what the output layer of the head is fed with.
+
+    Args:
+        model: A model whose head is pooling and one dense layer.
+        dataset: Batches of (images, labels) or (images, labels, weights).
+
+    Returns:
+        `Pooled`.
+    """
+    head = model.get_layer("head")
+    prefix, _ = depth.split(model, 0)
+    output = head.get_layer("predictions")
+    pooled = keras.Model(head.inputs[0], output.input)
+    extractor = keras.Model(prefix.inputs[0], pooled(prefix.outputs[0]))
+    features, labels, weights = [], [], []
+    for images, answers, *rest in dataset:
+        features.append(extractor.predict_on_batch(images))
+        labels.append(np.asarray(answers))
+        weights += [np.asarray(weight).reshape(-1) for weight in rest]
+    return Pooled(
+        np.concatenate(features),
+        np.concatenate(labels),
+        np.concatenate(weights) if weights else None,
+    )
+
+
 def set_exact_probe(
     model: keras.Model,
-    train: tf.data.Dataset,
-    validation: tf.data.Dataset | None,
+    train: Pooled,
+    validation: Pooled | None,
     objective: Objective,
     class_weight: Mapping[int, float] | None = None,
 ) -> None:
@@ -57,21 +98,14 @@ def set_exact_probe(
 
     Args:
         model: A model whose head is pooling and one dense layer.
-        train: Batches of (images, labels) or (images, labels, weights), not
-            augmented.
-        validation: Batches to choose lambda by, or `None`.
+        train: Features of the training examples, not augmented.
+        validation: Those to choose lambda by, or `None`.
         objective: What the outputs mean.
         class_weight: Weights of the class indices. Defaults to `None`.
     """
-    head = model.get_layer("head")
-    output = head.get_layer("predictions")
-    prefix, _ = depth.split(model, 0)
-    pooled = keras.Model(head.inputs[0], output.input)
-    extractor = keras.Model(prefix.inputs[0], pooled(prefix.outputs[0]))
-    features, labels, weights = _features(extractor, train)
-    held_out = None
-    if validation is not None:
-        held_out = _features(extractor, validation)[:2]
+    output = model.get_layer("head").get_layer("predictions")
+    features, labels, weights = train
+    held_out = None if validation is None else validation[:2]
     shape = (-1, output.units)
     if objective.kind == "classification":
         indices = _indices(labels)
@@ -102,21 +136,6 @@ def set_exact_probe(
         )
     output.kernel.assign(probe.kernel)
     output.bias.assign(probe.bias)
-
-
-def _features(
-    extractor: keras.Model, dataset: tf.data.Dataset
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    features, labels, weights = [], [], []
-    for images, answers, *rest in dataset:
-        features.append(extractor.predict_on_batch(images))
-        labels.append(np.asarray(answers))
-        weights += [np.asarray(weight).reshape(-1) for weight in rest]
-    return (
-        np.concatenate(features),
-        np.concatenate(labels),
-        np.concatenate(weights) if weights else None,
-    )
 
 
 def _indices(labels: np.ndarray) -> np.ndarray:

@@ -255,3 +255,56 @@ class Progress:
             f"{row['seconds']:.1f} s, {seconds:.0f} s to go"
             f"{'  (best)' if best else ''}"
         )
+
+
+class ShowWhole(keras.callbacks.Callback):
+    """Shows the user's callbacks the whole model, where a part is fitted.
+
+    Args:
+        model: The whole model, over the same variables.
+        callbacks: The user's, which come after this one.
+    """
+
+    def __init__(
+        self, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        super().__init__()
+        self._whole = model
+        self._callbacks = tuple(callbacks)
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Gives them the model that they were made for."""
+        self._whole.compile(
+            self.model.optimizer, loss=self.model.loss, auto_scale_loss=False
+        )
+        self._whole.stop_training = False
+        for callback in self._callbacks:
+            callback.set_model(self._whole)
+
+
+class ShowStop(keras.callbacks.Callback):
+    """Ends training where a user's callback said so on the whole model.
+
+    Args:
+        model: The whole model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self._whole = model
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Passes `stop_training` on."""
+        self._pass_on()
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Passes `stop_training` on."""
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._whole.stop_training:
+            self.model.stop_training = True

@@ -16,6 +16,7 @@ from keras_transfer.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.reports import plot_history
 from keras_transfer.strategies import Phase
 from keras_transfer.training.objectives import Objective
+from keras_transfer.training.planning import Plan
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -29,6 +30,7 @@ class Run:
         best: Index of the row whose weights the model holds.
         trainable: For each phase the paths of the variables that trained.
         diagnosis: What was found before training.
+        plan: What was computed once and what in each pass: `plan.explain()`.
         directory: Where the run is kept, or `None`.
 
     Example:
@@ -46,6 +48,7 @@ class Run:
     best: int
     trainable: tuple[tuple[str, ...], ...]
     diagnosis: Diagnosis
+    plan: Plan
     directory: Path | None
     _objective: Objective
     _batch_size: int

@@ -43,6 +43,8 @@ class Settings:
     callbacks: Sequence[keras.callbacks.Callback] = ()
     tensorboard: bool | str | Path = False
     cache: bool | None = None
+    store: Any = None
+    views: int | None = None
     seed: int = 0
     verbose: int = 0
 
@@ -51,7 +53,11 @@ class Settings:
             value = getattr(self, name)
             if not is_integer(value) or value < least:
                 _refuse(name, f"an integer of at least {least}", value)
-        for name, least in (("accumulation_steps", 2), ("patience", 1)):
+        for name, least in (
+            ("accumulation_steps", 2),
+            ("patience", 1),
+            ("views", 1),
+        ):
             value = getattr(self, name)
             if value is not None and (not is_integer(value) or value < least):
                 _refuse(name, f"None or an integer of at least {least}", value)
@@ -61,6 +67,14 @@ class Settings:
             raise TypeError(
                 "`augment` must be an `Augmentation` or None. Received: "
                 f"augment={self.augment!r:.100}"
+            )
+        if self.views is not None and self.augment is None:
+            _refuse("views", "None where `augment` is None", self.views)
+        if self.views is not None and self.augment and self.augment.cutmix:
+            _refuse(
+                "views",
+                "None where `augment` has `cutmix`, which needs pixels",
+                self.views,
             )
         if self.clip_norm is not None and not self.clip_norm > 0:
             _refuse("clip_norm", "None or a number above 0", self.clip_norm)
@@ -170,6 +184,7 @@ class Settings:
             "optimizer": {k: plain(v) for k, v in config.items()},
             "loss": plain(self.loss),
             "augment": plain(self.augment),
+            "views": self.views,
             "class_weight": plain(self.class_weight),
             "label_smoothing": self.label_smoothing,
             "patience": self.patience,

@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer.data import Augmentation, ImageData
+from keras_transfer.data import Augmentation, ImageData, ImageSplit
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
+from keras_transfer.features.examples import Examples, examples_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,6 +39,9 @@ class Source:
         labels: `"one-hot"`, `"multi-label"`, `"int"` or `"numbers"`.
         digest: Computes a hexadecimal digest of what was given.
         class_weights: Makes the weights that balance the classes.
+        indexed: The same examples by index, `"train"` and, where there are
+            any, `"validation"`; empty for a `tf.data.Dataset`.
+        seed: Of the order.
     """
 
     train: Callable[[Epoch], tf.data.Dataset]
@@ -47,6 +51,20 @@ class Source:
     labels: str
     digest: Callable[[], str]
     class_weights: Callable[[], dict[int, float]]
+    indexed: Mapping[str, Indexed]
+    seed: int
+
+
+class Indexed(NamedTuple):
+    """Examples that can be read in any order.
+
+    Attributes:
+        examples: The inputs.
+        labels: `(n, ...)`, as the model is trained on them.
+    """
+
+    examples: Examples
+    labels: np.ndarray
 
 
 def open_source(
@@ -145,7 +163,25 @@ def _from_images(
         labels="multi-label" if data.multi_label else "one-hot",
         digest=digest,
         class_weights=data.class_weights,
+        indexed={
+            name: Indexed(examples_of(split, data.image_size), split.one_hot())
+            for name, split in (
+                ("train", data.train),
+                ("validation", data.validation),
+            )
+            if len(split) and _has_size(data, split)
+        },
+        seed=seed,
     )
+
+
+def _has_size(data: ImageData, split: ImageSplit) -> bool:
+    """Whether all images have one size; whoever trains on them says if not."""
+    try:
+        split.common_size(data.image_size)
+    except ValueError:
+        return False
+    return True
 
 
 def _yes_or_no(source: Source) -> Source:
@@ -161,6 +197,10 @@ def _yes_or_no(source: Source) -> Source:
         plain=lambda: second(source.plain()),
         validation=None if validation is None else lambda: second(validation()),
         labels="multi-label",
+        indexed={
+            name: part._replace(labels=part.labels[:, 1:])
+            for name, part in source.indexed.items()
+        },
     )
 
 
@@ -215,6 +255,11 @@ def _from_arrays(
         labels=_kind_of(y),
         digest=digest,
         class_weights=lambda: _balance(y),
+        indexed={
+            name: Indexed(examples_of(pair[0]), pair[1])
+            for name, pair in arrays.items()
+        },
+        seed=seed,
     )
 
 
@@ -303,6 +348,8 @@ def _from_datasets(
         class_weights=lambda: _balance(
             np.concatenate([np.asarray(batch[1]) for batch in train])
         ),
+        indexed={},
+        seed=seed,
     )
 
 

@@ -1,0 +1,135 @@
+"""Reads stored activations as batches to train on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.data.pipeline import Epoch, epoch_order, gather_batches
+from keras_transfer.features.entry import Entry
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reader:
+    """Activations of some examples, with their labels.
+
+    Args:
+        entries: One for each view.
+        digests: uint8 `(n, 16)`, of the examples, in order.
+        labels: `(n, ...)`.
+    """
+
+    entries: Sequence[Entry]
+    digests: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    @functools.cached_property
+    def _places(self) -> list[np.ndarray]:
+        return [entry.find(self.digests) for entry in self.entries]
+
+    def arrays(self) -> list[np.ndarray]:
+        """Reads all examples, of the first view.
+
+        Returns:
+            An array `(n, ...)` for each tensor.
+        """
+        return self.entries[0].gather(self._places[0])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: Epoch = 0,
+        mixup: float = 0.0,
+    ) -> tf.data.Dataset:
+        """Makes the batches of an epoch, in the order that pixels come in.
+
+        With several views each example shows another one in each epoch, until
+        it showed them all.
+
+        Args:
+            batch_size: Examples in a batch.
+            shuffle: Whether to shuffle, anew in each epoch. Defaults to
+                `False`.
+            seed: Of the order, the views and MixUp. Defaults to `0`.
+            epoch: Number of the epoch, or a function that gives it. Defaults
+                to `0`.
+            mixup: Alpha of the Beta distribution that weighs two examples.
+                Defaults to `0.0`, none.
+
+        Returns:
+            `tf.data.Dataset` of (activations, labels); activations are a tuple
+            where several tensors cross the cut.
+
+        Reference:
+            - Verma et al., 2019, https://arxiv.org/abs/1806.05236 (MixUp of
+              features)
+        """
+        import tensorflow as tf
+
+        tensors = self.entries[0].tensors
+        specs = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]
+        offsets = np.random.default_rng(seed).permutation(len(self))
+
+        def load(indices: np.ndarray, number: int) -> list[np.ndarray]:
+            arrays = self._load(indices, offsets[indices] + number)
+            arrays.append(self.labels[indices])
+            if mixup:
+                arrays = _mix(arrays, mixup, (seed, number, *indices[:2]))
+            return arrays
+
+        batches = gather_batches(
+            load,
+            [*specs, (self.labels.shape[1:], self.labels.dtype)],
+            num_examples=len(self),
+            batch_size=batch_size,
+            order=epoch_order(len(self), shuffle, seed),
+            initial_epoch=epoch,
+        )
+        if len(specs) > 1:
+            batches = batches.map(lambda *parts: (parts[:-1], parts[-1]))
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def _load(self, indices: np.ndarray, looks: np.ndarray) -> list[np.ndarray]:
+        if len(self.entries) == 1:
+            return self.entries[0].gather(self._places[0][indices])
+        views = looks % len(self.entries)
+        result: list[Any] = [
+            np.empty((len(indices), *t.shape), t.dtype)
+            for t in self.entries[0].tensors
+        ]
+        for view in np.unique(views):
+            chosen = views == view
+            places = self._places[view][indices[chosen]]
+            found = self.entries[view].gather(places)
+            for out, array in zip(result, found, strict=True):
+                out[chosen] = array
+        return result
+
+
+def _mix(
+    arrays: list[np.ndarray], alpha: float, seed: tuple[int, ...]
+) -> list[np.ndarray]:
+    """Joins each example with another one of its batch, labels and all."""
+    generator = np.random.default_rng([int(number) for number in seed])
+    count = len(arrays[0])
+    other = generator.permutation(count)
+    weight = generator.beta(alpha, alpha, count)
+    mixed = []
+    for array in arrays:
+        share = weight.reshape(-1, *[1] * (array.ndim - 1)).astype(np.float32)
+        joined = share * array + (1 - share) * array[other]
+        mixed.append(joined.astype(array.dtype))
+    return mixed

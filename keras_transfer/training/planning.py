@@ -1,0 +1,424 @@
+"""What each phase computes once, where that is kept, and what it is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_transfer.features.cost import (
+    BACKWARD,
+    count_flops,
+    measure_memory,
+    speed_up_bound,
+    step_seconds,
+    time_of,
+)
+from keras_transfer.features.cuts import Cut, find_cut, halves, network_to
+from keras_transfer.features.store import (
+    FeatureStore,
+    default_directory,
+    free_memory,
+    readable,
+)
+from keras_transfer.strategies import Phase
+from keras_transfer.training.sources import Source
+from keras_transfer.training.trainable import TrainableSets
+
+# Of the free memory that activations may take.
+_SHARE = 4
+_LOOK = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedPhase:
+    """How one phase is computed.
+
+    Attributes:
+        name: Name of the phase.
+        passes: Times that the training examples pass.
+        cut: Where activations are kept, or `None` where all is computed anew
+            in each pass.
+        tier: `"memory"`, `"disk"` or `""`.
+        views: Views of each training example that are kept.
+        frozen_flops: Operations below the cut, for one example.
+        flops: Operations of the whole forward pass.
+        num_bytes: Size of what is kept.
+        seconds: Expected time from what is kept, extraction included; `None`
+            where nothing was measured.
+        direct: Expected time when all is computed in each pass.
+        bound: How much faster the phase can become at most.
+        why: The reason, in words.
+    """
+
+    name: str
+    passes: int
+    cut: Cut | None
+    tier: str
+    views: int
+    frozen_flops: int
+    flops: int
+    num_bytes: int
+    seconds: float | None
+    direct: float | None
+    bound: float
+    why: str
+
+
+@dataclasses.dataclass(eq=False)
+class Plan:
+    """What is computed once in a run, and what each pass.
+
+    Attributes:
+        phases: How each phase is computed.
+        took: Seconds that each phase took, by its place; filled by the run.
+        extracted: Passes of single examples through frozen networks, by the
+            place of the phase; filled by the run.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> model = build_classifier("ResNet20", data=data)
+    >>> print(plan(model, data, strategy="linear-probe").explain())
+    phase ...
+    """
+
+    phases: tuple[PlannedPhase, ...]
+    took: dict[int, float] = dataclasses.field(default_factory=dict)
+    extracted: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def explain(self) -> str:
+        """Returns a table: what is kept where, what it costs, and why.
+
+        FLOPs are those of one example forward; sizes are those of all that is
+        kept; the bound is that of the phase alone.
+        """
+        header = (
+            "phase",
+            "passes",
+            "kept",
+            "where",
+            "views",
+            "frozen/all GFLOPs",
+            "size",
+            "expected",
+            "direct",
+            "bound",
+            "took",
+            "passed frozen",
+        )
+        rows = [header]
+        for place, phase in enumerate(self.phases):
+            kept = phase.cut is not None
+            took = self.took.get(place)
+            passed = self.extracted.get(place)
+            rows.append(
+                (
+                    f"{place + 1} {phase.name}",
+                    str(phase.passes),
+                    phase.cut.name if phase.cut else "nothing",
+                    phase.tier or "-",
+                    str(phase.views) if kept else "-",
+                    f"{phase.frozen_flops / 1e9:.3f}/{phase.flops / 1e9:.3f}",
+                    readable(phase.num_bytes) if kept else "-",
+                    _seconds(phase.seconds if kept else phase.direct),
+                    _seconds(phase.direct),
+                    f"{phase.bound:.1f}x",
+                    _seconds(took),
+                    "-" if passed is None else str(passed),
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
+            for row in rows
+        ]
+        lines += [
+            f"{place + 1} {phase.name}: {phase.why}"
+            for place, phase in enumerate(self.phases)
+        ]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def __repr__(self) -> str:
+        return f"<Plan of {len(self.phases)} phases>\n{self.explain()}"
+
+
+class _Candidate(NamedTuple):
+    """A phase that could run from kept activations."""
+
+    place: int
+    cut: Cut
+    num_bytes: int
+    frozen_flops: int
+    flops: int
+
+
+class Options(NamedTuple):
+    """What the user decides about keeping activations.
+
+    Attributes:
+        store: A `FeatureStore`, the folder of one, `"memory"`, `None` to
+            choose, or `False` for none.
+        views: Views of each training example, or `None`.
+        augments: Whether images change from pass to pass.
+        batch_size: Examples in a batch.
+        objection: Why nothing may be kept, or `""`.
+    """
+
+    store: Any
+    views: int | None
+    augments: bool
+    batch_size: int
+    objection: str
+
+
+def make_plan(
+    model: keras.Model,
+    source: Source,
+    phases: Sequence[Phase],
+    sets: TrainableSets,
+    options: Options,
+) -> tuple[Plan, FeatureStore | None]:
+    """Decides for each phase whether activations are kept, where and why.
+
+    Measures the networks below the cuts, some tenths of a second.
+
+    Args:
+        model: The model.
+        source: The data.
+        phases: The phases.
+        sets: What trains in each; as it was before at the end.
+        options: What the user decides.
+
+    Returns:
+        The plan, and the store that it keeps activations in, if any.
+    """
+    cuts: list[Cut | str] = []
+    for phase in phases:
+        sets.apply(phase)
+        objection = _objection(phase, source, options)
+        cuts.append(objection or _cut_of(model))
+    sets.restore()
+    candidates = _candidates(model, source, cuts, options)
+    store, tier, refused = _choose_store(candidates, options)
+    # One pass costs the same either way: nothing to weigh.
+    weighed = any(phases[c.place].epochs > 1 for c in candidates)
+    rates = _measure(model, source, candidates) if weighed else None
+    planned = []
+    by_place = {c.place: c for c in candidates}
+    for place, phase in enumerate(phases):
+        cut = cuts[place]
+        candidate = by_place.get(place)
+        passes = phase.epochs + phase.exact_probe
+        if candidate is None or isinstance(cut, str):
+            why = f"nothing is kept, since {cut}."
+            planned.append(_direct(phase.name, passes, why))
+            continue
+        planned.append(
+            _plan_phase(
+                phase, passes, candidate, source, options, rates, tier, refused
+            )
+        )
+    kept = any(phase.cut for phase in planned)
+    return Plan(tuple(planned)), store if kept else None
+
+
+def _cut_of(model: keras.Model) -> Cut | str:
+    cut = find_cut(model)
+    if isinstance(cut, str):
+        return cut
+    above = [id(v) for v in halves(model, cut)[1].trainable_variables]
+    if above != [id(v) for v in model.trainable_variables]:
+        # An optimizer that goes over to another phase counts on it.
+        return "variables above the cut would come in another order"
+    return cut
+
+
+def _direct(name: str, passes: int, why: str) -> PlannedPhase:
+    return PlannedPhase(
+        name, passes, None, "", 1, 0, 0, 0, None, None, 1.0, why
+    )
+
+
+def _objection(phase: Phase, source: Source, options: Options) -> str:
+    if options.store is False:
+        return "`store` is False"
+    if options.objection:
+        return options.objection
+    if phase.reinitialize:
+        return "the phase begins from new weights"
+    if not source.indexed:
+        return (
+            "a tf.data.Dataset cannot be read by index; give arrays or what "
+            "`load_images` returns"
+        )
+    if options.augments and options.views is None and phase.epochs:
+        return (
+            "images change in each pass; `views=4` would keep four fixed views "
+            "of each instead, at some cost in accuracy"
+        )
+    return ""
+
+
+def _candidates(
+    model: keras.Model,
+    source: Source,
+    cuts: Sequence[Cut | str],
+    options: Options,
+) -> list[_Candidate]:
+    found = []
+    examples = {n: len(i.examples) for n, i in source.indexed.items()}
+    count = examples.get("train", 0) * (options.views or 1)
+    count += examples.get("validation", 0)
+    for place, cut in enumerate(cuts):
+        if isinstance(cut, str):
+            continue
+        below, above = halves(model, cut)
+        shape = source.indexed["train"].examples.shape
+        outputs = keras.tree.flatten(
+            below.compute_output_spec(keras.KerasTensor((None, *shape)))
+        )
+        shapes = [tuple(t.shape[1:]) for t in outputs]
+        frozen = count_flops(below, [shape])
+        row = sum(4 * int(np.prod(s)) for s in shapes)
+        found.append(
+            _Candidate(
+                place,
+                cut,
+                count * row,
+                frozen,
+                frozen + count_flops(above, shapes),
+            )
+        )
+    return found
+
+
+def _choose_store(
+    candidates: Sequence[_Candidate], options: Options
+) -> tuple[FeatureStore | None, str, str]:
+    """Returns the store, its tier, and why there is none."""
+    if not candidates:
+        return None, "", ""
+    sizes = {c.cut: c.num_bytes for c in candidates}
+    total = sum(sizes.values())
+    if isinstance(options.store, FeatureStore):
+        store = options.store
+    elif options.store == "memory":
+        store = FeatureStore()
+    elif options.store is not None:
+        store = FeatureStore(Path(options.store))
+    elif total <= free_memory() // _SHARE:
+        store = FeatureStore()
+    else:
+        store = FeatureStore(default_directory())
+    tier = "memory" if store.directory is None else "disk"
+    if total > store.limit:
+        return (
+            None,
+            "",
+            f"its {readable(total)} are more than the {readable(store.limit)} "
+            f"that the store on {tier} may hold",
+        )
+    return store, tier, ""
+
+
+class _Rates(NamedTuple):
+    flops: float  # a second, forward
+    gather: float  # bytes a second from memory
+
+
+def _measure(
+    model: keras.Model, source: Source, candidates: Sequence[_Candidate]
+) -> _Rates:
+    import tensorflow as tf
+
+    deepest = max(candidates, key=lambda c: c.frozen_flops)
+    network = network_to(model, [deepest.cut])
+    examples = source.indexed["train"].examples
+    count = min(_LOOK, len(examples))
+    images = tf.constant(np.stack([examples.read(i) for i in range(count)]))
+    images = tf.cast(images, network.inputs[0].dtype)
+
+    @tf.function
+    def forward(x: tf.Tensor) -> Any:
+        return network(x, training=False)
+
+    forward(images)
+    seconds = time_of(lambda: forward(images))
+    return _Rates(deepest.frozen_flops * count / seconds, measure_memory())
+
+
+def _plan_phase(
+    phase: Phase,
+    passes: int,
+    candidate: _Candidate,
+    source: Source,
+    options: Options,
+    rates: _Rates | None,
+    tier: str,
+    refused: str,
+) -> PlannedPhase:
+    count = len(source.indexed["train"].examples)
+    held_out = source.indexed.get("validation")
+    held = 0 if held_out is None else len(held_out.examples)
+    views = options.views or 1
+    frozen, flops = candidate.frozen_flops, candidate.flops
+    seconds = direct = None
+    cut: Cut | None = candidate.cut
+    bound = speed_up_bound(frozen / flops, passes)
+    if rates is not None:
+        below = frozen / rates.flops
+        above = (flops - frozen) / rates.flops
+        row = candidate.num_bytes / max(count * views + held, 1)
+        step = step_seconds() / options.batch_size
+        train = phase.epochs * (
+            count * (BACKWARD * above + step) + held * above
+        )
+        extraction = (count * views + held) * below
+        reads = phase.epochs * (count + held) * row / rates.gather
+        seconds = extraction + train + reads
+        direct = train + passes * (count + held) * below
+    if refused:
+        cut, why = None, f"nothing is kept, since {refused}."
+    elif seconds is not None and direct is not None and seconds > direct * 1.05:
+        cut = None
+        why = (
+            f"nothing is kept, since computing {candidate.cut.name} once and "
+            f"reading it takes {seconds:.1f} s, computing it in each of "
+            f"{passes} passes {direct:.1f} s."
+        )
+    else:
+        share = frozen / flops
+        why = (
+            f"{share:.0%} of the operations are below {candidate.cut.name}, "
+            f"where nothing changes over {passes} passes"
+        )
+        if options.augments and options.views:
+            why += (
+                f"; {views} fixed views of each image stand for new ones in "
+                "each pass, which can cost accuracy"
+            )
+        why += "."
+    kept = cut is not None
+    return PlannedPhase(
+        phase.name,
+        passes,
+        cut,
+        tier if kept else "",
+        views if kept else 1,
+        frozen,
+        flops,
+        candidate.num_bytes if kept else 0,
+        seconds,
+        direct,
+        bound,
+        why,
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"

@@ -1,0 +1,199 @@
+"""Runs phases on kept activations: the prefix once, the suffix each epoch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_transfer._blocks import backbone_of, find_blocks
+from keras_transfer.features.cuts import Cut, halves, network_to, width
+from keras_transfer.features.entry import Entry
+from keras_transfer.features.examples import Examples
+from keras_transfer.features.filling import (
+    Computed,
+    feed_entries,
+    feed_inputs,
+    fill,
+    open_entries,
+)
+from keras_transfer.features.reading import Reader
+from keras_transfer.features.store import FeatureStore
+from keras_transfer.features.views import View, make_views
+from keras_transfer.training.planning import Plan
+from keras_transfer.training.probing import Pooled
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.sources import Source
+
+# Cuts that are looked for in the store to compute another one from.
+_NEARBY = 8
+# Examples that are computed at once.
+_AT_ONCE = 32
+
+
+class Kept(NamedTuple):
+    """A phase that runs on kept activations.
+
+    Attributes:
+        suffix: The model above the cut, over the layers of the whole one.
+        train: Activations of the training examples.
+        validation: Those of the validation examples, or `None`.
+    """
+
+    suffix: keras.Model
+    train: Reader
+    validation: Reader | None
+
+    def pooled(self, name: str) -> Pooled | None:
+        """What an exact probe is fitted to, where it is what is kept.
+
+        Args:
+            name: `"train"` or `"validation"`.
+
+        Returns:
+            `Pooled`, or `None`.
+        """
+        reader: Reader | None = getattr(self, name)
+        if reader is None or len(reader.entries[0].tensors) > 1:
+            return None
+        if len(reader.entries[0].tensors[0].shape) != 1:
+            return None
+        return Pooled(reader.arrays()[0], reader.labels)
+
+
+class Prefixes:
+    """Makes and finds the activations that a plan wants.
+
+    Args:
+        model: The model.
+        source: The data.
+        plan: What is kept, by phase.
+        store: Where.
+        settings: Seed, augmentation and views.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        source: Source,
+        plan: Plan,
+        store: FeatureStore,
+        settings: Settings,
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._plan = plan
+        self._store = store
+        self._settings = settings
+        self._views = make_views(
+            settings.views or 1, settings.augment, settings.seed
+        )
+
+    def open(self, place: int) -> Kept | None:
+        """Returns the activations of a phase, computing what is missing.
+
+        Those of later phases that nothing changes until then come along: one
+        pass gives them all.
+
+        Args:
+            place: Of the phase.
+
+        Returns:
+            `Kept`, or `None` where the plan keeps nothing.
+        """
+        cut = self._plan.phases[place].cut
+        if cut is None:
+            return None
+        cuts = self._together(place)
+        readers = {}
+        passes = 0
+        for name, indexed in self._source.indexed.items():
+            views = self._views if name == "train" else self._views[:1]
+            entries = open_entries(
+                self._store,
+                [network_to(self._model, [c]) for c in cuts],
+                indexed.examples,
+                views,
+            )
+            feed = functools.partial(self._feed, cuts, indexed.examples, views)
+            passes += fill(
+                self._store,
+                entries,
+                indexed.examples.digests,
+                feed,
+                f"{name} image",
+                int(self._settings.verbose > 1),
+            ).passes
+            at = cuts.index(cut)
+            readers[name] = Reader(
+                [row[at] for row in entries],
+                indexed.examples.digests,
+                indexed.labels,
+            )
+        self._plan.extracted[place] = passes
+        return Kept(
+            halves(self._model, cut)[1],
+            readers["train"],
+            readers.get("validation"),
+        )
+
+    def _together(self, place: int) -> list[Cut]:
+        """The cut of a phase and those that the same pass can give.
+
+        A later phase's cut can come along as long as no phase before it trains
+        anything below it.
+        """
+        cuts = []
+        deepest = (-1, False)
+        for phase in self._plan.phases[place:]:
+            if phase.cut is None:
+                break
+            if phase.cut.order >= deepest:
+                cuts.append(phase.cut)
+                deepest = phase.cut.order
+        return list(dict.fromkeys(cuts))
+
+    def _feed(
+        self,
+        cuts: Sequence[Cut],
+        examples: Examples,
+        views: Sequence[View],
+        missing: np.ndarray,
+    ) -> Iterator[Computed]:
+        sizes = [width(self._model, cut) for cut in cuts]
+        start = self._nearest(cuts, examples, views)
+        if start is not None:
+            stored, entries = start
+            network = network_to(self._model, cuts, start=stored)
+            feed = feed_entries(
+                entries, examples.digests, network, sizes, _AT_ONCE
+            )
+        else:
+            network = network_to(self._model, cuts)
+            feed = feed_inputs(examples, network, sizes, views, _AT_ONCE)
+        return feed(missing)
+
+    def _nearest(
+        self, cuts: Sequence[Cut], examples: Examples, views: Sequence[View]
+    ) -> tuple[Cut, list[Entry]] | None:
+        """The nearest cut below all of `cuts` that is stored whole."""
+        if not any(info.rows for info in self._store.ls()):
+            return None
+        found = find_blocks(backbone_of(self._model))
+        first = max(cut.depth for cut in cuts)
+        last = min(first + _NEARBY, len(found) - 1)
+        for depth in range(first, last + 1):
+            name = f"after {found[len(found) - depth - 1].name}"
+            cut = Cut(depth, False, name)
+            if cut in cuts:
+                continue
+            entries = open_entries(
+                self._store, [network_to(self._model, [cut])], examples, views
+            )
+            rows = [row[0] for row in entries]
+            if all((e.find(examples.digests)[:, 0] >= 0).all() for e in rows):
+                return cut, rows
+        return None
