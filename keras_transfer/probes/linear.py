@@ -10,7 +10,8 @@ import numpy as np
 
 # Of the summed loss; a grid of factors of 10 misses the best by little.
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
-_ABSENT = -20.0
+# The score of a class without examples, and minus the largest loss counted.
+ABSENT = -20.0
 # Examples that lambda is chosen by.
 _ENOUGH = 5000
 
@@ -51,6 +52,10 @@ def fit_logistic(
     examples is taken (by log-loss), or by 5-fold cross-validation where there
     are none, or 1.0 where a class has one example alone. 5,000 examples are
     enough to choose it; the solution is that of all.
+
+    Two classes are one regression, as in scikit-learn: the penalty is
+    `lambda / 2 * |w|^2` on the difference `w` of the two columns, which are
+    `-w / 2` and `w / 2`.
 
     Args:
         features: `(n, d)`.
@@ -107,7 +112,7 @@ def fit_logistic(
         best = _choose(train, held_out, sorted(strengths, reverse=True))
         model = _fit(train, best, None, tolerance=1e-9)
     kernel = np.zeros((len(mean), num_classes), np.float32)
-    bias = np.full(num_classes, _ABSENT, np.float32)
+    bias = np.full(num_classes, ABSENT, np.float32)
     coefficients, intercept = model.coef_, model.intercept_
     if len(present) == 2:
         # One row for two classes: its halves, one of them with a minus.
@@ -156,7 +161,7 @@ def fit_binary(
         answers = labels[:, column].astype(int)
         if len(np.unique(answers)) == 1:
             kernels.append(np.zeros(features.shape[1], np.float32))
-            biases.append(-_ABSENT if answers[0] else _ABSENT)
+            biases.append(-ABSENT if answers[0] else ABSENT)
             continue
         held_out = validation and (
             validation[0],
@@ -256,6 +261,8 @@ def _choose(
     """Returns the lambda of the smallest loss on what is not trained on."""
     from sklearn.model_selection import StratifiedKFold
 
+    if len(ordered) == 1:
+        return ordered[0]
     train = train.some()
     if held_out is not None:
         losses = _path_losses(train, held_out.some(), ordered)
@@ -289,7 +296,7 @@ def _path_losses(
         place = place.clip(max=len(model.classes_) - 1)
         known = model.classes_[place] == held_out.labels
         found = np.where(known, -np.log(scores[rows, place]), np.inf)
-        losses[index] = found.clip(max=-_ABSENT).mean()
+        losses[index] = found.clip(max=-ABSENT).mean()
         if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
             break
     return losses
