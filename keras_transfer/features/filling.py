@@ -292,7 +292,14 @@ def feed_entries(
     """
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(
+        input_signature=[
+            [
+                tf.TensorSpec((None, *tensor.shape), tensor.dtype)
+                for tensor in stored[0].tensors
+            ]
+        ]
+    )
     def compute(arrays: list[tf.Tensor]) -> list[tf.Tensor]:
         one = arrays[0] if len(arrays) == 1 else arrays
         return keras.tree.flatten(network(one, training=False))

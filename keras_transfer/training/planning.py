@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -19,6 +18,7 @@ from keras_transfer.features.cost import (
     time_of,
 )
 from keras_transfer.features.cuts import Cut, find_cut, halves, network_to
+from keras_transfer.features.extraction import open_store
 from keras_transfer.features.store import (
     FeatureStore,
     default_directory,
@@ -305,12 +305,8 @@ def _choose_store(
         return None, "", ""
     sizes = {c.cut: c.num_bytes for c in candidates}
     total = sum(sizes.values())
-    if isinstance(options.store, FeatureStore):
-        store = options.store
-    elif options.store == "memory":
-        store = FeatureStore()
-    elif options.store is not None:
-        store = FeatureStore(Path(options.store))
+    if options.store is not None:
+        store = open_store(options.store)
     elif total <= free_memory() // _SHARE:
         store = FeatureStore()
     else:
@@ -338,10 +334,10 @@ def _measure(
 
     deepest = max(candidates, key=lambda c: c.frozen_flops)
     network = network_to(model, [deepest.cut])
-    examples = source.indexed["train"].examples
-    count = min(_LOOK, len(examples))
-    images = tf.constant(np.stack([examples.read(i) for i in range(count)]))
-    images = tf.cast(images, network.inputs[0].dtype)
+    shape = source.indexed["train"].examples.shape
+    # Noise: no image passes before its time.
+    noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))
+    images = tf.cast(noise, network.inputs[0].dtype)
 
     @tf.function
     def forward(x: tf.Tensor) -> Any:
@@ -349,7 +345,7 @@ def _measure(
 
     forward(images)
     seconds = time_of(lambda: forward(images))
-    return _Rates(deepest.frozen_flops * count / seconds, measure_memory())
+    return _Rates(deepest.frozen_flops * _LOOK / seconds, measure_memory())
 
 
 def _plan_phase(
