@@ -187,7 +187,10 @@ def ridge(problem: Problem, strengths: Sequence[float] | None = None) -> Choice:
         ]
         held_out = problem.held_out(targets)
     else:
-        walks, held_out = [whole.leave_one_out(scaled)], [targets]
+        # Of an example with copies the others would stay.
+        alone = problem.copies == 1
+        walks = [whole.leave_one_out(scaled)] if alone else []
+        held_out = [targets]
     rows = _table(walks, held_out, ordered, measure)
     best = _best(rows, ordered)
     found = whole.solution(best.strength * problem.copies)
