@@ -308,3 +308,56 @@ def plot_learning_rates(
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, Path(path))
+
+
+def plot_clusters(
+    points: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    path: str | Path,
+    *,
+    classes: Sequence[int] | np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Draws points in the plane by cluster, beside it by class.
+
+    Args:
+        points: `(n, 2)`.
+        labels: The cluster of each point, `(n,)`.
+        path: PNG file to write.
+        classes: The class of each point, or `None` for clusters alone.
+            Defaults to `None`.
+        class_names: Names of the classes. Defaults to `None`: their numbers.
+
+    Example:
+
+    >>> path = folder / "clusters.png"
+    >>> plot_clusters(np.eye(2), [0, 1], path, classes=[1, 0])
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    panels: dict[str, tuple[np.ndarray, Sequence[str] | None]]
+    panels = {"cluster": (np.asarray(labels), None)}
+    if classes is not None:
+        panels["class"] = np.asarray(classes), class_names
+    figure = Figure(figsize=(5.6 * len(panels), 4.6), layout="constrained")
+    for place, title in enumerate(panels, start=1):
+        values, names = panels[title]
+        axes = figure.add_subplot(1, len(panels), place)
+        present = np.unique(values)
+        colors = colormaps["tab20" if len(present) > 10 else "tab10"]
+        for number, value in enumerate(present):
+            chosen = points[values == value]
+            axes.scatter(
+                chosen[:, 0],
+                chosen[:, 1],
+                s=12,
+                color=colors(number % colors.N),
+                # Twenty colours are all that can be told apart.
+                marker="o^sDvPX*"[number // colors.N % 8],
+                label=str(value if names is None else names[value]),
+            )
+        axes.set(xlabel="component 1", ylabel="component 2", title=title)
+        if len(present) <= 30:
+            axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, Path(path))
