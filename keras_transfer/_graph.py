@@ -13,11 +13,16 @@ import numpy as np
 
 
 class Step(NamedTuple):
-    """One call of an operation in a functional graph."""
+    """One call of an operation in a functional graph.
+
+    `arguments` are all those of the call, by position and by name; `inputs`
+    are the tensors among them.
+    """
 
     operation: keras.Operation
     inputs: tuple[keras.KerasTensor, ...]
     outputs: tuple[keras.KerasTensor, ...]
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Cut(NamedTuple):
@@ -55,7 +60,12 @@ def steps(model: keras.Model) -> tuple[Step, ...]:
     """
     by_depth = _functional(model)._nodes_by_depth
     return tuple(
-        Step(node.operation, tuple(node.input_tensors), tuple(node.outputs))
+        Step(
+            node.operation,
+            tuple(node.input_tensors),
+            tuple(node.outputs),
+            (node.arguments.args, node.arguments.kwargs),
+        )
         for depth in sorted(by_depth, reverse=True)
         for node in by_depth[depth]
     )
@@ -176,8 +186,6 @@ def inline(model: keras.Model, inputs: Any) -> Any:
             return lambda x, **_: inline(operation, x)
         return operation
 
-    outputs = _functional(model)._run_through_graph(
-        inputs, operation_fn=called
-    )
+    outputs = _functional(model)._run_through_graph(inputs, operation_fn=called)
     flat = keras.tree.flatten(outputs)
     return flat[0] if len(flat) == 1 else outputs

@@ -1,8 +1,16 @@
-"""Frozen prefixes, computed once: the feature store and what is built on it."""
+"""Frozen prefixes, computed once: the feature store and what is built on it.
 
-from keras_transfer.features.dataset import Features, FeatureSplit, Part
-from keras_transfer.features.extraction import extract_features
-from keras_transfer.features.store import FeatureStore, default_directory
+Names are imported when they are first used: `python -m keras_transfer.features`
+looks after a store without TensorFlow.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_transfer.features.dataset import Features, FeatureSplit, Part
+    from keras_transfer.features.extraction import extract_features
+    from keras_transfer.features.store import FeatureStore, default_directory
 
 __all__ = [
     "default_directory",
@@ -12,3 +20,20 @@ __all__ = [
     "FeatureStore",
     "Part",
 ]
+
+_MODULES = {
+    "default_directory": "store",
+    "extract_features": "extraction",
+    "Features": "dataset",
+    "FeatureSplit": "dataset",
+    "FeatureStore": "store",
+    "Part": "dataset",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _import_module(f"{__name__}.{_MODULES[name]}")
+    value = globals()[name] = getattr(module, name)
+    return value

@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_transfer.features.shards import (
     PARTIAL,
-    entry_lock,
+    locked,
     read_shard,
     shard_names,
     write_json,
@@ -26,6 +26,8 @@ from keras_transfer.features.shards import (
 
 FORMAT = 1
 DIGEST_BYTES = 16
+# Beside the entries: a lock must outlive the folder that it is for.
+LOCKS = ".locks"
 
 
 class Tensor(NamedTuple):
@@ -69,6 +71,11 @@ class _Index(NamedTuple):
     places: np.ndarray  # (n, 2): shard, row
 
 
+class _Shard(NamedTuple):
+    digests: np.ndarray
+    arrays: list[np.ndarray]
+
+
 class Entry:
     """What one network said of many examples; made by `FeatureStore.open`.
 
@@ -90,9 +97,10 @@ class Entry:
         self.description = dict(description)
         self.tensors = tuple(tensors)
         self.folder = folder
-        self._shards: dict[str, list[np.ndarray]] = {}
-        self._names: list[str] = []
-        self._digests: list[np.ndarray] = []
+        # By number. None ever leaves, so that places stay good: what others
+        # removed is out of the index, and still mapped for who reads it.
+        self._shards: list[_Shard] = []
+        self._numbers: dict[str, int] = {}
         self._index: _Index | None = None
         self._used = time.time()
 
@@ -106,31 +114,34 @@ class Entry:
 
     def info(self) -> EntryInfo:
         """Returns what `FeatureStore.ls` says of it."""
-        rows = sum(map(len, self._digests))
+        rows = sum(len(shard.digests) for shard in self._shards)
         return EntryInfo(
             self.key, self.description, rows, rows * self.row_bytes, self._used
         )
 
     def refresh(self) -> None:
-        """Reads what other processes wrote, and leaves out what is damaged."""
+        """Reads what other processes wrote, and leaves out what is damaged.
+
+        Raises:
+            OSError: If a shard cannot be read, though it is not damaged.
+        """
         self._used = time.time()
         if self.folder is None:
             return
         with contextlib.suppress(OSError):
             os.utime(self.folder / "entry.json")
         present = shard_names(self.folder)
-        if any(name not in present for name in self._names):
-            # Removed by another process: all places are read anew.
-            self._shards, self._names, self._digests = {}, [], []
+        for name in set(self._numbers).difference(present):
+            del self._numbers[name]
             self._index = None
         for name in present:
-            if name in self._shards:
+            if name in self._numbers:
                 continue
             try:
                 digests, arrays = read_shard(self.folder / "shards" / name)
-                self._check(arrays)
-            except (OSError, ValueError, KeyError) as err:
-                self._discard(name, err)
+                self._check(digests, arrays)
+            except ValueError as err:
+                self._discard(self.folder / "shards" / name, err)
                 continue
             self._add(name, digests, arrays)
 
@@ -161,7 +172,15 @@ class Entry:
 
         Returns:
             An array `(n, ...)` for each tensor.
+
+        Raises:
+            ValueError: If an example is missing.
         """
+        if (places < 0).any():
+            raise ValueError(
+                "`places` must be those of examples that the entry holds. "
+                f"Received: {int((places[:, 0] < 0).sum())} that are missing."
+            )
         result = [
             np.empty((len(places), *shape), dtype)
             for shape, dtype in self.tensors
@@ -169,7 +188,7 @@ class Entry:
         for shard in np.unique(places[:, 0]):
             chosen = places[:, 0] == shard
             rows = places[chosen, 1]
-            arrays = self._shards[self._names[shard]]
+            arrays = self._shards[shard].arrays
             for out, array in zip(result, arrays, strict=True):
                 out[chosen] = array[rows]
         return result
@@ -183,10 +202,13 @@ class Entry:
 
         Raises:
             OSError: If they cannot be written; earlier shards stay.
+            ValueError: If they are not what the entry holds.
         """
-        self._check(arrays)
+        self._check(digests, arrays)
+        if not len(digests):
+            return
         if self.folder is None:
-            name = str(len(self._names))
+            name = str(len(self._shards))
             self._add(name, digests, [np.ascontiguousarray(a) for a in arrays])
             return
         name = f"{time.time_ns():x}-{os.getpid()}"
@@ -215,86 +237,100 @@ class Entry:
         if self.folder is None:
             yield
             return
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            card = self.folder.parent / "store.json"
-            if not card.exists():
-                write_json(card, {"format": FORMAT})
-            stack = contextlib.ExitStack()
-            stack.enter_context(entry_lock(self.folder))
-        except OSError as err:
-            raise OSError(
-                err.errno,
-                f"the feature store {str(self.folder.parent)!r} must be a "
-                f"folder to write to ({err.strerror})",
-            ) from err
-        with stack:
-            # Whoever held the lock before is gone, and so is its last shard.
-            for partial in (self.folder / "shards").glob(f"{PARTIAL}*"):
-                shutil.rmtree(partial, ignore_errors=True)
-            if not (self.folder / "entry.json").exists():
-                write_json(
-                    self.folder / "entry.json",
-                    {
-                        "description": self.description,
-                        "tensors": self.tensors,
-                    },
-                )
+        store = self.folder.parent
+        with contextlib.ExitStack() as stack:
+            try:
+                store.mkdir(parents=True, exist_ok=True)
+                if not (store / "store.json").exists():
+                    write_json(store / "store.json", {"format": FORMAT})
+                stack.enter_context(locked(store / LOCKS / self.key, wait=True))
+                self._prepare(self.folder)
+            except OSError as err:
+                raise OSError(
+                    err.errno,
+                    f"the feature store {str(store)!r} must be a folder that "
+                    f"can be written to: {err.strerror}",
+                ) from err
             self.refresh()
             yield
 
-    def damaged(self) -> list[str]:
-        """Reads all shards, removes those that are damaged, names them."""
-        if self.folder is None:
-            return []
-        names = []
-        for name in shard_names(self.folder):
-            try:
-                read_shard(self.folder / "shards" / name)
-            except (OSError, ValueError, KeyError):
-                names.append(name)
-                shutil.rmtree(self.folder / "shards" / name, ignore_errors=True)
-        return names
+    def _prepare(self, folder: Path) -> None:
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        # Whoever held the lock before is gone, and so is its last shard.
+        for partial in (folder / "shards").glob(f"{PARTIAL}*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        if not (folder / "entry.json").exists():
+            card = {"description": self.description, "tensors": self.tensors}
+            write_json(folder / "entry.json", card)
 
     def _add(
         self, name: str, digests: np.ndarray, arrays: list[np.ndarray]
     ) -> None:
-        self._names.append(name)
-        self._shards[name] = arrays
-        self._digests.append(digests)
+        self._numbers[name] = len(self._shards)
+        self._shards.append(_Shard(digests, arrays))
         self._index = None
 
     def _sorted(self) -> _Index:
         if self._index is None:
-            none = np.empty((0, DIGEST_BYTES), np.uint8)
-            digests = _as_strings(np.concatenate([none, *self._digests]))
+            numbers = list(self._numbers.values())
+            found = [self._shards[number].digests for number in numbers]
             places = [
-                np.stack([np.full(len(d), shard), np.arange(len(d))], axis=1)
-                for shard, d in enumerate(self._digests)
+                np.stack([np.full(len(d), number), np.arange(len(d))], axis=1)
+                for number, d in zip(numbers, found, strict=True)
             ]
+            none = np.empty((0, DIGEST_BYTES), np.uint8)
+            digests = _as_strings(np.concatenate([none, *found]))
             digests, first = np.unique(digests, return_index=True)
             stacked = np.concatenate([np.empty((0, 2), np.int64), *places])
             self._index = _Index(digests, stacked[first])
         return self._index
 
-    def _check(self, arrays: Sequence[np.ndarray]) -> None:
+    def _check(self, digests: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
         found = [(a.shape[1:], a.dtype.name) for a in arrays]
         wanted = [(tuple(shape), dtype) for shape, dtype in self.tensors]
         if found != wanted:
             raise ValueError(
                 f"an entry of {wanted} must hold these. Received: {found}"
             )
+        rows = [len(a) for a in arrays]
+        if rows != [len(digests)] * len(arrays):
+            raise ValueError(
+                f"{len(digests)} examples must have as many rows. Received: "
+                f"{rows}"
+            )
 
-    def _discard(self, name: str, err: Exception) -> None:
-        if self.folder is None:
-            return
+    @staticmethod
+    def _discard(shard: Path, err: Exception) -> None:
+        if not shard.is_dir():
+            return  # Nothing is damaged: another process removed it.
         warnings.warn(
-            f"Shard {name} of the feature store entry {str(self.folder)!r} is "
-            f"damaged ({err}). It is not read; its examples are computed "
-            "again.",
+            f"Shard {shard.name} of the feature store entry "
+            f"{str(shard.parents[1])!r} is damaged ({err}). It is not read; "
+            "its examples are computed again.",
             stacklevel=2,
         )
-        shutil.rmtree(self.folder / "shards" / name, ignore_errors=True)
+        shutil.rmtree(shard, ignore_errors=True)
+
+
+def damaged_shards(folder: Path) -> list[str]:
+    """Reads all shards of an entry, removes the damaged ones and names them.
+
+    Args:
+        folder: Of the entry.
+
+    Returns:
+        Names of shards.
+    """
+    damaged = []
+    for name in shard_names(folder):
+        shard = folder / "shards" / name
+        try:
+            read_shard(shard)
+        except ValueError:
+            if shard.is_dir():
+                damaged.append(name)
+                shutil.rmtree(shard, ignore_errors=True)
+    return damaged
 
 
 def _as_strings(digests: np.ndarray) -> np.ndarray:

@@ -20,7 +20,13 @@ from keras_transfer.data import Augmentation, ImageData, ImageSplit
 from keras_transfer.features.dataset import Features, FeatureSplit, Part
 from keras_transfer.features.entry import Entry
 from keras_transfer.features.examples import Examples, examples_of
-from keras_transfer.features.filling import feed_inputs, fill, open_entries
+from keras_transfer.features.filling import (
+    Compute,
+    compiled,
+    feed_inputs,
+    fill,
+    open_entries,
+)
 from keras_transfer.features.store import FeatureStore, default_directory
 from keras_transfer.features.views import View, make_views
 
@@ -47,7 +53,7 @@ class _Source(NamedTuple):
     """A backbone and what is wanted of it."""
 
     name: str
-    network: keras.Model  # from pixels to all outputs
+    compute: Compute  # from pixels to all outputs, for all splits
     targets: tuple[keras.Model, ...]  # from pixels to each
     blocks: tuple[str, ...]
 
@@ -125,10 +131,10 @@ def extract_features(
     wanted = list(backbones) if several else [backbones]  # type: ignore[arg-type]
     if not wanted:
         raise ValueError("`backbones` must hold at least one. Received: none.")
-    shape = next(iter(parts.values())).examples.shape
+    shape = _common_shape(parts)
     loaded = [_load(backbone, shape) for backbone in wanted]
     _check_layers(layers, [backbone.name for backbone in loaded])
-    sources = [_cut(backbone, layers, pooling) for backbone in loaded]
+    sources = [_cut(backbone, layers, pooling, shape) for backbone in loaded]
     found = {}
     for name, part in parts.items():
         # Only training images are looked at in several ways.
@@ -211,6 +217,22 @@ def _splits(data: Any) -> dict[str, _Split]:
             )
         return {name: _split(part) for name, part in data.items()}
     return {"train": _split(data)}
+
+
+def _common_shape(parts: Mapping[str, _Split]) -> tuple[int, ...]:
+    shapes = {name: part.examples.shape for name, part in parts.items()}
+    if "train" not in shapes:
+        raise ValueError(
+            "`data` must hold images to train on. Received: "
+            f"{', '.join(shapes) or 'nothing'}."
+        )
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            "`data` must have images of one size. Received: "
+            + ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            + ". Load them with `load_images(..., image_size=...)`."
+        )
+    return shapes["train"]
 
 
 def _split(part: Any) -> _Split:
@@ -325,6 +347,7 @@ def _cut(
     backbone: _Loaded,
     layers: str | Sequence[str] | Mapping[str, Sequence[str]] | None,
     pooling: str | None,
+    shape: tuple[int, ...],
 ) -> _Source:
     if isinstance(layers, Mapping):
         layers = layers.get(backbone.name)
@@ -347,7 +370,7 @@ def _cut(
         outputs = _join(outputs, ends, pooling)
     return _Source(
         backbone.name,
-        keras.Model(pixels, outputs),
+        compiled(keras.Model(pixels, outputs), shape),
         tuple(
             keras.Model(pixels, output, name=block.name)
             for block, output in zip(chosen, outputs, strict=True)
@@ -396,7 +419,11 @@ def _extract(
 ) -> list[list[Entry]]:
     entries = open_entries(store, source.targets, examples, views, dtype)
     feed = feed_inputs(
-        examples, source.network, [1] * len(source.targets), views, batch_size
+        examples,
+        source.compute,
+        [1] * len(source.targets),
+        views,
+        batch_size,
     )
     fill(store, entries, examples.digests, feed, title, verbose)
     return entries

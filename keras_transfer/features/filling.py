@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # A shard is closed at whichever comes first, so that little is lost when an
-# extraction stops.
+# extraction stops, and little waits in memory.
 _SHARD_BYTES = 64 * 2**20
 _SHARD_SECONDS = 10.0
+# What may wait for all entries together.
+_WAITING_BYTES = 256 * 2**20
 
 
 class Computed(NamedTuple):
@@ -81,10 +83,11 @@ def open_entries(
         Entries by view and network.
     """
     software = describe_software()
+    known: dict[int, bytes] = {}
     entries: list[list[Entry]] = [[] for _ in views]
     for network in networks:
         shared = {
-            "network": digest_network(network),
+            "network": digest_network(network, known),
             "name": network.name,
             "input": dict(examples.reading),
             "dtype": dtype,
@@ -138,40 +141,57 @@ def fill(
     Raises:
         OSError: If there is no room, or the folder cannot be written to; what
             was written stays.
+        ValueError: If a number is too large for float16.
     """
     started = time.monotonic()
     _, first = np.unique(digests, axis=0, return_index=True)
     once = np.zeros(len(digests), bool)
     once[first] = True
+    passes = 0
+    if _missing(entries, digests, once).any():
+        flat = {entry.key: entry for row in entries for entry in row}
+        with contextlib.ExitStack() as stack:
+            # In one order, so that two processes cannot wait for each other.
+            for key in sorted(flat):
+                stack.enter_context(flat[key].writing())
+            missing = _missing(entries, digests, once)
+            passes = int(missing.sum())
+            if passes:  # No other process did it meanwhile.
+                absent = {
+                    key: int((entry.find(digests)[once, 0] < 0).sum())
+                    for key, entry in flat.items()
+                }
+                store.reserve(
+                    sum(n * flat[key].row_bytes for key, n in absent.items()),
+                    keep=flat,
+                )
+                bar = None
+                if verbose:
+                    bar = keras.utils.Progbar(
+                        passes, unit_name=title or "image"
+                    )
+                _keep(feed(missing), entries, digests, bar)
+    return Tally(passes, time.monotonic() - started)
+
+
+def _keep(
+    computed: Iterator[Computed],
+    entries: Sequence[Sequence[Entry]],
+    digests: np.ndarray,
+    bar: Any,
+) -> None:
+    """Writes what comes, also what came before an error or an interrupt."""
     flat = {entry.key: entry for row in entries for entry in row}
-    if not _missing(entries, digests, once).any():
-        return Tally(0, time.monotonic() - started)
+    limit = min(_SHARD_BYTES, _WAITING_BYTES // len(flat))
+    writers = {key: _Writer(entry, limit) for key, entry in flat.items()}
     with contextlib.ExitStack() as stack:
-        # In one order, so that two processes cannot wait for each other.
-        for key in sorted(flat):
-            stack.enter_context(flat[key].writing())
-        missing = _missing(entries, digests, once)
-        absent = {
-            key: int((entry.find(digests)[once, 0] < 0).sum())
-            for key, entry in flat.items()
-        }
-        store.reserve(
-            sum(count * flat[key].row_bytes for key, count in absent.items()),
-            keep=flat,
-        )
-        passes = int(missing.sum())
-        bar = None
-        if verbose and passes:
-            bar = keras.utils.Progbar(passes, unit_name=title or "image")
-        writers = {key: _Writer(entry) for key, entry in flat.items()}
-        for view, rows, outputs in feed(missing):
+        for writer in writers.values():
+            stack.callback(writer.close)
+        for view, rows, outputs in computed:
             for entry, arrays in zip(entries[view], outputs, strict=True):
                 writers[entry.key].add(digests[rows], arrays)
             if bar is not None:
                 bar.add(len(rows))
-        for writer in writers.values():
-            writer.close()
-    return Tally(passes, time.monotonic() - started)
 
 
 def _missing(
@@ -189,10 +209,11 @@ def _missing(
 class _Writer:
     """Gathers batches into shards."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: Entry, limit: int) -> None:
         self._entry = entry
-        self._digests: list[np.ndarray] = []
-        self._arrays: list[list[np.ndarray]] = []
+        self._limit = limit
+        # One list, so that an interrupt cannot part rows from their digests.
+        self._waiting: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self._bytes = 0
         self._since = time.monotonic()
 
@@ -201,40 +222,54 @@ class _Writer:
         if not new.any():
             return
         kept = [
-            array[new].astype(tensor.dtype, copy=False)
+            _as_dtype(array[new], tensor.dtype)
             for array, tensor in zip(arrays, self._entry.tensors, strict=True)
         ]
-        self._digests.append(digests[new])
-        self._arrays.append(kept)
+        self._waiting.append((digests[new], kept))
         self._bytes += sum(array.nbytes for array in kept)
         late = time.monotonic() - self._since > _SHARD_SECONDS
-        if self._bytes >= _SHARD_BYTES or late:
+        if self._bytes >= self._limit or late:
             self.close()
 
     def close(self) -> None:
-        if self._digests:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            digests, arrays = zip(*waiting, strict=True)
             self._entry.append(
-                np.concatenate(self._digests),
-                [np.concatenate(a) for a in zip(*self._arrays, strict=True)],
+                np.concatenate(digests),
+                [np.concatenate(some) for some in zip(*arrays, strict=True)],
             )
-        self._digests, self._arrays, self._bytes = [], [], 0
+        self._bytes = 0
         self._since = time.monotonic()
+
+
+def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        kept = array.astype(dtype, copy=False)
+    if dtype == "float16" and np.isinf(kept).any() and np.isfinite(array).all():
+        raise ValueError(
+            '`dtype` must be "float32" because the network gives numbers up to '
+            f"{np.abs(array).max():.3g}, and float16 ends at 65504. Received: "
+            'dtype="float16"'
+        )
+    return kept
 
 
 def feed_inputs(
     examples: Examples,
-    network: keras.Model,
+    compute: Compute,
     sizes: Sequence[int],
     views: Sequence[View],
     batch_size: int,
 ) -> Feed:
-    """Makes a feed that reads the inputs and computes the network.
+    """Makes a feed that reads the inputs and computes a network.
 
     Each input is read once, whatever the number of views.
 
     Args:
         examples: The inputs.
-        network: From inputs to the tensors of all targets, in a row.
+        compute: What `compiled` made of the network from inputs to the tensors
+            of all targets, in a row.
         sizes: How many tensors each target has.
         views: How to look at the inputs.
         batch_size: Inputs in a batch.
@@ -242,10 +277,13 @@ def feed_inputs(
     Returns:
         A `Feed`.
     """
+    import tensorflow as tf
+
+    channels = examples.shape[-1]
+    looks = [tf.function(view.make(channels)) for view in views]
 
     def feed(missing: np.ndarray) -> Iterator[Computed]:
         rows = np.flatnonzero(missing.any(axis=0))
-        compute = [_compiled(network, view, examples) for view in views]
         batches = make_batches(
             lambda index: examples.read(int(rows[index])),
             rows,
@@ -264,11 +302,37 @@ def feed_inputs(
                     continue
                 some = images if wanted.all() else images[wanted]
                 chosen = batch[wanted]
-                seeds = view.seeds(examples.digests[chosen])
-                outputs = compute[index](some, seeds)
+                if view.kind != "clean":
+                    seeds = view.seeds(examples.digests[chosen])
+                    some = looks[index](some, tf.constant(seeds))
+                outputs = compute(tf.cast(some, tf.float32))
                 yield Computed(index, chosen, _grouped(outputs, sizes))
 
     return feed
+
+
+# From a float32 batch of inputs to the tensors of a network, in a row.
+Compute = Callable[[Any], list[Any]]
+
+
+def compiled(network: keras.Model, shape: Sequence[int]) -> Compute:
+    """Compiles a network for batches of any size.
+
+    Args:
+        network: From inputs to tensors.
+        shape: Of one input.
+
+    Returns:
+        Function of float32 inputs `(batch, ...)`.
+    """
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    def compute(inputs: tf.Tensor) -> list[tf.Tensor]:
+        cast = tf.cast(inputs, network.inputs[0].dtype)
+        return keras.tree.flatten(network(cast, training=False))
+
+    return compute
 
 
 def feed_entries(
@@ -314,26 +378,6 @@ def feed_entries(
                 yield Computed(view, some, _grouped(outputs, sizes))
 
     return feed
-
-
-def _compiled(
-    network: keras.Model, view: View, examples: Examples
-) -> Callable[[Any, Any], list[Any]]:
-    import tensorflow as tf
-
-    look = view.make(examples.shape[-1])
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec((None, *examples.shape), examples.dtype),
-            tf.TensorSpec((None, 2), tf.int64),
-        ]
-    )
-    def compute(images: tf.Tensor, seeds: tf.Tensor) -> list[tf.Tensor]:
-        images = tf.cast(look(images, seeds), network.inputs[0].dtype)
-        return keras.tree.flatten(network(images, training=False))
-
-    return compute
 
 
 def _grouped(

@@ -1,18 +1,19 @@
 """What decides the numbers that a network gives, as a digest.
 
 The same network in another process has the same digest; another weight,
-constant, layer or wiring has another one. Names and what is trainable decide
-nothing: a frozen network always computes as in inference.
+constant, layer or wiring has another one. Names, what is trainable and how
+models are nested decide nothing: a frozen network always computes as in
+inference.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import inspect
 import json
 import os
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,82 +21,186 @@ import numpy as np
 
 from keras_transfer import _graph
 
-_NEUTRAL = frozenset(("name", "trainable"))
+# Of the config of a layer. Shapes follow from weights and inputs.
+_NEUTRAL = frozenset(("name", "trainable", "build_config"))
 
 
-def digest_network(network: keras.Model) -> str:
+def digest_network(
+    network: keras.Model, known: dict[int, bytes] | None = None
+) -> str:
     """Returns a digest of structure and weights.
+
+    Each tensor of the graph has a digest, of the layer that made it and of the
+    digests of what it was made from, so that what does not lead to the outputs
+    has no part in it.
 
     Args:
         network: A functional model.
+        known: Digests of layers by their `id`, which are looked up here and
+            left here, for networks that share layers. Defaults to `None`.
 
     Returns:
         Hexadecimal digits.
     """
-    found = hashlib.blake2b(digest_size=16)
-    config = _nameless(network.get_config())
-    found.update(json.dumps(config, sort_keys=True, default=_plain).encode())
-    for layer in _graph.layers_below(network):
-        if not type(layer).__module__.startswith("keras."):
-            found.update(_source_of(type(layer)).encode())
-    for variable in network.weights:
-        array = np.ascontiguousarray(variable)
-        found.update(f"{array.shape} {array.dtype}".encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
+    known = {} if known is None else known
+    inputs = _graph.tensors_in(network)
+    given = [
+        _digest(f"input {i} {tensor.dtype}") for i, tensor in enumerate(inputs)
+    ]
+    return _digest(*_follow(network, given, known)).hex()
 
 
 def describe_software() -> dict[str, str]:
     """Returns versions and device, which numbers depend on as well."""
+    import PIL
     import tensorflow as tf
 
-    packages = ("tensorflow", "keras", "pillow")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    gpus = tf.config.list_logical_devices("GPU")
-    return {**versions, "device": "GPU" if gpus else "CPU"}
+    return {
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "pillow": PIL.__version__,
+        "device": "GPU" if tf.config.list_logical_devices("GPU") else "CPU",
+    }
 
 
 def make_key(description: Mapping[str, Any]) -> str:
     """Returns the key of an entry: a digest of what it is made of."""
-    text = json.dumps(description, sort_keys=True, default=_plain)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return _digest(_to_json(description)).hex()
 
 
-def _nameless(config: Any, places: Mapping[str, int] | None = None) -> Any:
-    """Replaces the names of layers in a config by their places in it.
+def _follow(
+    model: keras.Model, given: Sequence[bytes], known: dict[int, bytes]
+) -> list[bytes]:
+    """Returns the digests of the outputs of a graph, from those of its inputs.
 
-    Keras numbers names by process, but wires layers by name.
+    Args:
+        model: A functional model.
+        given: Digests of its inputs.
+        known: Digests of layers by their `id`.
     """
+    found = {
+        id(tensor): digest
+        for tensor, digest in zip(_graph.tensors_in(model), given, strict=True)
+    }
+    for step in _graph.steps(model):
+        if not step.inputs:
+            continue
+        inputs = [found[id(tensor)] for tensor in step.inputs]
+        if _graph.is_functional(step.operation):
+            ends = _graph.tensors_in(step.operation)
+            # Keras casts what enters a model.
+            cast = [
+                digest
+                if tensor.dtype == end.dtype
+                else _digest(f"cast {end.dtype}", digest)
+                for tensor, end, digest in zip(
+                    step.inputs, ends, inputs, strict=True
+                )
+            ]
+            outputs = _follow(step.operation, cast, known)
+        else:
+            if id(step.operation) not in known:
+                known[id(step.operation)] = _digest_operation(step.operation)
+            call = _digest(known[id(step.operation)], _call_of(step), *inputs)
+            outputs = [
+                _digest(f"output {i}", call) for i in range(len(step.outputs))
+            ]
+        found |= zip(map(id, step.outputs), outputs, strict=True)
+    return [found[id(tensor)] for tensor in _graph.tensors_out(model)]
+
+
+def _digest_operation(operation: keras.Operation) -> bytes:
+    """Digests class, config, weights and whatever code is not Keras' own."""
+    parts: list[str | bytes | memoryview] = [_config_of(operation)]
+    for layer in _graph.layers_below(operation):
+        kinds = [kind for kind in type(layer).__mro__ if _is_own(kind)]
+        functions = [
+            value
+            for value in vars(layer).values()
+            if isinstance(value, types.FunctionType) and _is_own(value)
+        ]
+        parts += [_source_of(code) for code in (*kinds, *functions)]
+    for variable in getattr(operation, "weights", ()):
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        parts.append(f"{variable.shape} {array.dtype}")
+        parts.append(array.reshape(-1).view(np.uint8).data)
+    return _digest(*parts)
+
+
+def _config_of(operation: keras.Operation) -> str:
+    try:
+        config = keras.saving.serialize_keras_object(operation)
+    except NotImplementedError:
+        # Nobody can tell what it was made with.
+        kind = type(operation).__qualname__
+        return f"{kind} {id(operation)} of process {os.getpid()}"
+    return _to_json(_nameless(config))
+
+
+def _call_of(step: _graph.Step) -> str:
+    """What an operation was called with, beside tensors; order included."""
+    args, kwargs = keras.tree.map_structure(
+        lambda value: (
+            "tensor"
+            if isinstance(value, keras.KerasTensor)
+            else keras.saving.serialize_keras_object(value)
+        ),
+        step.arguments,
+    )
+    decisive = {
+        name: value
+        for name, value in kwargs.items()
+        if name != "training" and value is not None
+    }
+    return _to_json([args, decisive])
+
+
+def _nameless(config: Any) -> Any:
+    """Takes names out of a config; Keras numbers those of layers by process."""
     if isinstance(config, dict):
-        layers = config.get("layers")
-        if isinstance(layers, list) and "output_layers" in config:
-            places = {layer["name"]: i for i, layer in enumerate(layers)}
+        if "DTypePolicy" in str(config.get("class_name")):
+            return config  # Its name says what it is.
         return {
-            key: _wired(value, places)
-            if key in ("keras_history", "input_layers", "output_layers")
-            else _nameless(value, places)
+            key: _nameless(value)
             for key, value in config.items()
             if key not in _NEUTRAL
         }
     if isinstance(config, list | tuple):
-        return [_nameless(value, places) for value in config]
+        return [_nameless(value) for value in config]
     return config
 
 
-def _wired(value: Any, places: Mapping[str, int] | None) -> Any:
-    if isinstance(value, str):
-        return (places or {}).get(value, value)
-    if isinstance(value, list | tuple):
-        return [_wired(item, places) for item in value]
-    return value
+def _is_own(code: Any) -> bool:
+    """Whether a class or function is neither of Keras nor of Python."""
+    top = str(code.__module__).partition(".")[0]
+    return top not in ("keras", "tensorflow", "builtins", "abc")
 
 
-def _source_of(kind: type) -> str:
+def _source_of(code: Any) -> str:
+    """Returns the source of a class, or of a function and what it holds."""
+    held: list[Any] = []
+    if isinstance(code, types.FunctionType):
+        cells = code.__closure__ or ()
+        held = [code.__defaults__, [cell.cell_contents for cell in cells]]
     try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
+        return inspect.getsource(code) + _to_json(held)
+    except (OSError, TypeError, ValueError):
         # Typed at a prompt: nobody can tell whether it is the same elsewhere.
-        return f"{kind.__qualname__} of process {os.getpid()}"
+        return f"{code.__qualname__} {id(code)} of process {os.getpid()}"
+
+
+def _digest(*parts: str | bytes | memoryview) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        # With its length, so that no two lists of parts look alike.
+        found.update(len(content).to_bytes(8, "little"))
+        found.update(content)
+    return found.digest()
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=_plain)
 
 
 def _plain(value: Any) -> Any:

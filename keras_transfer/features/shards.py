@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import sys
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,13 +20,16 @@ from keras_transfer._files import whole_file
 
 PARTIAL = ".partial-"
 _AT_ONCE = 2**22
+# What says that a file is damaged or gone; others, such as too many open files,
+# say nothing of it.
+_DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 
 
 def shard_names(folder: Path) -> list[str]:
     """Returns the names of the whole shards of an entry, oldest first."""
     try:
         names = [file.name for file in (folder / "shards").iterdir()]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return sorted(name for name in names if not name.startswith("."))
 
@@ -74,25 +80,38 @@ def read_shard(
         Digests uint8 `(n, 16)`, and the tensors, mapped into memory.
 
     Raises:
-        OSError: If a file is missing.
-        ValueError: If one is damaged.
+        ValueError: If a file is damaged or missing.
+        OSError: If one cannot be read for another reason.
     """
-    sums = json.loads((shard / "checksums.json").read_text("utf-8"))
-    if verify:
-        for name, expected in sums.items():
-            if checksum(shard / name) != expected:
-                raise ValueError(f"{name} differs from its checksum")
-    digests = np.load(shard / "digests.npy", allow_pickle=False)
-    arrays = [
-        np.load(shard / f"tensor_{i}.npy", mmap_mode="r", allow_pickle=False)
-        for i in range(len(sums) - 1)
-    ]
+    try:
+        sums = dict(json.loads((shard / "checksums.json").read_text("utf-8")))
+        tensors = [f"tensor_{i}.npy" for i in range(len(sums) - 1)]
+        if set(sums) != {"digests.npy", *tensors}:
+            raise ValueError("checksums.json names other files")
+        if verify:
+            for name, expected in sums.items():
+                if checksum(shard / name) != expected:
+                    raise ValueError(f"{name} differs from its checksum")
+        digests = np.load(shard / "digests.npy", allow_pickle=False)
+        arrays = [
+            np.load(shard / name, mmap_mode="r", allow_pickle=False)
+            for name in tensors
+        ]
+    except OSError as err:
+        if err.errno not in _DAMAGE:
+            raise
+        raise ValueError(f"{err.strerror}: {err.filename}") from err
+    except (EOFError, TypeError) as err:
+        raise ValueError(str(err)) from err
     return digests, arrays
 
 
 def rows_of(shard: Path) -> int:
-    """Returns the number of examples in a shard."""
-    return len(np.load(shard / "digests.npy", mmap_mode="r"))
+    """Returns the number of examples in a shard, 0 where it is damaged."""
+    try:
+        return len(np.load(shard / "digests.npy", mmap_mode="r"))
+    except (OSError, ValueError, EOFError):
+        return 0
 
 
 def checksum(path: Path) -> str:
@@ -116,8 +135,11 @@ def write_json(path: Path, value: Any) -> None:
 def locked(path: Path, wait: bool) -> Iterator[None]:
     """Holds a lock that no other process holds at the same time.
 
+    The system lets go of it when a process dies, however it dies.
+
     Args:
-        path: The file to lock; it is made where it does not exist.
+        path: The file to lock. It is made where it does not exist and stays:
+            whoever waits for it must wait for the same file.
         wait: Whether to wait for others.
 
     Yields:
@@ -127,29 +149,39 @@ def locked(path: Path, wait: bool) -> Iterator[None]:
         BlockingIOError: If another one has it and `wait` is `False`.
         OSError: If the file cannot be made.
     """
-    with open(path, "a") as file:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        _lock(file, wait)
         try:
-            import fcntl
-        except ImportError:  # Windows: two processes may compute the same.
             yield
-            return
+        finally:
+            _unlock(file)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes], wait: bool) -> None:
+        while True:
+            file.seek(0)
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                return
+            except OSError as err:
+                if not wait:
+                    raise BlockingIOError(*err.args) from err
+            time.sleep(0.1)
+
+    def _unlock(file: IO[bytes]) -> None:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes], wait: bool) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
 
-
-@contextlib.contextmanager
-def entry_lock(folder: Path) -> Iterator[None]:
-    """Waits for the lock of an entry, and makes the entry where it is gone.
-
-    While this process waits another one may remove the folder, and the lock
-    with it.
-    """
-    while True:
-        (folder / "shards").mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(folder / "lock", wait=True))
-            if (folder / "shards").is_dir() and (folder / "lock").exists():
-                held = stack.pop_all()
-                break
-    with held:
-        yield
+    def _unlock(file: IO[bytes]) -> None:
+        # Not left to `close`: a fork made meanwhile has the file open as well.
+        fcntl.flock(file, fcntl.LOCK_UN)

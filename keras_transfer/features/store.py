@@ -2,9 +2,9 @@
 
     DIRECTORY/
       store.json                     what this folder is
+      .locks/KEY                     held while a process computes
       KEY/                           one network, one input, one dtype, one view
         entry.json                   what the key was made of, for people
-        lock                         held while a process computes
         shards/NAME/                 some examples, whole or not there
           digests.npy                (n, 16) uint8, the content of each example
           tensor_0.npy, ...          (n, ...) what the network said of them
@@ -21,12 +21,20 @@ import json
 import math
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_transfer.features.entry import FORMAT, Entry, EntryInfo, Tensor
+from keras_transfer._checks import is_integer
+from keras_transfer.features.entry import (
+    FORMAT,
+    LOCKS,
+    Entry,
+    EntryInfo,
+    Tensor,
+    damaged_shards,
+)
 from keras_transfer.features.shards import locked, rows_of, shard_names
 
 DEFAULT_LIMIT = 20 * 2**30
@@ -92,9 +100,10 @@ class FeatureStore:
             _check_folder(self.directory)
         if limit is None:
             limit = DEFAULT_LIMIT if self.directory else free_memory() // 2
-        if limit <= 0:
+        if not is_integer(limit) or limit <= 0:
             raise ValueError(
-                f"`limit` must be a number of bytes above 0. Received: {limit}"
+                "`limit` must be an integer above 0, in bytes. Received: "
+                f"limit={limit!r:.100}"
             )
         self.limit = int(limit)
         self._entries: dict[str, Entry] = {}
@@ -133,6 +142,7 @@ class FeatureStore:
             OSError: If there is not enough room whatever is removed; nothing
                 is removed then.
         """
+        self._sweep()
         infos = self.ls()
         held = sum(info.num_bytes for info in infos)
         removable = [info for info in infos if info.key not in keep]
@@ -170,8 +180,8 @@ class FeatureStore:
             found = [
                 info
                 for folder in self.directory.iterdir()
-                if folder.is_dir() and not folder.name.startswith(".")
-                if (info := _read_info(folder)) is not None
+                if not folder.name.startswith(".")
+                and (info := _read_info(folder)) is not None
             ]
         return sorted(found, key=lambda info: -info.used)
 
@@ -191,7 +201,9 @@ class FeatureStore:
         Raises:
             ValueError: If `key` is that of no entry or of several, or another
                 process is computing what was to be removed.
+            OSError: If the folder cannot be written to.
         """
+        self._sweep()
         infos = self.ls()
         chosen = infos
         if key is not None:
@@ -211,8 +223,11 @@ class FeatureStore:
             freed += info.num_bytes
         return freed
 
-    def verify(self) -> list[str]:
+    def verify(self, key: str | None = None) -> list[str]:
         """Reads everything and compares it with its checksums.
+
+        Args:
+            key: The beginning of the keys to look at. Defaults to `None`, all.
 
         Returns:
             Names of the damaged shards, `"KEY/NAME"`; they are removed, where
@@ -220,30 +235,42 @@ class FeatureStore:
         """
         if self.directory is None:
             return []
-        damaged = []
-        for info in self.ls():
-            entry = Entry(
-                info.key, info.description, (), self.directory / info.key
-            )
-            damaged += [f"{info.key}/{name}" for name in entry.damaged()]
-        return damaged
+        return [
+            f"{info.key}/{name}"
+            for info in self.ls()
+            if info.key.startswith(key or "")
+            for name in damaged_shards(self.directory / info.key)
+        ]
 
     def _remove(self, key: str) -> bool:
+        """Removes an entry, unless another process is writing it."""
         if self.directory is None:
             self._entries.pop(key, None)
             return True
-        folder = self.directory / key
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(locked(folder / "lock", wait=False))
-            except BlockingIOError:
-                return False
-            # Renamed first: what is half removed is never read.
-            trash = Path(tempfile.mkdtemp(prefix=_TRASH, dir=self.directory))
-            os.replace(folder, trash / key)
+        # Renamed first: what is half removed is never read.
+        trash = self.directory / f"{_TRASH}{key}-{time.time_ns():x}"
+        try:
+            with locked(self.directory / LOCKS / key, wait=False):
+                os.replace(self.directory / key, trash)
+        except BlockingIOError:
+            return False
+        except FileNotFoundError:
+            pass  # Another process was faster.
+        except OSError as err:
+            raise OSError(
+                err.errno,
+                f"could not remove {key} from the feature store "
+                f"{str(self.directory)!r}: {err.strerror}",
+            ) from err
         shutil.rmtree(trash, ignore_errors=True)
         self._entries.pop(key, None)
         return True
+
+    def _sweep(self) -> None:
+        """Removes what a process left that was killed while removing."""
+        if self.directory is not None:
+            for trash in self.directory.glob(f"{_TRASH}*"):
+                shutil.rmtree(trash, ignore_errors=True)
 
 
 def free_memory() -> int:
@@ -273,7 +300,9 @@ def _check_folder(folder: Path) -> None:
         )
     card = folder / "store.json"
     if not card.exists():
-        others = sorted(f.name for f in folder.iterdir())
+        names = sorted(file.name for file in folder.iterdir())
+        # A process may have died while it wrote the card.
+        others = [n for n in names if not n.startswith(".store.json.")]
         if others:
             raise ValueError(
                 "`directory` must be new, empty or a feature store. Received: "
@@ -282,7 +311,7 @@ def _check_folder(folder: Path) -> None:
         return
     try:
         found = json.loads(card.read_text("utf-8"))["format"]
-    except (ValueError, KeyError, TypeError) as err:
+    except (OSError, ValueError, KeyError, TypeError) as err:
         raise ValueError(
             "`directory` must hold the card of a feature store. Received: "
             f"{str(card)!r}, which cannot be read ({err})."
@@ -303,16 +332,21 @@ def _existing(folder: Path) -> Path:
 
 
 def _read_info(folder: Path) -> EntryInfo | None:
-    try:
-        card = json.loads((folder / "entry.json").read_text("utf-8"))
-        used = (folder / "entry.json").stat().st_mtime
-        rows = num_bytes = 0
-        for name in shard_names(folder):
-            shard = folder / "shards" / name
-            sizes = [file.stat().st_size for file in shard.iterdir()]
-            num_bytes += sum(sizes)
-            rows += rows_of(shard)
-    except (OSError, ValueError):
-        # Removed by another process meanwhile, or not yet begun.
+    """Reads what is there, damaged or not; `None` for what is no entry."""
+    if not (folder / "shards").is_dir():
         return None
-    return EntryInfo(folder.name, card["description"], rows, num_bytes, used)
+    description: dict[str, Any] = {}
+    used = 0.0
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        used = (folder / "entry.json").stat().st_mtime
+        card = json.loads((folder / "entry.json").read_text("utf-8"))
+        description = dict(card["description"])
+    num_bytes = 0
+    for path, _, files in os.walk(folder):
+        for file in files:
+            # Another process may remove it meanwhile.
+            with contextlib.suppress(OSError):
+                num_bytes += os.stat(os.path.join(path, file)).st_size
+    shards = [folder / "shards" / name for name in shard_names(folder)]
+    rows = sum(map(rows_of, shards))
+    return EntryInfo(folder.name, description, rows, num_bytes, used)
