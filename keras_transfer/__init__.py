@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from keras_transfer.doctor import (
         check,
     )
+    from keras_transfer.features import extract_features
+    from keras_transfer.features.clustering import cluster
+    from keras_transfer.features.probing import fit_probe
+    from keras_transfer.features.transformer import FeatureExtractor
     from keras_transfer.multipliers import block_multipliers, layer_decay
     from keras_transfer.optimizers import LearningRateMultiplier
     from keras_transfer.penalties import (
@@ -73,12 +77,16 @@ __all__ = [
     "build_regressor",
     "check",
     "class_names",
+    "cluster",
     "cross_validate",
     "ElasticNet",
+    "extract_features",
+    "FeatureExtractor",
     "FeatureMap",
     "find_learning_rate",
     "fine_tune",
     "FineTune",
+    "fit_probe",
     "freeze",
     "FromScratch",
     "GradualUnfreezing",
@@ -111,12 +119,16 @@ _MODULES = {
     "build_regressor": "builders",
     "check": "doctor",
     "class_names": "builders",
+    "cluster": "features.clustering",
     "cross_validate": "training",
     "ElasticNet": "penalties",
+    "extract_features": "features",
+    "FeatureExtractor": "features.transformer",
     "FeatureMap": "penalties",
     "find_learning_rate": "training",
     "fine_tune": "training",
     "FineTune": "strategies",
+    "fit_probe": "features.probing",
     "freeze": "depth",
     "FromScratch": "strategies",
     "GradualUnfreezing": "strategies",

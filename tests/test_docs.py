@@ -15,6 +15,10 @@ MODULES = {
     for name in (
         "doctor",
         "evaluation",
+        "features.clustering",
+        "features.fitted",
+        "features.probing",
+        "features.transformer",
         "heads",
         "multipliers",
         "optimizers",

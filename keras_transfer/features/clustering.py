@@ -198,20 +198,8 @@ def cluster(
     values = _values(split)
     edges = _edges(split, values.shape[1])
     normal = _unit(values, edges)
-    different = len(np.unique(normal, axis=0))
-    if different < 3:
-        raise ValueError(
-            "`features` must hold at least three examples that differ. "
-            f"Received: {different} of {len(values)}."
-        )
     classes = _classes(split)
-    if num_clusters is not None:
-        _check_number(num_clusters, different)
-        wanted = [num_clusters]
-    elif classes is not None and 2 <= len(np.unique(classes)) < different:
-        wanted = [len(np.unique(classes))]
-    else:
-        wanted = list(range(2, min(_MOST_CLUSTERS, different - 1) + 1))
+    wanted = _numbers(normal, classes, num_clusters)
     points, project = _components(normal, edges, seed)
     tried = {k: _k_means(points, k, seed) for k in wanted}
     scores = {
@@ -275,13 +263,30 @@ def _classes(split: FeatureSplit | np.ndarray) -> np.ndarray | None:
     return labels
 
 
-def _check_number(num_clusters: int, different: int) -> None:
-    if not is_integer(num_clusters) or not 2 <= num_clusters < different:
+def _numbers(
+    normal: np.ndarray, classes: np.ndarray | None, given: int | None
+) -> list[int]:
+    """The numbers of clusters to try."""
+    count, different = len(normal), len(np.unique(normal, axis=0))
+    # Each cluster holds what differs from the others, and one of them more
+    # than one example, which have a distance.
+    most = min(different, count - 1)
+    if most < 2:
         raise ValueError(
-            f"`num_clusters` must be an integer in [2, {different - 1}], fewer "
-            f"than the {different} examples that differ. Received: "
-            f"num_clusters={num_clusters!r}"
+            "`features` must hold at least three examples, two of which "
+            f"differ. Received: {count}, {different} of which differ."
         )
+    if given is not None:
+        if not is_integer(given) or not 2 <= given <= most:
+            raise ValueError(
+                f"`num_clusters` must be an integer in [2, {most}] for "
+                f"{count} examples, {different} of which differ. Received: "
+                f"num_clusters={given!r}"
+            )
+        return [int(given)]
+    if classes is not None and 2 <= len(np.unique(classes)) <= most:
+        return [len(np.unique(classes))]
+    return list(range(2, min(_MOST_CLUSTERS, most) + 1))
 
 
 def _unit(values: np.ndarray, edges: tuple[tuple[int, int], ...]) -> np.ndarray:
