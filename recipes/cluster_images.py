@@ -9,6 +9,12 @@ the classes are compared with the clusters, and a linear probe on the same
 features says what labels would add. Writes clusters.png (the first two
 principal components), clusters.csv (id, cluster) and prints the images that
 are typical of each cluster.
+
+flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use),
+MobileNetV2 0.35 with ImageNet weights at 160 pixels: NMI of the 720 training
+images 0.78 / 0.81 / 0.83, silhouette 0.15 / 0.16 / 0.16, accuracy of the probe
+95.4 / 95.8 / 95.8 % (min / median / max over 5 seeds); without labels the
+silhouette chooses 12 clusters. Two cores, 25 seconds. 2026-11-21.
 """
 
 import argparse

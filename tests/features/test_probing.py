@@ -462,3 +462,32 @@ def test_predict_equals_the_probe_from_pixels_on():
     given = model.predict(data.test.batches(), verbose=0)
     np.testing.assert_allclose(given, probe.predict(features.test), atol=1e-5)
     assert probe.evaluate(features.test).class_names == data.class_names
+
+
+@pytest.mark.pretrained
+def test_predict_equals_the_probe_on_real_images(assets):
+    """MobileNetV2 of ImageNet on photographs, 4 + 2 of each species."""
+    data = ktr.load_images(
+        assets / "images" / "flowers12", image_size=96, split=(0.8, 0.0, 0.2)
+    )
+    backbone = ktr.load_backbone(
+        "MobileNetV2",
+        weights=assets / "weights/mobilenet_v2_0.35_224_no_top.weights.h5",
+        alpha=0.35,
+        input_shape=(96, 96, 3),
+    )
+    parts = {
+        "train": data.train.shots(4).arrays(),
+        "test": data.test.shots(2).arrays(),
+    }
+    features = extract_features(backbone, parts, store="memory", verbose=0)
+    model = ktr.build_classifier(backbone, data=data)
+    images, labels = parts["test"]
+    for kind in ("logistic", "nearest-mean"):
+        probe = fit_probe(features, kind=kind)
+        probe.write_to(model)
+        given = model.predict(images, verbose=0)
+        np.testing.assert_allclose(
+            given, probe.predict(features.test), atol=1e-5
+        )
+        assert (given.argmax(1) == labels.argmax(1)).mean() > 0.5
