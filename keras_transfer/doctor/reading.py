@@ -104,7 +104,7 @@ def expected_pixels(model: keras.Model) -> str | None:
 
 def _first_scaling(model: keras.Model) -> str | None:
     reached = {id(tensor) for tensor in _graph.tensors_in(model)}
-    for operation, inputs, outputs in _graph.steps(model):
+    for operation, inputs, outputs, _ in _graph.steps(model):
         if not any(id(tensor) in reached for tensor in inputs):
             continue
         if _graph.is_functional(operation):

@@ -26,8 +26,9 @@ class View:
     Attributes:
         index: `0` is the image as it is, `1` the mirrored one where
             `augment` mirrors left to right; each other draws its own change.
-        augment: What may change, or `None` for view 0.
-        seed: Another seed draws other changes.
+            Defaults to `0`.
+        augment: What may change, or `None` for view 0. Defaults to `None`.
+        seed: Another seed draws other changes. Defaults to `0`.
     """
 
     index: int = 0
