@@ -224,3 +224,39 @@ def gather_batches(
         deterministic=True,
     )
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches))
+
+
+def slice_batches(
+    rows: Callable[[int], np.ndarray],
+    num_examples: int,
+    *,
+    batch_size: int,
+    initial_epoch: Epoch,
+) -> tf.data.Dataset:
+    """Makes the dataset of the numbers that a batch is gathered by.
+
+    Args:
+        rows: Function from the epoch to an int64 array `(num_examples, k)`.
+        num_examples: How many rows there are.
+        batch_size: Integer, at least 1.
+        initial_epoch: As for `epoch_numbers`.
+
+    Returns:
+        `tf.data.Dataset` of int64 `(batch, k)`, of known cardinality.
+    """
+    import tensorflow as tf
+
+    num_batches = -(-num_examples // batch_size)
+
+    def of_epoch(epoch: np.int64) -> np.ndarray:
+        return rows(int(epoch))
+
+    def slices(epoch: tf.Tensor) -> tf.data.Dataset:
+        found = tf.numpy_function(_forgettable(of_epoch), [epoch], tf.int64)
+        found = tf.ensure_shape(found, (num_examples, None))
+        return tf.data.Dataset.range(0, num_examples, batch_size).map(
+            lambda start: found[start : start + batch_size]
+        )
+
+    batches = epoch_numbers(initial_epoch).flat_map(slices)
+    return batches.apply(tf.data.experimental.assert_cardinality(num_batches))

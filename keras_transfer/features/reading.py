@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.data.pipeline import Epoch, epoch_order, gather_batches
+from keras_transfer.data.pipeline import (
+    Epoch,
+    epoch_order,
+    gather_batches,
+    slice_batches,
+)
 from keras_transfer.features.entry import Entry
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+
+# Activations up to here, in bytes, are copied into tensors.
+_SMALL = 512 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +89,12 @@ class Reader:
         import tensorflow as tf
 
         tensors = self.entries[0].tensors
-        specs = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]
         offsets = np.random.default_rng(seed).permutation(len(self))
+        order = epoch_order(len(self), shuffle, seed)
+        if not mixup and self._num_bytes <= _SMALL:
+            batches = self._from_tensors(batch_size, order, offsets, epoch)
+            return batches.prefetch(tf.data.AUTOTUNE)
+        specs = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]
 
         def load(indices: np.ndarray, number: int) -> list[np.ndarray]:
             arrays = self._load(indices, offsets[indices] + number)
@@ -95,12 +108,50 @@ class Reader:
             [*specs, (self.labels.shape[1:], self.labels.dtype)],
             num_examples=len(self),
             batch_size=batch_size,
-            order=epoch_order(len(self), shuffle, seed),
+            order=order,
             initial_epoch=epoch,
         )
-        if len(specs) > 1:
-            batches = batches.map(lambda *parts: (parts[:-1], parts[-1]))
-        return batches.prefetch(tf.data.AUTOTUNE)
+        return batches.map(_as_pair).prefetch(tf.data.AUTOTUNE)
+
+    @property
+    def _num_bytes(self) -> int:
+        row = sum(tensor.num_bytes for tensor in self.entries[0].tensors)
+        return row * len(self.entries) * len(self)
+
+    def _from_tensors(
+        self,
+        batch_size: int,
+        order: Callable[[int], np.ndarray],
+        offsets: np.ndarray,
+        epoch: Epoch,
+    ) -> tf.data.Dataset:
+        """Gathers by TensorFlow alone: Python has a part once an epoch."""
+        import tensorflow as tf
+
+        count, views = len(self), len(self.entries)
+        by_view = [
+            entry.gather(places)
+            for entry, places in zip(self.entries, self._places, strict=True)
+        ]
+        with tf.device("CPU"):
+            tensors = [
+                tf.constant(np.concatenate(arrays))
+                for arrays in zip(*by_view, strict=True)
+            ]
+            labels = tf.constant(self.labels)
+
+        def rows_of(number: int) -> np.ndarray:
+            indices = order(number)
+            looks = (offsets[indices] + number) % views
+            return np.stack([indices, looks * count + indices], axis=1)
+
+        def gather(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            found = [tf.gather(tensor, rows[:, 1]) for tensor in tensors]
+            return (*found, tf.gather(labels, rows[:, 0]))
+
+        return slice_batches(
+            rows_of, count, batch_size=batch_size, initial_epoch=epoch
+        ).map(lambda rows: _as_pair(*gather(rows)), tf.data.AUTOTUNE)
 
     def _load(self, indices: np.ndarray, looks: np.ndarray) -> list[np.ndarray]:
         if len(self.entries) == 1:
@@ -117,6 +168,11 @@ class Reader:
             for out, array in zip(result, found, strict=True):
                 out[chosen] = array
         return result
+
+
+def _as_pair(*parts: tf.Tensor) -> tuple[Any, tf.Tensor]:
+    """Activations, a tuple where there are several tensors, and labels."""
+    return (parts[0] if len(parts) == 2 else parts[:-1]), parts[-1]
 
 
 def _mix(

@@ -31,7 +31,12 @@ from keras_transfer.training.objectives import (
     says_yes_or_no,
 )
 from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
-from keras_transfer.training.planning import Options, Plan, make_plan
+from keras_transfer.training.planning import (
+    Networks,
+    Options,
+    Plan,
+    make_plan,
+)
 from keras_transfer.training.prefixes import Kept, Prefixes
 from keras_transfer.training.probing import (
     check_head,
@@ -301,6 +306,7 @@ class _Training:
         self._state: State | None = None
         self._optimizer: LearningRateMultiplier | None = None
         self._kept: Kept | None = None
+        self._below: dict[int, np.ndarray] = {}  # by variable, of this phase
         self._phase = 0
         self._epoch = 0
 
@@ -377,11 +383,14 @@ class _Training:
                 continue
             begun = self._state if index == first else None
             if begun is not None and begun.finished:
-                self._kept = None
+                self._kept, self._below = None, {}
                 self._compile(phase, begun)
                 continue
             started = time.monotonic()
+            if begun is not None:
+                _assign(self._model.variables, begun.variables)
             self._kept = prefixes.open(index) if prefixes else None
+            self._below = self._copies_below()
             if phase.exact_probe and begun is None:
                 self._probe(phase)
             seconds = time.monotonic() - started
@@ -392,6 +401,17 @@ class _Training:
             self._finish(trainer)
             self.plan.took[index] = time.monotonic() - started
 
+    def _copies_below(self) -> dict[int, np.ndarray]:
+        """What is below the cut, and stays as it is until the phase ends."""
+        if self._kept is None:
+            return {}
+        above = {id(v) for v in self._kept.suffix.variables}
+        return {
+            id(v): np.array(v)
+            for v in self._model.variables
+            if id(v) not in above
+        }
+
     def _make_plan(self) -> Prefixes | None:
         settings = self._settings
         objection = ""
@@ -399,6 +419,7 @@ class _Training:
             objection = "the penalty looks at activations of the whole network"
         elif identity.has_own_training(self._model):
             objection = "the model has a training step of its own"
+        networks = Networks()
         self.plan, store = make_plan(
             self._model,
             self._source,
@@ -411,10 +432,13 @@ class _Training:
                 settings.batch_size,
                 objection,
             ),
+            networks,
         )
         if store is None:
             return None
-        return Prefixes(self._model, self._source, self.plan, store, settings)
+        return Prefixes(
+            self._model, self._source, self.plan, store, settings, networks
+        )
 
     @property
     def _trainer(self) -> keras.Model:
@@ -628,7 +652,19 @@ class _Training:
         """The weights as they are validated: averaged where asked for."""
         optimizer = self._optimizer
         averages = {} if optimizer is None else optimizer.averages()
-        return _copies([averages.get(id(v), v) for v in self._model.variables])
+        return self._arrays(averages)
+
+    def _arrays(
+        self, averages: Mapping[int, keras.Variable] | None = None
+    ) -> list[np.ndarray]:
+        """Copies the variables, except for those that cannot have changed."""
+        known = self._below
+        return [
+            known[id(v)]
+            if id(v) in known
+            else np.array((averages or {}).get(id(v), v))
+            for v in self._model.variables
+        ]
 
     def _save(self, finished: bool) -> None:
         if self.directory is None or self._optimizer is None:
@@ -640,7 +676,7 @@ class _Training:
                 rows=self.table.rows,
                 best=self.table.best,
                 steps=self._optimizer.get_config()["variables"],
-                variables=_copies(self._model.variables),
+                variables=self._arrays(),
                 optimizer=_copies(self._trainer.optimizer.variables),
             )
         )

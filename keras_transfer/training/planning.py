@@ -19,6 +19,7 @@ from keras_transfer.features.cost import (
 )
 from keras_transfer.features.cuts import Cut, find_cut, halves, network_to
 from keras_transfer.features.extraction import open_store
+from keras_transfer.features.filling import Compute, compiled
 from keras_transfer.features.store import (
     FeatureStore,
     default_directory,
@@ -182,6 +183,7 @@ def make_plan(
     phases: Sequence[Phase],
     sets: TrainableSets,
     options: Options,
+    networks: Networks | None = None,
 ) -> tuple[Plan, FeatureStore | None]:
     """Decides for each phase whether activations are kept, where and why.
 
@@ -193,6 +195,7 @@ def make_plan(
         phases: The phases.
         sets: What trains in each; as it was before at the end.
         options: What the user decides.
+        networks: Keeps what is compiled for a measurement. Defaults to `None`.
 
     Returns:
         The plan, and the store that it keeps activations in, if any.
@@ -207,7 +210,9 @@ def make_plan(
     store, tier, refused = _choose_store(candidates, options)
     # One pass costs the same either way: nothing to weigh.
     weighed = any(phases[c.place].epochs > 1 for c in candidates)
-    rates = _measure(model, source, candidates) if weighed else None
+    rates = None
+    if weighed:
+        rates = _measure(model, source, candidates, networks or Networks())
     planned = []
     by_place = {c.place: c for c in candidates}
     for place, phase in enumerate(phases):
@@ -328,24 +333,72 @@ class _Rates(NamedTuple):
 
 
 def _measure(
-    model: keras.Model, source: Source, candidates: Sequence[_Candidate]
+    model: keras.Model,
+    source: Source,
+    candidates: Sequence[_Candidate],
+    networks: Networks,
 ) -> _Rates:
     import tensorflow as tf
 
     deepest = max(candidates, key=lambda c: c.frozen_flops)
-    network = network_to(model, [deepest.cut])
     shape = source.indexed["train"].examples.shape
+    # Those that are computed together, so that nothing is compiled twice.
+    cuts = together([c.cut for c in candidates])
+    forward = networks.compiled(model, cuts, shape)
     # Noise: no image passes before its time.
     noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))
-    images = tf.cast(noise, network.inputs[0].dtype)
-
-    @tf.function
-    def forward(x: tf.Tensor) -> Any:
-        return network(x, training=False)
-
+    images = tf.constant(noise, tf.float32)
     forward(images)
-    seconds = time_of(lambda: forward(images))
+    seconds = time_of(lambda: forward(images), least=0.1)
     return _Rates(deepest.frozen_flops * _LOOK / seconds, measure_memory())
+
+
+def together(cuts: Sequence[Cut | None]) -> list[Cut]:
+    """The first cut and those of later phases that the same pass can give.
+
+    A later one can come along as long as no phase before it trains anything
+    below it.
+
+    Args:
+        cuts: Those of the phases, in order; `None` where all may train.
+
+    Returns:
+        Different cuts.
+    """
+    found = []
+    deepest = (-1, False)
+    for cut in cuts:
+        if cut is None:
+            break
+        if cut.order >= deepest:
+            found.append(cut)
+            deepest = cut.order
+    return list(dict.fromkeys(found))
+
+
+class Networks:
+    """Compiles networks up to cuts, each once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Cut, ...], Compute] = {}
+
+    def compiled(
+        self, model: keras.Model, cuts: Sequence[Cut], shape: Sequence[int]
+    ) -> Compute:
+        """Returns the network from inputs to cuts.
+
+        Args:
+            model: The model, always the same.
+            cuts: The cuts.
+            shape: Of one input.
+
+        Returns:
+            What `features.filling.compiled` makes.
+        """
+        key = tuple(cuts)
+        if key not in self._known:
+            self._known[key] = compiled(network_to(model, cuts), shape)
+        return self._known[key]
 
 
 def _plan_phase(

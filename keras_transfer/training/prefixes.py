@@ -23,7 +23,7 @@ from keras_transfer.features.filling import (
 from keras_transfer.features.reading import Reader
 from keras_transfer.features.store import FeatureStore
 from keras_transfer.features.views import View, make_views
-from keras_transfer.training.planning import Plan
+from keras_transfer.training.planning import Networks, Plan, together
 from keras_transfer.training.probing import Pooled
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import Source
@@ -73,6 +73,7 @@ class Prefixes:
         plan: What is kept, by phase.
         store: Where.
         settings: Seed, augmentation and views.
+        networks: What is compiled already.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Prefixes:
         plan: Plan,
         store: FeatureStore,
         settings: Settings,
+        networks: Networks,
     ) -> None:
         self._model = model
         self._source = source
         self._plan = plan
         self._store = store
         self._settings = settings
+        self._networks = networks
         self._views = make_views(
             settings.views or 1, settings.augment, settings.seed
         )
@@ -107,7 +110,7 @@ class Prefixes:
         cut = self._plan.phases[place].cut
         if cut is None:
             return None
-        cuts = self._together(place)
+        cuts = together([phase.cut for phase in self._plan.phases[place:]])
         readers = {}
         passes = 0
         for name, indexed in self._source.indexed.items():
@@ -140,22 +143,6 @@ class Prefixes:
             readers.get("validation"),
         )
 
-    def _together(self, place: int) -> list[Cut]:
-        """The cut of a phase and those that the same pass can give.
-
-        A later phase's cut can come along as long as no phase before it trains
-        anything below it.
-        """
-        cuts = []
-        deepest = (-1, False)
-        for phase in self._plan.phases[place:]:
-            if phase.cut is None:
-                break
-            if phase.cut.order >= deepest:
-                cuts.append(phase.cut)
-                deepest = phase.cut.order
-        return list(dict.fromkeys(cuts))
-
     def _feed(
         self,
         cuts: Sequence[Cut],
@@ -172,8 +159,8 @@ class Prefixes:
                 entries, examples.digests, network, sizes, _AT_ONCE
             )
         else:
-            network = network_to(self._model, cuts)
-            feed = feed_inputs(examples, network, sizes, views, _AT_ONCE)
+            compute = self._networks.compiled(self._model, cuts, examples.shape)
+            feed = feed_inputs(examples, compute, sizes, views, _AT_ONCE)
         return feed(missing)
 
     def _nearest(
