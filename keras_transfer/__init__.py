@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         cross_validate,
         find_learning_rate,
         fine_tune,
+        plan,
     )
 
 __version__ = "0.1.0"
@@ -102,6 +103,7 @@ __all__ = [
     "LPFT",
     "one_cycle",
     "Phase",
+    "plan",
     "Run",
     "split",
     "Surgical",
@@ -144,6 +146,7 @@ _MODULES = {
     "LPFT": "strategies",
     "one_cycle": "schedules",
     "Phase": "strategies",
+    "plan": "training",
     "Run": "training",
     "split": "depth",
     "Surgical": "strategies",

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_transfer._blocks import backbone_of
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import Diagnosis, check
 from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.penalties import AttachedPenalty
 from keras_transfer.schedules import ScheduledLearningRate
-from keras_transfer.strategies import Depth, Phase, resolve
+from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training import identity
 from keras_transfer.training.checkpoint import (
     RunDirectory,
@@ -31,17 +30,16 @@ from keras_transfer.training.objectives import (
     says_yes_or_no,
 )
 from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
+from keras_transfer.training.phases import choose_phases
 from keras_transfer.training.planning import (
     Networks,
     Options,
-    Plan,
     make_plan,
 )
+from keras_transfer.training.plans import Plan
 from keras_transfer.training.prefixes import Kept, Prefixes
 from keras_transfer.training.probing import (
-    check_head,
     compute_pooled,
-    has_exact_probe,
     set_exact_probe,
 )
 from keras_transfer.training.recorder import (
@@ -58,7 +56,6 @@ from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import (
     TrainableSets,
     computing_in,
-    keep_opened,
     reinitialize,
 )
 
@@ -214,19 +211,13 @@ def fine_tune(
         seed=seed,
         verbose=verbose,
     )
-    if strategy is None:
-        strategy = "lp-ft" if has_exact_probe(model) else "fine-tune"
-    phases = resolve(
+    phases = choose_phases(
+        model,
         strategy,
         depth=depth,
         learning_rate=learning_rate,
         epochs=epochs,
-        has_head=backbone_of(model) is not model,
     )
-    if depth is None and isinstance(strategy, str):
-        phases = keep_opened(model, phases)
-    if any(phase.exact_probe for phase in phases):
-        check_head(model)
     identity.check_penalty(model, penalty, phases)
     identity.check_callbacks(callbacks, phases)
     identity.check_class_weight(class_weight, model.output_shape[-1])
@@ -414,11 +405,7 @@ class _Training:
 
     def _make_plan(self) -> Prefixes | None:
         settings = self._settings
-        objection = ""
-        if self._trainer is not self._model:
-            objection = "the penalty looks at activations of the whole network"
-        elif identity.has_own_training(self._model):
-            objection = "the model has a training step of its own"
+        penalty = None if self.attached is None else self.attached.penalty
         networks = Networks()
         self.plan, store = make_plan(
             self._model,
@@ -430,7 +417,7 @@ class _Training:
                 settings.views,
                 settings.augment is not None,
                 settings.batch_size,
-                objection,
+                identity.objection_to_parts(self._model, penalty),
             ),
             networks,
         )

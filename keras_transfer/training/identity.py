@@ -103,6 +103,15 @@ def has_own_training(model: keras.Model) -> bool:
     )
 
 
+def objection_to_parts(model: keras.Model, penalty: object) -> str:
+    """Says why the model must be computed whole, or `""`."""
+    if isinstance(penalty, FeatureMap | BSS):
+        return "the penalty looks at activations of the whole network"
+    if has_own_training(model):
+        return "the model has a training step of its own"
+    return ""
+
+
 def check_own_training(model: keras.Model) -> None:
     """Raises if the model has a training step that another would not take."""
     for name in _STEPS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_transfer.data import Augmentation
 from keras_transfer.features.cost import (
     BACKWARD,
     count_flops,
@@ -26,8 +26,13 @@ from keras_transfer.features.store import (
     free_memory,
     readable,
 )
-from keras_transfer.strategies import Phase
-from keras_transfer.training.sources import Source
+from keras_transfer.strategies import Depth, Phase
+from keras_transfer.training.identity import check_penalty, objection_to_parts
+from keras_transfer.training.objectives import says_yes_or_no
+from keras_transfer.training.phases import choose_phases
+from keras_transfer.training.plans import Plan, PlannedPhase
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import TrainableSets
 
 # Of the free memory that activations may take.
@@ -35,117 +40,78 @@ _SHARE = 4
 _LOOK = 32
 
 
-@dataclasses.dataclass(frozen=True)
-class PlannedPhase:
-    """How one phase is computed.
+def plan(
+    model: keras.Model,
+    data: Any,
+    *,
+    strategy: str | Sequence[Phase] | None = None,
+    depth: Depth = None,
+    epochs: int | None = None,
+    penalty: Any = None,
+    batch_size: int = 32,
+    augment: Augmentation | None = None,
+    store: Any = None,
+    views: int | None = None,
+) -> Plan:
+    """Says what `fine_tune` would compute once, where it is kept, and why.
 
-    Attributes:
-        name: Name of the phase.
-        passes: Times that the training examples pass.
-        cut: Where activations are kept, or `None` where all is computed anew
-            in each pass.
-        tier: `"memory"`, `"disk"` or `""`.
-        views: Views of each training example that are kept.
-        frozen_flops: Operations below the cut, for one example.
-        flops: Operations of the whole forward pass.
-        num_bytes: Size of what is kept.
-        seconds: Expected time from what is kept, extraction included; `None`
-            where nothing was measured.
-        direct: Expected time when all is computed in each pass.
-        bound: How much faster the phase can become at most.
-        why: The reason, in words.
-    """
+    Nothing is trained and no example is read but the labels; the network is
+    timed on noise for a second or two. The arguments are those of `fine_tune`.
 
-    name: str
-    passes: int
-    cut: Cut | None
-    tier: str
-    views: int
-    frozen_flops: int
-    flops: int
-    num_bytes: int
-    seconds: float | None
-    direct: float | None
-    bound: float
-    why: str
+    Args:
+        model: A model as for `fine_tune`.
+        data: The data.
+        strategy: A name or phases. Defaults to `None`.
+        depth: Blocks to train. Defaults to `None`.
+        epochs: Epochs of the main phase. Defaults to `None`.
+        penalty: A penalty or `None`. Defaults to `None`.
+        batch_size: Examples in a step. Defaults to `32`.
+        augment: Changes of the training images. Defaults to `None`.
+        store: Where activations are kept. Defaults to `None`.
+        views: Fixed views of each training image. Defaults to `None`.
 
+    Returns:
+        A `Plan`; `explain()` prints it.
 
-@dataclasses.dataclass(eq=False)
-class Plan:
-    """What is computed once in a run, and what each pass.
-
-    Attributes:
-        phases: How each phase is computed.
-        took: Seconds that each phase took, by its place; filled by the run.
-        extracted: Passes of single examples through frozen networks, by the
-            place of the phase; filled by the run.
+    Raises:
+        ValueError: If arguments do not fit each other, the model or the data.
+        TypeError: If an argument is of another type.
 
     Example:
 
     >>> data = load_images((arrays, labels))
     >>> model = build_classifier("ResNet20", data=data)
-    >>> print(plan(model, data, strategy="linear-probe").explain())
-    phase ...
+    >>> plan(model, data, strategy="linear-probe").phases[0].cut.name
+    'after pooling'
     """
-
-    phases: tuple[PlannedPhase, ...]
-    took: dict[int, float] = dataclasses.field(default_factory=dict)
-    extracted: dict[int, int] = dataclasses.field(default_factory=dict)
-
-    def explain(self) -> str:
-        """Returns a table: what is kept where, what it costs, and why.
-
-        FLOPs are those of one example forward; sizes are those of all that is
-        kept; the bound is that of the phase alone.
-        """
-        header = (
-            "phase",
-            "passes",
-            "kept",
-            "where",
-            "views",
-            "frozen/all GFLOPs",
-            "size",
-            "expected",
-            "direct",
-            "bound",
-            "took",
-            "passed frozen",
-        )
-        rows = [header]
-        for place, phase in enumerate(self.phases):
-            kept = phase.cut is not None
-            took = self.took.get(place)
-            passed = self.extracted.get(place)
-            rows.append(
-                (
-                    f"{place + 1} {phase.name}",
-                    str(phase.passes),
-                    phase.cut.name if phase.cut else "nothing",
-                    phase.tier or "-",
-                    str(phase.views) if kept else "-",
-                    f"{phase.frozen_flops / 1e9:.3f}/{phase.flops / 1e9:.3f}",
-                    readable(phase.num_bytes) if kept else "-",
-                    _seconds(phase.seconds if kept else phase.direct),
-                    _seconds(phase.direct),
-                    f"{phase.bound:.1f}x",
-                    _seconds(took),
-                    "-" if passed is None else str(passed),
-                )
-            )
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        lines = [
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-            for row in rows
-        ]
-        lines += [
-            f"{place + 1} {phase.name}: {phase.why}"
-            for place, phase in enumerate(self.phases)
-        ]
-        return "\n".join(line.rstrip() for line in lines)
-
-    def __repr__(self) -> str:
-        return f"<Plan of {len(self.phases)} phases>\n{self.explain()}"
+    settings = Settings(
+        batch_size=batch_size, augment=augment, store=store, views=views
+    )
+    phases = choose_phases(model, strategy, depth=depth, epochs=epochs)
+    check_penalty(model, penalty, phases)
+    source = open_source(
+        data,
+        batch_size=batch_size,
+        seed=0,
+        augment=augment,
+        cache=False,
+        one_output=says_yes_or_no(model),
+    )
+    options = Options(
+        settings.store,
+        settings.views,
+        augment is not None,
+        batch_size,
+        objection_to_parts(model, penalty),
+    )
+    compiled = model.compiled
+    try:
+        sets = TrainableSets(model, phases)
+        return make_plan(
+            model, source, phases, sets, options, always_measure=True
+        )[0]
+    finally:
+        model.compiled = compiled
 
 
 class _Candidate(NamedTuple):
@@ -184,6 +150,7 @@ def make_plan(
     sets: TrainableSets,
     options: Options,
     networks: Networks | None = None,
+    always_measure: bool = False,
 ) -> tuple[Plan, FeatureStore | None]:
     """Decides for each phase whether activations are kept, where and why.
 
@@ -196,20 +163,25 @@ def make_plan(
         sets: What trains in each; as it was before at the end.
         options: What the user decides.
         networks: Keeps what is compiled for a measurement. Defaults to `None`.
+        always_measure: Whether to measure where one pass leaves nothing to
+            weigh, too. Defaults to `False`.
 
     Returns:
         The plan, and the store that it keeps activations in, if any.
     """
     cuts: list[Cut | str] = []
-    for phase in phases:
-        sets.apply(phase)
-        objection = _objection(phase, source, options)
-        cuts.append(objection or _cut_of(model))
-    sets.restore()
+    try:
+        for phase in phases:
+            sets.apply(phase)
+            objection = _objection(phase, source, options)
+            cuts.append(objection or _cut_of(model))
+    finally:
+        sets.restore()
     candidates = _candidates(model, source, cuts, options)
     store, tier, refused = _choose_store(candidates, options)
     # One pass costs the same either way: nothing to weigh.
     weighed = any(phases[c.place].epochs > 1 for c in candidates)
+    weighed |= always_measure and bool(candidates)
     rates = None
     if weighed:
         rates = _measure(model, source, candidates, networks or Networks())
@@ -467,7 +439,3 @@ def _plan_phase(
         bound,
         why,
     )
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f} s"

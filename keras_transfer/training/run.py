@@ -16,7 +16,7 @@ from keras_transfer.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.reports import plot_history
 from keras_transfer.strategies import Phase
 from keras_transfer.training.objectives import Objective
-from keras_transfer.training.planning import Plan
+from keras_transfer.training.plans import Plan
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

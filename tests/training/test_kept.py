@@ -379,3 +379,92 @@ def test_a_store_that_cannot_be(data, tmp_path):
     with pytest.raises(TypeError, match="`store` must be"):
         ktr.fine_tune(make_model(), data, store=3, verbose=0)
     assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
+
+
+# --- plan ---
+
+
+def test_plan_says_what_fine_tune_does(data):
+    model = make_model()
+    before = arrays_of(model)
+    arguments = {"strategy": ktr.GradualUnfreezing(depth=2)}
+    planned = ktr.plan(model, data, **arguments)
+    assert_same(model, before)
+    assert not model.get_layer("backbone").trainable_variables
+    run = ktr.fine_tune(model, data, **arguments, verbose=0)
+    for one, other in zip(planned.phases, run.plan.phases, strict=True):
+        assert (one.cut, one.tier, one.num_bytes) == (
+            other.cut,
+            other.tier,
+            other.num_bytes,
+        )
+    assert planned.took == {}
+    assert set(run.plan.took) == set(range(len(run.plan.phases)))
+
+
+def test_explain_is_a_table_with_reasons(data):
+    planned = ktr.plan(make_model(), data, strategy=[phase(1), phase("all")])
+    lines = planned.explain().splitlines()
+    assert lines[0].split()[:3] == ["phase", "passes", "kept"]
+    assert "after block_2" in lines[1] and "memory" in lines[1]
+    assert "nothing" in lines[2]
+    assert lines[3].startswith("1 depth 1: ")
+    assert lines[4] == (
+        "2 depth all: nothing is kept, since its first block trains."
+    )
+    kept = planned.phases[0]
+    # 45 training and 18 validation examples of 8 x 8 x 6 float32.
+    count = len(data.train) + len(data.validation)
+    assert kept.num_bytes == count * 8 * 8 * 6 * 4
+    assert 0 < kept.frozen_flops < kept.flops
+    assert kept.seconds > 0 and kept.direct > kept.seconds
+    assert 1 < kept.bound < 3
+
+
+def test_plan_keeps_nothing_where_reading_costs_more(data, monkeypatch):
+    from keras_transfer.training import planning
+
+    monkeypatch.setattr(planning, "measure_memory", lambda: 1.0)
+    planned = ktr.plan(make_model(), data, strategy=[phase(1)])
+    assert planned.phases[0].cut is None
+    assert "computing it in each of 3 passes" in planned.phases[0].why
+
+
+def test_plan_goes_to_disk_where_memory_is_short(data, monkeypatch, tmp_path):
+    from keras_transfer.training import planning
+
+    monkeypatch.setenv("KERAS_TRANSFER_CACHE", str(tmp_path))
+    monkeypatch.setattr(planning, "free_memory", lambda: 1000)
+    both_ways = {"strategy": [phase(1)], "verbose": 0}
+    run = ktr.fine_tune(make_model(), data, **both_ways)
+    assert run.plan.phases[0].tier == "disk"
+    assert FeatureStore(tmp_path / "features").size() > 0
+    direct = ktr.fine_tune(make_model(), data, store=False, **both_ways)
+    assert_same(run.model, arrays_of(direct.model), atol=SAME)
+
+
+def test_goes_on_with_what_trained_below_the_next_cut(data, tmp_path):
+    """The second phase's activations are those of the first one's weights."""
+
+    class Stop(keras.callbacks.Callback):
+        epochs = 0
+
+        def on_epoch_begin(self, epoch, logs=None):
+            Stop.epochs += 1
+            if Stop.epochs == 5:
+                raise KeyboardInterrupt
+
+    arguments = {"strategy": [phase(2), phase(0)], "verbose": 0}
+    peace = make_model()
+    ktr.fine_tune(peace, data, **arguments)
+    with pytest.raises(KeyboardInterrupt):
+        ktr.fine_tune(
+            make_model(),
+            data,
+            directory=tmp_path / "run",
+            callbacks=[Stop()],
+            **arguments,
+        )
+    model = make_model()
+    ktr.fine_tune(model, data, directory=tmp_path / "run", **arguments)
+    assert_same(model, arrays_of(peace), atol=1e-6)
