@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+from keras_transfer.probes.solver import (
+    Solution,
+    rotate,
+    solve_path,
+)
 
 # Of the summed loss; a grid of factors of 10 misses the best by little.
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
@@ -93,36 +98,19 @@ def fit_logistic(
             "`labels` must hold at least two classes. Received: "
             f"{len(present)}."
         )
-    mean, basis = features.mean(axis=0, dtype=np.float64), None
-    if len(features) < features.shape[1]:
-        basis = _row_space(features - mean)
-
-    def reduced(x: np.ndarray) -> np.ndarray:
-        # In float32 the solver stops a percent of probability short.
-        centered = x - mean
-        return centered if basis is None else centered @ basis
-
-    train = _Examples(reduced(features), labels, sample_weight)
+    turned = rotate(features)
+    train = _Examples(turned.values, labels, sample_weight)
     held_out = None
     if validation is not None and len(validation[1]):
-        held_out = _Examples(reduced(validation[0]), validation[1], None)
-    with warnings.catch_warnings():
-        # Few examples of many classes are no regression in disguise.
-        warnings.filterwarnings("ignore", "The number of unique classes")
-        best = _choose(train, held_out, sorted(strengths, reverse=True))
-        model = _fit(train, best, None, tolerance=1e-9)
-    kernel = np.zeros((len(mean), num_classes), np.float32)
+        held_out = _Examples(turned.of(validation[0]), validation[1], None)
+    best = _choose(train, held_out, sorted(strengths, reverse=True))
+    found = next(_solutions(train, [best], exact=True))
+    coefficients = turned.axes @ found.weights
+    kernel = np.zeros((features.shape[1], num_classes), np.float32)
     bias = np.full(num_classes, ABSENT, np.float32)
-    coefficients, intercept = model.coef_, model.intercept_
-    if len(present) == 2:
-        # One row for two classes: its halves, one of them with a minus.
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercept = np.concatenate([-intercept, intercept]) / 2
-    if basis is not None:
-        coefficients = coefficients @ basis.T
-    kernel[:, present] = coefficients.T
+    kernel[:, present] = coefficients
     # Back to features that are not centred.
-    bias[present] = intercept - coefficients @ mean
+    bias[present] = found.bias - turned.mean @ coefficients
     return Probe(kernel, bias, best)
 
 
@@ -246,15 +234,6 @@ class _Examples(NamedTuple):
         return self.take(generator.permutation(len(self.labels))[:_ENOUGH])
 
 
-def _row_space(centered: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of what the examples span, `(d, n)`.
-
-    The gradient of the loss lies in it and the penalty pulls to zero, so that
-    the solution does as well: the same problem, smaller where n < d.
-    """
-    return np.linalg.svd(centered, full_matrices=False)[2].T
-
-
 def _choose(
     train: _Examples, held_out: _Examples | None, ordered: Sequence[float]
 ) -> float:
@@ -288,40 +267,37 @@ def _path_losses(
     """
     losses = np.full(len(ordered), np.inf)
     rows = np.arange(len(held_out.labels))
-    model = None
-    for index, strength in enumerate(ordered):
-        model = _fit(train, strength, model, tolerance=1e-4)
-        scores = model.predict_proba(held_out.features).clip(min=1e-300)
-        place = np.searchsorted(model.classes_, held_out.labels)
-        place = place.clip(max=len(model.classes_) - 1)
-        known = model.classes_[place] == held_out.labels
-        found = np.where(known, -np.log(scores[rows, place]), np.inf)
-        losses[index] = found.clip(max=-ABSENT).mean()
+    present = np.unique(train.labels)
+    place = np.searchsorted(present, held_out.labels)
+    place = place.clip(max=len(present) - 1)
+    known = present[place] == held_out.labels
+    for index, solution in enumerate(_solutions(train, ordered)):
+        scores = solution.scores(held_out.features)
+        highest = scores.max(axis=1)
+        total = np.exp(scores - highest[:, None]).sum(axis=1)
+        found = np.log(total) + highest - scores[rows, place]
+        losses[index] = np.where(known, found, -ABSENT).clip(-1, -ABSENT).mean()
         if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
             break
     return losses
 
 
-def _fit(
-    train: _Examples, strength: float, start: Any, tolerance: float
-) -> Any:
-    """Fits one lambda, from the solution of another where there is one."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    # Along the path the order of the losses is enough.
-    steps = 200 if tolerance > 1e-6 else 5000
-    model = LogisticRegression(
-        C=1 / strength, max_iter=steps, tol=tolerance, warm_start=True
+def _solutions(
+    train: _Examples, ordered: Sequence[float], exact: bool = False
+) -> Iterator[Solution]:
+    """Yields the solution for each lambda, for the classes that there are."""
+    present = np.unique(train.labels)
+    coded = (train.labels[:, None] == present).astype(np.float64)
+    # Two classes are one regression: with the difference w of both columns,
+    # lambda / 2 |w|^2 is lambda |W|^2.
+    factor = 2.0 if len(present) == 2 else 1.0
+    return solve_path(
+        train.features,
+        coded,
+        [factor * strength for strength in ordered],
+        weights=train.weights,
+        exact=exact,
     )
-    if start is not None:
-        model.coef_ = start.coef_.copy()
-        model.intercept_ = start.intercept_.copy()
-    with warnings.catch_warnings():
-        # A lambda near 0 on separable classes has no optimum to reach.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(*train)
-    return model
 
 
 def _check(features: np.ndarray, labels: np.ndarray) -> None:

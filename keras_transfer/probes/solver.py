@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ import numpy as np
 # its curvature, as a share of the root of the loss.
 _ROUGH, _EXACT = 1e-2, 1e-7
 _STEPS, _ROUNDS = 200, 50
+# Numbers in a matrix from which on several threads pay.
+_LARGE = 20_000_000
 
 
 class Coordinates(NamedTuple):
@@ -43,12 +46,13 @@ def rotate(features: np.ndarray) -> Coordinates:
     mean = features.mean(axis=0)
     x = features - mean
     axes = None
-    if len(x) < x.shape[1]:
-        axes = np.linalg.qr(x.T)[0]
-        x = x @ axes
-    _, turn = np.linalg.eigh(x.T @ x)
-    axes = turn if axes is None else axes @ turn
-    return Coordinates(mean, axes, x @ turn)
+    with one_thread(x.size):
+        if len(x) < x.shape[1]:
+            axes = np.linalg.qr(x.T)[0]
+            x = x @ axes
+        _, turn = np.linalg.eigh(x.T @ x)
+        axes = turn if axes is None else axes @ turn
+        return Coordinates(mean, axes, x @ turn)
 
 
 class Solution(NamedTuple):
@@ -67,6 +71,7 @@ def solve_path(
     targets: np.ndarray,
     strengths: Sequence[float],
     *,
+    weights: np.ndarray | None = None,
     multi_label: bool = False,
     exact: bool = False,
 ) -> Iterator[Solution]:
@@ -80,23 +85,58 @@ def solve_path(
         values: Coordinates `(n, r)`.
         targets: 0 or 1, `(n, outputs)`, every column with both of them.
         strengths: The lambdas, largest first.
+        weights: Factors of the examples in the loss, `(n,)`. Defaults to
+            `None`, 1 for all.
         multi_label: Whether outputs are independent. Defaults to `False`.
         exact: Whether to go on to the end. Defaults to `False`.
 
     Yields:
         A `Solution` for each lambda.
     """
-    rates = targets.mean(axis=0)
+    factors = np.ones(len(values)) if weights is None else weights
+    rates = np.average(targets, axis=0, weights=factors).clip(1e-6, 1 - 1e-6)
     bias = np.log(rates / (1 - rates)) if multi_label else np.log(rates)
     found = Solution(np.zeros((values.shape[1], targets.shape[1])), bias)
     for strength in strengths:
-        found = _solve(values, targets, strength, found, multi_label, exact)
+        with one_thread(values.size):
+            found = _solve(
+                values,
+                targets,
+                factors[:, None],
+                strength,
+                found,
+                multi_label,
+                exact,
+            )
         yield found
+
+
+@contextlib.contextmanager
+def one_thread(size: int) -> Iterator[None]:
+    """Keeps small products on one thread.
+
+    NumPy and SciPy bring a pool of threads each, which get into each other's
+    way in short products: ten times slower on two busy cores.
+
+    Args:
+        size: Numbers in the matrix.
+
+    Yields:
+        Nothing.
+    """
+    if size > _LARGE:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
 
 
 def _solve(
     values: np.ndarray,
     targets: np.ndarray,
+    factors: np.ndarray,
     strength: float,
     start: Solution,
     multi_label: bool,
@@ -112,25 +152,27 @@ def _solve(
     def loss(flat: np.ndarray, by: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = flat.reshape(-1, outputs) / by
         w, b = scaled[:-1], scaled[-1]
-        total, found = activate(values @ w + b, targets)
-        errors = found - targets
+        losses, found = activate(values @ w + b, targets)
+        errors = factors * (found - targets)
         slopes = np.vstack(
             [values.T @ errors + strength * w, errors.sum(axis=0)]
         )
         return (
-            total + strength / 2 * float((w**2).sum()),
+            float((factors * losses).sum())
+            + strength / 2 * float((w**2).sum()),
             (slopes / by).ravel(),
         )
 
     for _ in range(_ROUNDS if exact else 1):
-        total, found = activate(values @ w + b, targets)
-        slope = found * (1 - found)
+        losses, found = activate(values @ w + b, targets)
+        slope = factors * found * (1 - found)
         curvature = np.vstack([_squared(values, slope), slope.sum(axis=0)])
         # Where the fit is sure there is next to none, and steps would be wild.
         curvature[-1] = curvature[-1].clip(min=1e-3)
         curvature[:-1] += strength
         by = np.sqrt(curvature)
-        before = total + strength / 2 * float((w**2).sum())
+        before = float((factors * losses).sum())
+        before += strength / 2 * float((w**2).sum())
         step = minimize(
             loss,
             (np.vstack([w, b]) * by).ravel(),
@@ -173,18 +215,18 @@ def sigmoid(scores: np.ndarray) -> np.ndarray:
 
 def _softmax(
     scores: np.ndarray, targets: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """The summed cross-entropy and the probabilities."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cross-entropy of each example, `(n, 1)`, and the probabilities."""
     highest = scores.max(axis=1, keepdims=True)
     found = np.exp(scores - highest)
     total = found.sum(axis=1, keepdims=True)
     found /= total
-    loss = np.log(total).sum() + highest.sum() - (scores * targets).sum()
-    return float(loss), found
+    right = (scores * targets).sum(axis=1, keepdims=True)
+    return np.log(total) + highest - right, found
 
 
 def _sigmoid(
     scores: np.ndarray, targets: np.ndarray
-) -> tuple[float, np.ndarray]:
-    loss = np.logaddexp(0, scores).sum() - (scores * targets).sum()
-    return float(loss), sigmoid(scores)
+) -> tuple[np.ndarray, np.ndarray]:
+    """The cross-entropy of each output, `(n, outputs)`, and probabilities."""
+    return np.logaddexp(0, scores) - scores * targets, sigmoid(scores)
