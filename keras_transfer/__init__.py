@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from keras_transfer.doctor import (
         check,
     )
-    from keras_transfer.features import extract_features
+    from keras_transfer.features import (
+        Features,
+        FeatureStore,
+        extract_features,
+    )
     from keras_transfer.features.clustering import cluster
     from keras_transfer.features.probing import fit_probe
     from keras_transfer.features.transformer import FeatureExtractor
@@ -84,6 +88,8 @@ __all__ = [
     "extract_features",
     "FeatureExtractor",
     "FeatureMap",
+    "Features",
+    "FeatureStore",
     "find_learning_rate",
     "fine_tune",
     "FineTune",
@@ -127,6 +133,8 @@ _MODULES = {
     "extract_features": "features",
     "FeatureExtractor": "features.transformer",
     "FeatureMap": "penalties",
+    "Features": "features",
+    "FeatureStore": "features",
     "find_learning_rate": "training",
     "fine_tune": "training",
     "FineTune": "strategies",

@@ -34,8 +34,12 @@ def _seeds():
 
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path, monkeypatch):
-    """A relative path in a test cannot reach the repository."""
+    """A relative path in a test cannot reach the repository.
+
+    Nor do features get into the user's store, or out of it.
+    """
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_TRANSFER_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def _line(info: EntryInfo) -> str:
         str(about.get("name", "")),
         str(about.get("dtype", "")),
         str(view.get("kind", "")),
-        "x".join(map(str, (about.get("input") or {}).get("image_size", ()))),
+        "x".join(map(str, (about.get("input") or {}).get("shape", ()))),
     ]
     return "  ".join(words).rstrip()
 

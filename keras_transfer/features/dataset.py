@@ -111,7 +111,8 @@ class Features:
 
     Example:
 
-    >>> features = extract_features("ResNet20", load_images((arrays, labels)))
+    >>> data = load_images((arrays, labels))
+    >>> features = extract_features("ResNet20", data, verbose=0)
     >>> features.train.values.shape[1]
     64
     """

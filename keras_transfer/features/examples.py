@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.data import ImageSplit
+from keras_transfer.data.pixels import digest_image
 from keras_transfer.features.entry import DIGEST_BYTES
 
 
@@ -67,7 +67,7 @@ def examples_of(
             num_examples=len(data),
             shape=(*size, channels),
             dtype="uint8",
-            reading={"image_size": list(size), "channels": channels},
+            reading=_reading_of((*size, channels), "uint8"),
             digest=data.digests,
         )
     return Examples(
@@ -75,16 +75,18 @@ def examples_of(
         num_examples=len(data),
         shape=data.shape[1:],
         dtype=data.dtype.name,
-        reading={"shape": list(data.shape[1:]), "dtype": data.dtype.name},
+        reading=_reading_of(data.shape[1:], data.dtype.name),
         digest=functools.partial(_digest_rows, data),
     )
+
+
+def _reading_of(shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
+    """The same for images of a split and for the same images in an array."""
+    return {"shape": list(shape), "dtype": dtype}
 
 
 def _digest_rows(array: np.ndarray) -> np.ndarray:
     found = np.empty((len(array), DIGEST_BYTES), np.uint8)
     for index, row in enumerate(array):
-        content = hashlib.blake2b(
-            np.ascontiguousarray(row).data, digest_size=DIGEST_BYTES
-        )
-        found[index] = np.frombuffer(content.digest(), np.uint8)
+        found[index] = np.frombuffer(digest_image(row), np.uint8)
     return found

@@ -274,7 +274,13 @@ class FeatureStore:
 
 
 def free_memory() -> int:
-    """Returns the bytes of memory that are free to use."""
+    """Returns the bytes of memory that are free to use.
+
+    Example:
+
+    >>> free_memory() > 0
+    True
+    """
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -285,7 +291,13 @@ def free_memory() -> int:
 
 
 def readable(num_bytes: float) -> str:
-    """Returns a number of bytes as a person writes it."""
+    """Returns a number of bytes as a person writes it.
+
+    Example:
+
+    >>> readable(3 * 2**19)
+    '1.5 MiB'
+    """
     units = ["B", "KiB", "MiB", "GiB", "TiB"]
     power = min(int(math.log(max(num_bytes, 1), 1024)), len(units) - 1)
     return f"{num_bytes / 1024**power:.3g} {units[power]}"

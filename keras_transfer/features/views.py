@@ -29,6 +29,11 @@ class View:
             Defaults to `0`.
         augment: What may change, or `None` for view 0. Defaults to `None`.
         seed: Another seed draws other changes. Defaults to `0`.
+
+    Example:
+
+    >>> View(2, Augmentation(crop=0.1)).kind
+    'drawn'
     """
 
     index: int = 0
@@ -111,6 +116,11 @@ def make_views(
 
     Raises:
         ValueError: If `count` is no integer above 0.
+
+    Example:
+
+    >>> [view.kind for view in make_views(3)]
+    ['clean', 'mirrored', 'drawn']
     """
     if not is_integer(count) or count < 1:
         raise ValueError(

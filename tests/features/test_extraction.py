@@ -294,6 +294,14 @@ def test_new_images_alone_are_computed(images, store):
     np.testing.assert_allclose(found.values, expected, atol=1e-5)
 
 
+def test_arrays_and_data_sets_of_them_are_the_same(images, store):
+    extract(images, store)
+    data = ktr.load_images((images, np.arange(COUNT) % 2))
+    assert extract(data, store)[1] == 0
+    # The same numbers as floats come in by another way.
+    assert extract(images.astype("float32"), store)[1] == COUNT
+
+
 def test_blocks_are_found_one_by_one(images, store):
     _, passes = extract(images, store, layers=["block_1", "block_3"])
     assert passes == COUNT
