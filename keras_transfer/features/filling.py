@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,6 +69,7 @@ def open_entries(
     examples: Examples,
     views: Sequence[View],
     dtype: str = "float32",
+    engine: str = "tensorflow",
 ) -> list[list[Entry]]:
     """Opens the entry of each view of each network.
 
@@ -78,6 +80,7 @@ def open_entries(
         views: How to look at them.
         dtype: What floating-point numbers are kept in. Defaults to
             `"float32"`.
+        engine: What computes the networks. Defaults to `"tensorflow"`.
 
     Returns:
         Entries by view and network.
@@ -91,6 +94,7 @@ def open_entries(
             "name": network.name,
             "input": dict(examples.reading),
             "dtype": dtype,
+            "engine": engine,
             "software": software,
         }
         tensors = [
@@ -316,7 +320,7 @@ Compute = Callable[[Any], list[Any]]
 
 
 def compiled(network: keras.Model, shape: Sequence[int]) -> Compute:
-    """Compiles a network for batches of any size.
+    """Compiles a network for batches of any size, when it is first called.
 
     Args:
         network: From inputs to tensors.
@@ -332,7 +336,9 @@ def compiled(network: keras.Model, shape: Sequence[int]) -> Compute:
         cast = tf.cast(inputs, network.inputs[0].dtype)
         return keras.tree.flatten(network(cast, training=False))
 
-    return compute
+    # Called by itself it would warn, where many networks are compiled.
+    traced = functools.cache(compute.get_concrete_function)
+    return lambda inputs: traced()(inputs)
 
 
 def feed_entries(
@@ -368,13 +374,15 @@ def feed_entries(
         one = arrays[0] if len(arrays) == 1 else arrays
         return keras.tree.flatten(network(one, training=False))
 
+    traced = compute.get_concrete_function()
+
     def feed(missing: np.ndarray) -> Iterator[Computed]:
         for view, entry in enumerate(stored):
             rows = np.flatnonzero(missing[view])
             for start in range(0, len(rows), batch_size):
                 some = rows[start : start + batch_size]
                 arrays = entry.gather(entry.find(digests[some]))
-                outputs = compute([tf.constant(a) for a in arrays])
+                outputs = traced([tf.constant(a) for a in arrays])
                 yield Computed(view, some, _grouped(outputs, sizes))
 
     return feed

@@ -1,0 +1,265 @@
+r"""Extraction against a bare loop, reading back, and memory.
+
+    python tools/bench/extraction.py --weights FILE [--files FOLDER]
+
+MobileNetV2 0.35 at 96 pixels. `loop`: `extract_features` on arrays over a bare
+`tf.function` on slices of the same arrays; the claim is 1.0. `files`: the same
+from the JPEG files of FOLDER (sub-folders are classes) against a bare loop over
+them decoded beforehand: what decoding costs. `read`: examples a second that are
+read back after block_12, shuffled, over those that training above it takes; the
+claim is 5. `memory`: peak memory of a process that extracts `--many` files of
+FOLDER to disk, which must stay below 2 GB, and the rate of the last quarter
+over that of the first.
+
+Medians of paired rounds. Prints a line of JSON for each, and fails when a
+claim does.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+SIZE = 96
+
+
+def main(options: argparse.Namespace) -> None:
+    """Runs what was asked for."""
+    failed = []
+    for what in options.what:
+        if what in ("files", "memory") and options.files is None:
+            continue
+        if what == "memory":
+            command = [sys.executable, __file__, "--what", "child"]
+            command += ["--weights", options.weights]
+            command += ["--files", options.files, "--many", str(options.many)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(done.stderr)
+            row = json.loads(done.stdout.splitlines()[-1])
+        else:
+            row = {"child": child, "loop": loop, "files": files, "read": read}[
+                what
+            ](options)
+        print(json.dumps(row), flush=True)
+        if not row.get("holds", True):
+            failed.append(what)
+    if failed:
+        sys.exit(f"below the claim: {', '.join(failed)}")
+
+
+def backbone_of(options):
+    """The backbone under test."""
+    import keras_transfer as ktr
+
+    return ktr.load_backbone(
+        "MobileNetV2",
+        alpha=0.35,
+        weights=options.weights,
+        input_shape=(SIZE, SIZE, 3),
+    )
+
+
+def bare_loop(backbone, images):
+    """What one would write: a compiled function on slices."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = backbone.model(backbone.preprocessing(pixels))
+    network = keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x))
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, SIZE, SIZE, 3), tf.uint8)]
+    )
+    def compute(batch):
+        return network(tf.cast(batch, tf.float32), training=False)
+
+    def run():
+        found = [
+            compute(images[start : start + 32]).numpy()
+            for start in range(0, len(images), 32)
+        ]
+        return np.concatenate(found)
+
+    compute(images[:32])
+    return run
+
+
+def paired(bare, ours, rounds: int):
+    """The median ratio of two functions that take turns."""
+    ratios, seconds = [], []
+    for _ in range(rounds):
+        times = []
+        for function in (bare, ours):
+            started = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - started)
+        ratios.append(times[0] / times[1])
+        seconds.append([round(t, 2) for t in times])
+    return statistics.median(ratios), seconds
+
+
+def loop(options) -> dict:
+    """Arrays in memory."""
+    import numpy as np
+
+    import keras_transfer as ktr
+
+    backbone = backbone_of(options)
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (2000, SIZE, SIZE, 3), "uint8")
+    quiet = {"store": "memory", "verbose": 0}
+    # Compiling is left out of the loop, and so of both.
+    compiling = min(
+        timed(lambda: ktr.extract_features(backbone, images[:32], **quiet))
+        for _ in range(2)
+    )
+    bare = bare_loop(backbone, images)
+    ratio, seconds = paired(
+        bare,
+        lambda: ktr.extract_features(backbone, images, **quiet),
+        options.rounds,
+    )
+    adjusted = statistics.median(a / (b - compiling) for a, b in seconds)
+    return {
+        "what": "loop",
+        "ratio": round(adjusted, 3),
+        "with_compiling": round(ratio, 3),
+        "compiling_seconds": round(compiling, 2),
+        "seconds": seconds,
+        "claim": 1.0,
+        "holds": adjusted >= 1.0,
+    }
+
+
+def timed(function) -> float:
+    """Seconds of a call."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def files(options) -> dict:
+    """JPEG files against arrays of the same images."""
+    import keras_transfer as ktr
+
+    backbone = backbone_of(options)
+    data = ktr.load_images(options.files, image_size=SIZE, split=(1, 0, 0))
+    train = data.train.subset(range(min(2000, len(data.train))))
+    images, _ = train.arrays()
+    ratio, seconds = paired(
+        bare_loop(backbone, images),
+        lambda: ktr.extract_features(
+            backbone, train, store="memory", verbose=0
+        ),
+        options.rounds,
+    )
+    return {"what": "files", "ratio": round(ratio, 3), "seconds": seconds}
+
+
+def read(options) -> dict:
+    """Reading back against training."""
+    import keras
+    import numpy as np
+
+    import keras_transfer as ktr
+    from keras_transfer.features.cuts import Cut, halves, network_to
+    from keras_transfer.features.examples import examples_of
+    from keras_transfer.features.filling import (
+        compiled,
+        feed_inputs,
+        fill,
+        open_entries,
+    )
+    from keras_transfer.features.reading import Reader
+    from keras_transfer.features.store import FeatureStore
+    from keras_transfer.features.views import make_views
+
+    model = ktr.build_classifier(backbone_of(options), 10)
+    ktr.unfreeze(model, 4)
+    cut = Cut(4, False, "after block_12")
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (1000, SIZE, SIZE, 3), "uint8")
+    examples, views = examples_of(images), make_views(1)
+    network = network_to(model, [cut])
+    suffix = halves(model, cut)[1]
+    suffix.compile("adam", "categorical_crossentropy")
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(Path(folder) / "store")
+        entries = open_entries(store, [network], examples, views)
+        compute = compiled(network, examples.shape)
+        feed = feed_inputs(examples, compute, [1], views, 32)
+        fill(store, entries, examples.digests, feed)
+        labels = keras.utils.to_categorical(np.arange(1000) % 10, 10)
+        reader = Reader(entries[0], examples.digests, labels)
+        batches = reader.batches(32, shuffle=True)
+        suffix.fit(batches, epochs=1, verbose=0, shuffle=False)
+        ratio, seconds = paired(
+            lambda: suffix.fit(batches, epochs=2, verbose=0, shuffle=False),
+            lambda: [None for _ in range(2) for _ in batches],
+            options.rounds,
+        )
+    return {
+        "what": "read",
+        "ratio": round(ratio, 1),
+        "seconds": seconds,
+        "claim": 5.0,
+        "holds": ratio >= 5.0,
+    }
+
+
+def child(options) -> dict:
+    """Extracts many files to disk and looks at its own memory."""
+    import keras_transfer as ktr
+
+    backbone = backbone_of(options)
+    data = ktr.load_images(options.files, image_size=SIZE, split=(1, 0, 0))
+    train = data.train.subset(range(min(options.many, len(data.train))))
+    quarters = []
+    with tempfile.TemporaryDirectory() as folder:
+        step = len(train) // 4
+        for start in range(0, 4 * step, step):
+            part = train.subset(range(start, start + step))
+            quarters.append(
+                timed(
+                    lambda part=part: ktr.extract_features(
+                        backbone, part, store=folder + "/store", verbose=0
+                    )
+                )
+            )
+        started = time.perf_counter()
+        found = ktr.extract_features(
+            backbone, train, store=folder + "/store", verbose=0
+        )
+        total = sum(float(piece.sum()) for piece in found.chunks(4096))
+        again = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "what": "memory",
+        "images": 4 * step,
+        "peak_gb": round(peak / 1e9, 3),
+        "images_per_second": [round(step / s) for s in quarters],
+        "last_over_first": round(quarters[0] / quarters[-1], 2),
+        "seconds_to_find_all": round(again, 1),
+        "sum": total,
+        "holds": peak < 2e9 and quarters[0] / quarters[-1] > 0.8,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--files")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--many", type=int, default=50_000)
+    parser.add_argument(
+        "--what", nargs="*", default=["loop", "files", "read", "memory"]
+    )
+    main(parser.parse_args())
