@@ -111,7 +111,7 @@ def _follow(
 
 def _digest_operation(operation: keras.Operation) -> bytes:
     """Digests class, config, weights and whatever code is not Keras' own."""
-    parts: list[str | bytes | memoryview] = [_config_of(operation)]
+    parts: list[str | bytes | memoryview] = [_to_json(_config_of(operation))]
     for layer in _graph.layers_below(operation):
         kinds = [kind for kind in type(layer).__mro__ if _is_own(kind)]
         functions = [
@@ -127,14 +127,14 @@ def _digest_operation(operation: keras.Operation) -> bytes:
     return _digest(*parts)
 
 
-def _config_of(operation: keras.Operation) -> str:
+def _config_of(value: Any) -> Any:
+    """Serializes an operation, or what one was called with."""
     try:
-        config = keras.saving.serialize_keras_object(operation)
-    except NotImplementedError:
-        # Nobody can tell what it was made with.
-        kind = type(operation).__qualname__
-        return f"{kind} {id(operation)} of process {os.getpid()}"
-    return _to_json(_nameless(config))
+        return _nameless(keras.saving.serialize_keras_object(value))
+    except (NotImplementedError, TypeError, ValueError):
+        # Nobody can tell what it holds.
+        kind = type(value).__qualname__
+        return f"{kind} {id(value)} of process {os.getpid()}"
 
 
 def _call_of(step: _graph.Step) -> str:
@@ -143,7 +143,7 @@ def _call_of(step: _graph.Step) -> str:
         lambda value: (
             "tensor"
             if isinstance(value, keras.KerasTensor)
-            else keras.saving.serialize_keras_object(value)
+            else _config_of(value)
         ),
         step.arguments,
     )
