@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import math
 import os
 import shutil
@@ -215,11 +216,13 @@ class Entry:
         try:
             write_shard(self.folder / "shards", name, digests, arrays)
         except OSError as err:
+            full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise OSError(
                 err.errno,
                 f"could not write features to {str(self.folder)!r}: "
-                f"{err.strerror}. What was there before is whole: make room "
-                "and start again, and the extraction goes on from it",
+                f"{err.strerror}. What was written before is whole: "
+                f"{'make room and ' * full}start again, and the extraction "
+                "goes on from it",
             ) from err
         _, mapped = read_shard(self.folder / "shards" / name, verify=False)
         self._add(name, digests, mapped)

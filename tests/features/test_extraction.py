@@ -732,6 +732,26 @@ def test_a_full_store_is_read(images, tmp_path):
     assert passes == 0 and len(found.values) == COUNT
 
 
+@pytest.mark.parametrize("tier", ["disk", "memory"])
+def test_a_store_too_small_for_all_backbones(images, tmp_path, tier):
+    """The second one takes the room of the first, which is still read."""
+    directory = tmp_path / "s" if tier == "disk" else None
+    backbones = [make_backbone(seed=seed) for seed in (1, 2)]
+    extract(images, FeatureStore(tmp_path / "one"), backbones[0])
+    room = FeatureStore(tmp_path / "one").size() + 50
+    small = FeatureStore(directory, limit=room if directory else 400)
+    parts = {"train": images, "test": images[3:6]}
+    found, _ = extract(parts, small, backbones)
+    assert small.size() <= small.limit
+    expected, _ = extract(parts, "memory", backbones)
+    for name in parts:
+        np.testing.assert_allclose(
+            getattr(found, name).values,
+            getattr(expected, name).values,
+            atol=1e-6,
+        )
+
+
 def test_shards_are_written_as_it_goes(images, store, monkeypatch):
     """What waits in memory is a shard and a batch, whatever the data."""
     monkeypatch.setattr(filling, "_SHARD_BYTES", 4 * 5 * 4)

@@ -504,6 +504,16 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert_holds(open_entry(tmp_path / "s"), range(1000))
 
 
+def test_a_store_that_is_deleted_meanwhile_is_said(tmp_path):
+    entry = open_entry(tmp_path / "s")
+    with entry.writing():
+        shutil.rmtree(tmp_path / "s")
+        with pytest.raises(OSError, match="No such file.* whole: start again"):
+            entry.append(make_digests([1]), make_arrays([1]))
+    add(entry, [1])
+    assert_holds(open_entry(tmp_path / "s"), [1])
+
+
 # --- Limits ---
 
 
