@@ -216,11 +216,13 @@ class Entry:
         try:
             write_shard(self.folder / "shards", name, digests, arrays)
         except OSError as err:
-            full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            # NumPy says no more than that fewer bytes were written.
+            number = err.errno or errno.ENOSPC
+            full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise OSError(
-                err.errno,
+                number,
                 f"could not write features to {str(self.folder)!r}: "
-                f"{err.strerror}. What was written before is whole: "
+                f"{os.strerror(number)}. What was written before is whole: "
                 f"{'make room and ' * full}start again, and the extraction "
                 "goes on from it",
             ) from err
