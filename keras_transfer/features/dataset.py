@@ -17,6 +17,8 @@ class Part(NamedTuple):
         block: Name of the block whose output it is.
         start: First column.
         stop: Column after the last.
+        network: Digest of what computed it, pooling and weights included.
+            Defaults to `""`, not known.
 
     Example:
 
@@ -28,6 +30,7 @@ class Part(NamedTuple):
     block: str
     start: int
     stop: int
+    network: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

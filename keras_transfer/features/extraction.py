@@ -463,8 +463,10 @@ def _collect(
     widths = [shape[-1] for shape in shapes]
     stops = np.cumsum(widths).tolist()
     parts = tuple(
-        Part(name, block, stop - width, stop)
-        for (name, block), stop, width in zip(names, stops, widths, strict=True)
+        Part(name, block, stop - width, stop, entry.description["network"])
+        for (name, block), stop, width, entry in zip(
+            names, stops, widths, entries[0], strict=True
+        )
     )
     gather: Callable[[np.ndarray], np.ndarray] = functools.partial(
         _gather, entries, places, len(shapes) > 1

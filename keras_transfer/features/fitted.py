@@ -10,8 +10,11 @@ import numpy as np
 
 from keras_transfer._blocks import find_blocks, has_children
 from keras_transfer._names import find_class_names
+from keras_transfer.depth import pooling_of
 from keras_transfer.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.features.cuts import Cut, network_to
 from keras_transfer.features.dataset import FeatureSplit, Part
+from keras_transfer.features.fingerprints import digest_network
 from keras_transfer.probes import PathRow
 
 _WORDS = {
@@ -248,6 +251,13 @@ class FittedProbe:
                 "`features` must be of the backbones and blocks that the probe "
                 f"was fitted on, {_listed(names)}. Received: {_listed(found)}."
             )
+        for mine, part in zip(self.parts, split.parts, strict=False):
+            if mine.network != part.network:
+                raise ValueError(
+                    f"`features` must be of the same {part.backbone} that the "
+                    "probe was fitted on. Received: features of other weights, "
+                    "image size or pooling."
+                )
         self._check_width((len(split), *split.shape))
 
     def _check_width(self, shape: tuple[int, ...]) -> None:
@@ -275,6 +285,12 @@ class FittedProbe:
             return (
                 f"a probe on {self.width} features, a head on "
                 f"{layer.kernel.shape[0]}"
+            )
+        network = digest_network(network_to(model, [_before(layer, model)]))
+        if any(part.network not in ("", network) for part in self.parts):
+            return (
+                "features of a backbone with other weights, image size or "
+                "pooling than the model's"
             )
         names = find_class_names(model.get_config())
         if names and self.class_names and names != self.class_names:
@@ -310,6 +326,11 @@ class FittedProbe:
             f"gives {why}; build the model with "
             f'`activation="{sorted(fits)[-1]}"`'
         )
+
+
+def _before(layer: keras.layers.Dense, model: keras.Model) -> Cut:
+    """The cut below the output layer."""
+    return Cut(0, pooling_of(model) is not None, f"below {layer.name}")
 
 
 def _dense_of(model: keras.Model) -> keras.layers.Dense:

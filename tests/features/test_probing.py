@@ -491,3 +491,29 @@ def test_predict_equals_the_probe_on_real_images(assets):
             given, probe.predict(features.test), atol=1e-5
         )
         assert (given.argmax(1) == labels.argmax(1)).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "change", ["weights", "pooling"], ids=["fine-tuned", "max"]
+)
+def test_refuses_a_model_whose_features_are_others(change):
+    """Same name, block and width: only the digest of the network tells."""
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "uint8")
+    data = ktr.load_images((images, np.arange(24) % 2))
+    features = ktr.extract_features("ResNet20", data, store="memory", verbose=0)
+    probe = ktr.fit_probe(features)
+    pooling = "max" if change == "pooling" else "avg"
+    model = ktr.build_classifier("ResNet20", data=data, pooling=pooling)
+    if change == "weights":
+        variable = model.get_layer("backbone").weights[0]
+        variable.assign(variable * 1.01)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="other weights, image size or pool"):
+        probe.write_to(model)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    others = ktr.extract_features(
+        model, data, pooling=pooling, store="memory", verbose=0
+    )
+    with pytest.raises(ValueError, match="same|backbones and blocks"):
+        probe.predict(others.train)
