@@ -52,7 +52,7 @@ class Pooled(NamedTuple):
     Attributes:
         features: `(n, d)`.
         labels: `(n, ...)`.
-        weights: Of the examples, `(n,)`, or `None`.
+        weights: Of the examples, `(n,)`, or `None`. Defaults to `None`.
     """
 
     features: np.ndarray
