@@ -50,9 +50,9 @@ class Plan:
     Attributes:
         phases: How each phase is computed.
         took: Seconds that each phase took, by its place; filled by the run.
-            Defaults to none.
+            Defaults to `{}`.
         extracted: Passes of single examples through frozen networks, by the
-            place of the phase; filled by the run. Defaults to none.
+            place of the phase; filled by the run. Defaults to `{}`.
 
     Example:
 
