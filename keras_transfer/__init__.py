@@ -33,13 +33,15 @@ if TYPE_CHECKING:
         check,
     )
     from keras_transfer.features import (
+        FeatureExtractor,
         Features,
+        FeatureSplit,
         FeatureStore,
+        cluster,
         extract_features,
+        fit_probe,
+        stack_features,
     )
-    from keras_transfer.features.clustering import cluster
-    from keras_transfer.features.probing import fit_probe
-    from keras_transfer.features.transformer import FeatureExtractor
     from keras_transfer.multipliers import block_multipliers, layer_decay
     from keras_transfer.optimizers import LearningRateMultiplier
     from keras_transfer.penalties import (
@@ -89,6 +91,7 @@ __all__ = [
     "FeatureExtractor",
     "FeatureMap",
     "Features",
+    "FeatureSplit",
     "FeatureStore",
     "find_learning_rate",
     "fine_tune",
@@ -112,6 +115,7 @@ __all__ = [
     "plan",
     "Run",
     "split",
+    "stack_features",
     "Surgical",
     "trainable_summary",
     "unfreeze",
@@ -127,18 +131,19 @@ _MODULES = {
     "build_regressor": "builders",
     "check": "doctor",
     "class_names": "builders",
-    "cluster": "features.clustering",
+    "cluster": "features",
     "cross_validate": "training",
     "ElasticNet": "penalties",
     "extract_features": "features",
-    "FeatureExtractor": "features.transformer",
+    "FeatureExtractor": "features",
     "FeatureMap": "penalties",
     "Features": "features",
+    "FeatureSplit": "features",
     "FeatureStore": "features",
     "find_learning_rate": "training",
     "fine_tune": "training",
     "FineTune": "strategies",
-    "fit_probe": "features.probing",
+    "fit_probe": "features",
     "freeze": "depth",
     "FromScratch": "strategies",
     "GradualUnfreezing": "strategies",
@@ -157,6 +162,7 @@ _MODULES = {
     "plan": "training",
     "Run": "training",
     "split": "depth",
+    "stack_features": "features",
     "Surgical": "strategies",
     "trainable_summary": "depth",
     "unfreeze": "depth",

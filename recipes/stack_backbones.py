@@ -30,7 +30,6 @@ from _smoke import write_noise
 
 import keras_transfer as ktr
 from keras_transfer.evaluation import paired_interval
-from keras_transfer.features import FeatureSplit
 from keras_transfer.reports import mean_interval
 
 
@@ -56,23 +55,24 @@ def main(config: Config) -> dict[str, object]:
     started = time.time()
     methods = {}
     for text in config.backbones:
-        data, features = extract(text, config)
-        methods[text.partition(",weights=")[0]] = [features]
-    methods["stacked"] = [features for (features,) in methods.values()]
+        name = text.partition(",weights=")[0]
+        # Alone at unit norm, too: like with like.
+        methods[name] = ktr.stack_features([extract(text, config)])
+    methods["stacked"] = ktr.stack_features(list(methods.values()))
     counts = (*config.shots, "all")
     right = {shots: {name: [] for name in methods} for shots in counts}
     for shots, seed in itertools.product(counts, range(config.seeds)):
-        few = data.train if shots == "all" else data.train.shots(shots, seed)
-        for name, parts in methods.items():
-            train = join([part.train for part in parts], few.ids)
-            test = join([part.test for part in parts], data.test.ids)
-            found = ktr.fit_probe(train, seed=seed).evaluate(test)
+        for name, features in methods.items():
+            train = features.train
+            if shots != "all":
+                train = train.shots(shots, seed)
+            found = ktr.fit_probe(train, seed=seed).evaluate(features.test)
             right[shots][name].append(found.predictions == found.labels)
     return {"accuracy": report(right), "seconds": round(time.time() - started)}
 
 
 def extract(text: str, config: Config):
-    """The data at the size of one network, and what the network says of it."""
+    """What one network says of the images, at its own size."""
     backbone, *rest = text.split(",")
     options = dict(option.split("=", 1) for option in rest)
     size = int(options.pop("size", 224))
@@ -83,23 +83,7 @@ def extract(text: str, config: Config):
     )
     options["input_shape"] = (size, size, data.channels)
     model = ktr.load_backbone(backbone, **options)
-    return data, ktr.extract_features(model, data, store=config.store)
-
-
-def join(splits, ids) -> FeatureSplit:
-    """The examples `ids`: the features of several networks, side by side."""
-    found, parts, width = [], [], 0
-    for split in splits:
-        place = {example: row for row, example in enumerate(split.ids)}
-        rows = [place[example] for example in ids]
-        norms = np.linalg.norm(split[rows], axis=1, keepdims=True)
-        found.append(split[rows] / np.maximum(norms, 1e-12))
-        stop = width + found[-1].shape[1]
-        parts.append(split.parts[0]._replace(start=width, stop=stop))
-        width = stop
-    x = np.concatenate(found, axis=1)
-    what = split.labels[rows], tuple(ids), tuple(parts)
-    return FeatureSplit(lambda i: x[i][:, None], len(x), (width,), *what)
+    return ktr.extract_features(model, data, store=config.store)
 
 
 def report(right) -> dict[str, list[float]]:

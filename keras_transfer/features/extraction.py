@@ -6,57 +6,35 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import keras
 import numpy as np
 
-from keras_transfer._blocks import Block, find_blocks
-from keras_transfer._errors import nearest
-from keras_transfer._trainable import match_blocks
-from keras_transfer.backbones import Backbone, load_backbone
 from keras_transfer.data import Augmentation, ImageData, ImageSplit
-from keras_transfer.features.dataset import Features, FeatureSplit, Part
-from keras_transfer.features.engines import check_engine, choose_engine
+from keras_transfer.features.backbones import (
+    BackboneLike,
+    Outputs,
+    check_layers,
+    cut_at,
+    load,
+)
+from keras_transfer.features.dataset import (
+    Features,
+    FeatureSplit,
+    Part,
+    unit_norm,
+)
+from keras_transfer.features.engines import check_engine
 from keras_transfer.features.entry import Entry
 from keras_transfer.features.examples import Examples, examples_of
-from keras_transfer.features.filling import (
-    Compute,
-    feed_inputs,
-    fill,
-    open_entries,
-)
+from keras_transfer.features.filling import feed_inputs, fill, open_entries
 from keras_transfer.features.store import FeatureStore, default_directory
 from keras_transfer.features.views import View, make_views
 
 POOLINGS = ("avg", "max", None)
 DTYPES = ("float32", "float16")
 
-BackboneLike: TypeAlias = str | Path | Backbone | keras.Model
 StoreLike: TypeAlias = FeatureStore | str | os.PathLike[str] | None
-
-
-class _Loaded(NamedTuple):
-    """A backbone, wherever it comes from."""
-
-    name: str
-    preprocessing: keras.Model
-    model: keras.Model
-
-    @property
-    def image_shape(self) -> tuple[int | None, ...]:
-        return tuple(self.preprocessing.input_shape[1:])
-
-
-class _Source(NamedTuple):
-    """A backbone and what is wanted of it."""
-
-    name: str
-    engine: str
-    compute: Compute  # from pixels to all outputs, for all splits
-    targets: tuple[keras.Model, ...]  # from pixels to each
-    blocks: tuple[str, ...]
 
 
 def extract_features(
@@ -99,9 +77,10 @@ def extract_features(
             crops of three quarters of the side or more.
         dtype: `"float32"`, or `"float16"` for half the room and three decimal
             digits. Defaults to `"float32"`.
-        store: A `FeatureStore`, the folder of one, `"memory"`, or `None` for
-            the user's: `$KERAS_TRANSFER_CACHE`, else `~/.cache`. Defaults to
-            `None`.
+        store: A `FeatureStore`, the folder of one, or `None` for the user's:
+            `$KERAS_TRANSFER_CACHE`, else `~/.cache`. `"memory"` keeps nothing
+            for the next call; to share memory give the same `FeatureStore()`
+            to each. Defaults to `None`.
         batch_size: Images that are computed at once. Defaults to `32`.
         engine: What computes them: `"tensorflow"`; `"openvino"`, on CPUs, or
             `"openvino-bfloat16"`, faster with two to three decimal digits
@@ -113,8 +92,8 @@ def extract_features(
         verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
 
     Returns:
-        `Features` with the splits of the data; a `FeatureSplit` for one split,
-        one pair or one array.
+        `Features` with the splits of the data, which say how many examples
+        were `computed`; a `FeatureSplit` for one split, one pair or one array.
 
     Raises:
         ValueError: If an argument is out of range, a name matches no block, or
@@ -143,19 +122,20 @@ def extract_features(
         raise ValueError("`backbones` must hold at least one. Received: none.")
     shape = _common_shape(parts)
     count = sum(len(part.examples) for part in parts.values())
-    loaded = [_load(backbone, shape) for backbone in wanted]
-    _check_layers(layers, [backbone.name for backbone in loaded])
+    loaded = [load(backbone, shape) for backbone in wanted]
+    check_layers(layers, [backbone.name for backbone in loaded])
     sources = [
-        _cut(backbone, layers, pooling, shape, engine, count)
+        cut_at(backbone, layers, pooling, shape, engine, count)
         for backbone in loaded
     ]
     found = {}
+    computed = 0
     for name, part in parts.items():
         # Only training images are looked at in several ways.
         looks = make_views(views if name == "train" else 1, augment, seed)
         entries: list[list[Entry]] = [[] for _ in looks]
         for source in sources:
-            new = _extract(
+            new, passes = _extract(
                 source,
                 part.examples,
                 looks,
@@ -165,11 +145,18 @@ def extract_features(
                 f"{name} image" if verbose else "",
                 verbose,
             )
+            computed += passes
             for row, more in zip(entries, new, strict=True):
                 row += more
         found[name] = _collect(entries, part, sources)
     if isinstance(data, ImageData | Mapping):
-        return Features(**found, class_names=getattr(data, "class_names", None))
+        return Features(
+            found["train"],
+            found.get("validation"),
+            found.get("test"),
+            class_names=getattr(data, "class_names", None),
+            computed=computed,
+        )
     return found["train"]
 
 
@@ -299,132 +286,8 @@ def _check(pooling: str | None, dtype: str, batch_size: int) -> None:
         )
 
 
-def _check_layers(layers: Any, names: Sequence[str]) -> None:
-    if isinstance(layers, Mapping):
-        unknown = sorted(set(layers) - set(names))
-        if unknown:
-            raise ValueError(
-                f"`layers` must have names of the backbones, {', '.join(names)}"
-                f", as keys. Received: {unknown[0]!r}."
-                f"{nearest(unknown[0], names)}"
-            )
-
-
-def _load(backbone: BackboneLike, shape: tuple[int, ...]) -> _Loaded:
-    if isinstance(backbone, keras.Model):
-        names = {layer.name for layer in backbone.layers}
-        if not names >= {"preprocessing", "backbone", "head"}:
-            raise TypeError(
-                "`backbones` must be names, what `load_backbone` returned, or "
-                "models made by a builder. Received: another model. Wrap it: "
-                '`load_backbone(model, pixel_range="[0, 255]")`.'
-            )
-        loaded = _of_model(backbone)
-    elif isinstance(backbone, Backbone):
-        loaded = _Loaded(backbone.name, backbone.preprocessing, backbone.model)
-    elif isinstance(backbone, str | Path):
-        if len(shape) != 3:
-            raise ValueError(
-                "`data` must hold images (n, height, width, channels). "
-                f"Received: examples of shape {shape}."
-            )
-        height, width, channels = shape
-        found = load_backbone(backbone, input_shape=(height, width, channels))
-        loaded = _Loaded(found.name, found.preprocessing, found.model)
-    else:
-        raise TypeError(
-            "`backbones` must be names, what `load_backbone` returned, or "
-            f"models made by a builder. Received: {type(backbone).__name__}"
-        )
-    fits = len(shape) == 3 and all(
-        want in (None, size)
-        for want, size in zip(loaded.image_shape, shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(
-            f"`data` must have images of shape {loaded.image_shape} for "
-            f"{loaded.name} (None: any). Received: {shape}. Load one of them "
-            "anew: `load_images(..., image_size=...)` or `load_backbone(..., "
-            "input_shape=...)`."
-        )
-    return loaded
-
-
-def _of_model(model: keras.Model) -> _Loaded:
-    name = model.name.removesuffix("_classifier").removesuffix("_regressor")
-    return _Loaded(
-        name, model.get_layer("preprocessing"), model.get_layer("backbone")
-    )
-
-
-def _cut(
-    backbone: _Loaded,
-    layers: str | Sequence[str] | Mapping[str, Sequence[str]] | None,
-    pooling: str | None,
-    shape: tuple[int, ...],
-    engine: str,
-    count: int,
-) -> _Source:
-    if isinstance(layers, Mapping):
-        layers = layers.get(backbone.name)
-    found = find_blocks(backbone.model)
-    chosen: tuple[Block, ...] = (found[-1],)
-    if layers is not None:
-        patterns = [layers] if isinstance(layers, str) else list(layers)
-        picked = match_blocks(found, patterns)
-        chosen = tuple(block for block in found if block in picked)
-    ends = [
-        backbone.model.outputs if layers is None else list(block.outputs)
-        for block in chosen
-    ]
-    pixels = keras.Input(backbone.image_shape, name="image")
-    flat = [tensor for end in ends for tensor in end]
-    inner = keras.Model(backbone.model.inputs[0], flat)
-    outputs = keras.tree.flatten(inner(backbone.preprocessing(pixels)))
-    outputs = [_pool(tensor, pooling) for tensor in outputs]
-    if len(outputs) > len(ends):
-        outputs = _join(outputs, ends, pooling)
-    return _Source(
-        backbone.name,
-        *choose_engine(engine, keras.Model(pixels, outputs), shape, count),
-        tuple(
-            keras.Model(pixels, output, name=block.name)
-            for block, output in zip(chosen, outputs, strict=True)
-        ),
-        tuple(block.name for block in chosen),
-    )
-
-
-def _pool(tensor: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
-    if pooling is None or len(tensor.shape) != 4:
-        return tensor
-    if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D()(tensor)
-    return keras.layers.GlobalAveragePooling2D()(tensor)
-
-
-def _join(
-    outputs: list[keras.KerasTensor],
-    ends: list[list[keras.KerasTensor]],
-    pooling: str | None,
-) -> list[keras.KerasTensor]:
-    """Joins the tensors of blocks that several leave (NASNet)."""
-    if pooling is None:
-        raise ValueError(
-            "`pooling` must be given for blocks that several tensors leave. "
-            "Received: pooling=None"
-        )
-    joined = []
-    tensors = iter(outputs)
-    for end in ends:
-        some = [next(tensors) for _ in end]
-        whole = len(some) == 1
-        joined.append(some[0] if whole else keras.layers.Concatenate()(some))
-    return joined
-
-
 def _extract(
-    source: _Source,
+    source: Outputs,
     examples: Examples,
     views: Sequence[View],
     store: FeatureStore,
@@ -432,7 +295,7 @@ def _extract(
     batch_size: int,
     title: str,
     verbose: int,
-) -> list[list[Entry]]:
+) -> tuple[list[list[Entry]], int]:
     entries = open_entries(
         store, source.targets, examples, views, dtype, source.engine
     )
@@ -443,12 +306,12 @@ def _extract(
         views,
         batch_size,
     )
-    fill(store, entries, examples.digests, feed, title, verbose)
-    return entries
+    tally = fill(store, entries, examples.digests, feed, title, verbose)
+    return entries, tally.passes
 
 
 def _collect(
-    entries: list[list[Entry]], part: _Split, sources: Sequence[_Source]
+    entries: list[list[Entry]], part: _Split, sources: Sequence[Outputs]
 ) -> FeatureSplit:
     """Joins the columns of all blocks and backbones."""
     digests = part.examples.digests
@@ -496,12 +359,7 @@ def _gather(
             for entry, place in zip(some, where, strict=True)
         ]
         if normalize:
-            columns = [_unit(column) for column in columns]
+            columns = [unit_norm(column) for column in columns]
         whole = len(columns) == 1
         looks.append(columns[0] if whole else np.concatenate(columns, axis=-1))
     return np.stack(looks, axis=1)
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(features, axis=-1, keepdims=True)
-    return features / np.maximum(norm, 1e-12)

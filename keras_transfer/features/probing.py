@@ -65,9 +65,11 @@ def fit_probe(
             neighbours. Defaults to `None`, those above.
         standardize: Whether each part (a block of a backbone) is centred and
             divided by one number, the root of the mean variance of its
-            columns, so that lambda means the same for all backbones, and no
-            part outweighs the others. (A number for each column would raise
-            the noise of those that hardly vary.) For `"knn"`: whether parts
+            columns, so that lambda means the same for all backbones. A part
+            then weighs as many times more as it has more columns; `False`
+            leaves parts that were joined at unit norm, which weigh the same.
+            (A number for each column would raise the noise of those that
+            hardly vary.) For `"knn"`: whether parts
             are brought to unit norm. Defaults to `True`.
         folds: Number of parts for cross-validation, 2 or more. Defaults to
             `5`.
@@ -193,7 +195,8 @@ def _check_features(features: Features | FeatureSplit) -> Features:
     if not isinstance(features, Features):
         raise TypeError(
             "`features` must be what `extract_features` returned. Received: "
-            f"{type(features).__name__}"
+            f"{type(features).__name__}. Several: `stack_features`; arrays: "
+            "`keras_transfer.probes`."
         )
     train, validation = features.train, _validation(features)
     for name, split in (("train", train), ("validation", validation)):

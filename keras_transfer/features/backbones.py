@@ -1,0 +1,196 @@
+"""Backbones, cut at the blocks whose outputs are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import keras
+
+from keras_transfer._blocks import Block, find_blocks, has_children
+from keras_transfer._errors import nearest
+from keras_transfer._trainable import match_blocks
+from keras_transfer.backbones import Backbone, load_backbone
+from keras_transfer.features.engines import choose_engine
+from keras_transfer.features.filling import Compute
+
+BackboneLike: TypeAlias = str | Path | Backbone | keras.Model
+
+
+class Loaded(NamedTuple):
+    """A backbone, wherever it comes from."""
+
+    name: str
+    preprocessing: keras.Model
+    model: keras.Model
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """`(height, width, channels)`; `None` where free."""
+        return tuple(self.preprocessing.input_shape[1:])
+
+
+class Outputs(NamedTuple):
+    """A backbone and what is wanted of it."""
+
+    name: str
+    engine: str
+    compute: Compute  # from pixels to all outputs, for all splits
+    targets: tuple[keras.Model, ...]  # from pixels to each
+    blocks: tuple[str, ...]
+
+
+def load(backbone: BackboneLike, shape: tuple[int, ...]) -> Loaded:
+    """Returns a backbone for examples of a shape.
+
+    Args:
+        backbone: A name, a file, what `load_backbone` returned, or a model
+            made by a builder.
+        shape: `(height, width, channels)` of the examples.
+
+    Returns:
+        `Loaded`.
+
+    Raises:
+        ValueError: If the examples do not fit it.
+        TypeError: If it is something else.
+    """
+    if isinstance(backbone, keras.Model):
+        if not has_children(backbone):
+            raise TypeError(
+                "`backbones` must be names, what `load_backbone` returned, or "
+                "models made by a builder. Received: another model. Wrap it: "
+                '`load_backbone(model, pixel_range="[0, 255]")`.'
+            )
+        loaded = _of_model(backbone)
+    elif isinstance(backbone, Backbone):
+        loaded = Loaded(backbone.name, backbone.preprocessing, backbone.model)
+    elif isinstance(backbone, str | Path):
+        if len(shape) != 3:
+            raise ValueError(
+                "`data` must hold images (n, height, width, channels). "
+                f"Received: examples of shape {shape}."
+            )
+        height, width, channels = shape
+        found = load_backbone(backbone, input_shape=(height, width, channels))
+        loaded = Loaded(found.name, found.preprocessing, found.model)
+    else:
+        raise TypeError(
+            "`backbones` must be names, what `load_backbone` returned, or "
+            f"models made by a builder. Received: {type(backbone).__name__}"
+        )
+    fits = len(shape) == 3 and all(
+        want in (None, size)
+        for want, size in zip(loaded.image_shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"`data` must have images of shape {loaded.image_shape} for "
+            f"{loaded.name} (None: any). Received: {shape}. Load one of them "
+            "anew: `load_images(..., image_size=...)` or `load_backbone(..., "
+            "input_shape=...)`."
+        )
+    return loaded
+
+
+def _of_model(model: keras.Model) -> Loaded:
+    name = model.name.removesuffix("_classifier").removesuffix("_regressor")
+    return Loaded(
+        name, model.get_layer("preprocessing"), model.get_layer("backbone")
+    )
+
+
+def check_layers(layers: Any, names: Sequence[str]) -> None:
+    """Raises for a dict of blocks with names of other backbones."""
+    if isinstance(layers, Mapping):
+        unknown = sorted(set(layers) - set(names))
+        if unknown:
+            raise ValueError(
+                f"`layers` must have names of the backbones, {', '.join(names)}"
+                f", as keys. Received: {unknown[0]!r}."
+                f"{nearest(unknown[0], names)}"
+            )
+
+
+def cut_at(
+    backbone: Loaded,
+    layers: str | Sequence[str] | Mapping[str, Sequence[str]] | None,
+    pooling: str | None,
+    shape: tuple[int, ...],
+    engine: str,
+    count: int,
+) -> Outputs:
+    """Makes the networks from pixels to the blocks that are wanted.
+
+    Args:
+        backbone: The backbone.
+        layers: Names of blocks or patterns, by backbone or for all, or `None`
+            for the output.
+        pooling: `"avg"`, `"max"` or `None`.
+        shape: `(height, width, channels)` of the examples.
+        engine: What computes.
+        count: How many examples there are.
+
+    Returns:
+        `Outputs`.
+
+    Raises:
+        ValueError: If a name matches no block.
+    """
+    if isinstance(layers, Mapping):
+        layers = layers.get(backbone.name)
+    found = find_blocks(backbone.model)
+    chosen: tuple[Block, ...] = (found[-1],)
+    if layers is not None:
+        patterns = [layers] if isinstance(layers, str) else list(layers)
+        picked = match_blocks(found, patterns)
+        chosen = tuple(block for block in found if block in picked)
+    ends = [
+        backbone.model.outputs if layers is None else list(block.outputs)
+        for block in chosen
+    ]
+    pixels = keras.Input(backbone.image_shape, name="image")
+    flat = [tensor for end in ends for tensor in end]
+    inner = keras.Model(backbone.model.inputs[0], flat)
+    outputs = keras.tree.flatten(inner(backbone.preprocessing(pixels)))
+    outputs = [_pool(tensor, pooling) for tensor in outputs]
+    if len(outputs) > len(ends):
+        outputs = _join(outputs, ends, pooling)
+    return Outputs(
+        backbone.name,
+        *choose_engine(engine, keras.Model(pixels, outputs), shape, count),
+        tuple(
+            keras.Model(pixels, output, name=block.name)
+            for block, output in zip(chosen, outputs, strict=True)
+        ),
+        tuple(block.name for block in chosen),
+    )
+
+
+def _pool(tensor: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
+    if pooling is None or len(tensor.shape) != 4:
+        return tensor
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D()(tensor)
+    return keras.layers.GlobalAveragePooling2D()(tensor)
+
+
+def _join(
+    outputs: list[keras.KerasTensor],
+    ends: list[list[keras.KerasTensor]],
+    pooling: str | None,
+) -> list[keras.KerasTensor]:
+    """Joins the tensors of blocks that several leave (NASNet)."""
+    if pooling is None:
+        raise ValueError(
+            "`pooling` must be given for blocks that several tensors leave. "
+            "Received: pooling=None"
+        )
+    joined = []
+    tensors = iter(outputs)
+    for end in ends:
+        some = [next(tensors) for _ in end]
+        whole = len(some) == 1
+        joined.append(some[0] if whole else keras.layers.Concatenate()(some))
+    return joined
