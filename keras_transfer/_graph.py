@@ -5,7 +5,7 @@ The only place that touches Keras' graph nodes, which have no public accessor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -167,6 +167,53 @@ def cuts(
         name = outputs[0]._keras_history.operation.name
         found.append(Cut(outputs, everything, name))
     return tuple(sorted(found, key=lambda cut: len(cut.steps)))
+
+
+def propagate(
+    model: keras.Model, shapes: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[keras.Operation | None, list[tuple[int, ...]]]]:
+    """Walks the graph with the shapes that inputs of a known shape have.
+
+    Calls no layer, which would add to the layer's graph for good.
+
+    Args:
+        model: A Functional model or a built Sequential one.
+        shapes: Shapes of the inputs, without the batch.
+
+    Yields:
+        Each operation, those of models within it one by one, with the shapes
+        of its outputs without the batch; at last `None`, with those of the
+        model.
+    """
+    known: dict[int, keras.KerasTensor] = {
+        id(t): keras.KerasTensor((1, *shape), t.dtype)
+        for t, shape in zip(tensors_in(model), shapes, strict=True)
+    }
+
+    def replaced(value: Any) -> Any:
+        return known.get(id(value), value)
+
+    for step in steps(model):
+        if not step.inputs:
+            continue
+        if is_functional(step.operation):
+            inner = [tuple(known[id(t)].shape[1:]) for t in step.inputs]
+            found: list[tuple[int, ...]] = []
+            for operation, found in propagate(step.operation, inner):
+                if operation is not None:
+                    yield operation, found
+            outputs = [
+                keras.KerasTensor((1, *shape), t.dtype)
+                for shape, t in zip(found, step.outputs, strict=True)
+            ]
+        else:
+            args, kwargs = keras.tree.map_structure(replaced, step.arguments)
+            spec = step.operation.compute_output_spec(*args, **kwargs)
+            outputs = keras.tree.flatten(spec)
+            yield step.operation, [tuple(t.shape[1:]) for t in outputs]
+        for old, new in zip(step.outputs, outputs, strict=True):
+            known[id(old)] = new
+    yield None, [tuple(known[id(t)].shape[1:]) for t in tensors_out(model)]
 
 
 def inline(model: keras.Model, inputs: Any) -> Any:

@@ -116,10 +116,10 @@ def split(
     else:
         cut = _single(found[len(found) - depth - 1].outputs)
     images = keras.Input(model.input_shape[1:], name="image")
-    x = images if whole else model.get_layer("preprocessing")(images)
+    x = images if whole else around(model.get_layer("preprocessing"))(images)
     if depth < len(found):
         x = keras.Model(entry, cut)(x)
-    head = None if whole else model.get_layer("head")
+    head = None if whole else around(model.get_layer("head"))
     if pooling is not None:
         x = keras.Model(_single(_graph.tensors_in(head)), pooling)(x)
         head = keras.Model(pooling, _single(_graph.tensors_out(head)))
@@ -138,6 +138,30 @@ def split(
     if head is not None:
         x = head(x)
     return prefix, keras.Model(crossing, x, name="suffix")
+
+
+def around(model: keras.Model) -> keras.Model:
+    """Returns a model over the same layers, to be called in the place of one.
+
+    Keras remembers each symbolic call of a model for as long as it lives.
+
+    Args:
+        model: A functional model.
+
+    Returns:
+        Another one, of the same name.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> around(model.get_layer("head")).name
+    'head'
+    """
+    return keras.Model(
+        _single(_graph.tensors_in(model)),
+        _single(_graph.tensors_out(model)),
+        name=model.name,
+    )
 
 
 def pooling_of(model: keras.Model) -> keras.KerasTensor | None:

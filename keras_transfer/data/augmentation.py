@@ -114,6 +114,12 @@ class Augmentation:
                 )
 
     @property
+    def changes_pixels(self) -> bool:
+        """Whether single images change, beside being mixed."""
+        names = set(dataclasses.asdict(self)) - {"mixup", "cutmix"}
+        return any(getattr(self, name) for name in names)
+
+    @property
     def mixes_labels(self) -> bool:
         """Whether labels change too, and so must be one-hot."""
         return self.mixup > 0 or self.cutmix > 0

@@ -2,21 +2,113 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_transfer import _graph
+from keras_transfer.features.cuts import Cut
 
 # One training step costs a forward pass and about two more for the gradients.
 BACKWARD = 3.0
 # What Keras and TensorFlow take for a step beside the mathematics, in seconds.
 _STEP = 2.5e-3
 _PROBE_BYTES = 32 * 2**20
+
+
+class Rates(NamedTuple):
+    """What this machine does in a second.
+
+    Attributes:
+        flops: Operations of a forward pass.
+        gather: Bytes that are read back.
+    """
+
+    flops: float
+    gather: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A phase that could run from kept activations.
+
+    Attributes:
+        cut: Where they would be kept.
+        epochs: Epochs of the phase.
+        passes: Times that the training examples pass.
+        train: Training examples.
+        held_out: Validation examples.
+        views: Views of each training example.
+        row_bytes: Bytes of one example.
+        frozen_flops: Operations below the cut, for one example.
+        flops: Operations of the whole forward pass.
+    """
+
+    cut: Cut
+    epochs: int
+    passes: int
+    train: int
+    held_out: int
+    views: int
+    row_bytes: int
+    frozen_flops: int
+    flops: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all that is kept."""
+        return self.row_bytes * (self.train * self.views + self.held_out)
+
+    @property
+    def worth(self) -> float:
+        """Operations that are saved for each byte."""
+        saved = (self.passes - 1) * self.frozen_flops * self.train
+        return saved / max(self.num_bytes, 1)
+
+    def seconds(self, rates: Rates, batch_size: int) -> tuple[float, float]:
+        """Returns what the phase takes, from what is kept and without.
+
+        Args:
+            rates: What the machine does.
+            batch_size: Examples in a step.
+
+        Returns:
+            Two numbers of seconds.
+        """
+        below = self.frozen_flops / rates.flops
+        above = (self.flops - self.frozen_flops) / rates.flops
+        step = _STEP / batch_size
+        each = self.train * (BACKWARD * above + step) + self.held_out * above
+        examples = self.train + self.held_out
+        direct = self.epochs * each + self.passes * examples * below
+        first = self.train * self.views + self.held_out
+        # Written once, read in each pass.
+        moved = (first + self.passes * examples) * self.row_bytes
+        kept = self.epochs * each + first * below + moved / rates.gather
+        return kept, direct
+
+
+def output_shapes(
+    network: keras.Model, shapes: Sequence[tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """Returns the shapes of the outputs for inputs of these shapes.
+
+    Args:
+        network: A functional model.
+        shapes: Shapes of its inputs, without the batch.
+
+    Returns:
+        Shapes without the batch.
+    """
+    *_, (_, outputs) = _graph.propagate(network, shapes)
+    return outputs
 
 
 def count_flops(network: keras.Model, shapes: Sequence[tuple[int, ...]]) -> int:
@@ -33,22 +125,19 @@ def count_flops(network: keras.Model, shapes: Sequence[tuple[int, ...]]) -> int:
     Returns:
         An integer.
     """
-    inputs = [keras.Input(shape) for shape in shapes]
-    # In one graph, so that all shapes are known where `network` leaves them
-    # open.
-    outputs = _graph.inline(network, inputs[0] if len(inputs) == 1 else inputs)
-    flat = keras.Model(inputs, outputs)
     total = 0
-    for step in _graph.steps(flat):
-        if not step.inputs:
+    for operation, outputs in _graph.propagate(network, shapes):
+        if operation is None:
             continue
-        shape = step.outputs[0].shape[1:]
-        weights = getattr(step.operation, "weights", ())
-        kernels = sum(math.prod(w.shape) for w in weights if len(w.shape) > 1)
+        shape = outputs[0]
+        kernels = 0
+        if not isinstance(operation, keras.layers.Embedding):  # a look-up
+            weights = getattr(operation, "weights", ())
+            kernels = sum(math.prod(w.shape) for w in weights if w.ndim > 1)
         if kernels:
-            total += 2 * kernels * math.prod(d or 1 for d in shape[:-1])
+            total += 2 * kernels * math.prod(shape[:-1])
         else:
-            total += math.prod(d or 1 for d in shape)
+            total += math.prod(shape)
     return total
 
 
@@ -79,6 +168,33 @@ def measure_memory() -> float:
     return order.size * 4096 / time_of(lambda: rows[order], least=0.02)
 
 
+def measure_disk(folder: Path) -> float:
+    """Returns the bytes a second that rows are gathered with from a folder.
+
+    What was just written is in the memory of the system; so is what is read
+    in each pass, where there is room.
+
+    Args:
+        folder: Where to write; it, or the folder that it will be in.
+
+    Returns:
+        Bytes a second.
+
+    Raises:
+        OSError: If it cannot be written to.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    rows = np.ones((_PROBE_BYTES // 4096, 1024), np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        rows.tofile(file)
+        file.flush()
+        mapped = np.memmap(file, np.float32, "r", shape=rows.shape)
+        order = np.random.default_rng(0).permutation(len(rows))[:2048]
+        seconds = time_of(lambda: mapped[order].sum(), least=0.02)
+    return order.size * 4096 / seconds
+
+
 def speed_up_bound(share: float, passes: int) -> float:
     """Returns how much faster training can become at most.
 
@@ -101,8 +217,3 @@ def speed_up_bound(share: float, passes: int) -> float:
     """
     above = BACKWARD * (1 - share)
     return (share + above) / (share / max(passes, 1) + above)
-
-
-def step_seconds() -> float:
-    """Returns what a step takes beside the mathematics."""
-    return _STEP

@@ -9,7 +9,7 @@ import keras
 
 from keras_transfer import _graph
 from keras_transfer._blocks import Block, backbone_of, find_blocks
-from keras_transfer.depth import pooling_of, split
+from keras_transfer.depth import around, pooling_of, split
 
 
 class Cut(NamedTuple):
@@ -43,8 +43,10 @@ def find_cut(model: keras.Model) -> Cut | str:
     backbone = backbone_of(model)
     found = find_blocks(backbone)
     whole = backbone is model
-    if not whole and any(_stirs(model.get_layer("preprocessing"))):
-        return "the preprocessing is random"
+    if not whole:
+        preprocessing = model.get_layer("preprocessing")
+        if _moves(preprocessing) or _stirs(preprocessing):
+            return "the preprocessing is random, or moves"
     frozen = 0
     reason = "its first block trains"
     for block in found:
@@ -87,8 +89,8 @@ def network_to(
     tensors = [_tensors(found, end) for end in ends]
     if start is None:
         inputs = [keras.Input(model.input_shape[1:], name="image")]
-        x = inputs[0] if whole else model.get_layer("preprocessing")(inputs[0])
-        xs = [x]
+        x = inputs[0]
+        xs = [x if whole else around(model.get_layer("preprocessing"))(x)]
     else:
         entry = _tensors(found, start)
         inputs = [
@@ -115,6 +117,15 @@ def network_to(
 def halves(model: keras.Model, cut: Cut) -> tuple[keras.Model, keras.Model]:
     """Returns what is below and above a cut, over the layers of the model."""
     return split(model, cut.depth, pooled=cut.pooled)
+
+
+def own_layers(network: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a network that are none of Keras' own."""
+    return [
+        part
+        for part in _graph.layers_below(network)
+        if not type(part).__module__.startswith("keras.")
+    ]
 
 
 def width(model: keras.Model, cut: Cut) -> int:

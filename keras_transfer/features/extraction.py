@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation, ImageData, ImageSplit
 from keras_transfer.features.backbones import (
     BackboneLike,
@@ -114,6 +115,11 @@ def extract_features(
     """
     _check(pooling, dtype, batch_size)
     check_engine(engine)
+    if augment is not None and views == 1:
+        raise ValueError(
+            "`views` must be above 1 where `augment` is given: the first view "
+            "is the image as it is. Received: views=1"
+        )
     opened = open_store(store)
     parts = _splits(data)
     several = isinstance(backbones, Sequence) and not isinstance(backbones, str)
@@ -172,7 +178,7 @@ def open_store(store: StoreLike) -> FeatureStore:
 
     Raises:
         TypeError: If it is something else.
-        ValueError: If the folder holds something else.
+        ValueError: If the folder holds something else, or is not named.
 
     Example:
 
@@ -185,6 +191,11 @@ def open_store(store: StoreLike) -> FeatureStore:
         return FeatureStore(default_directory())
     if store == "memory":
         return FeatureStore()
+    if store == "disk":
+        raise ValueError(
+            "`store` must name a folder, or be None for the user's. "
+            'Received: store="disk"'
+        )
     if isinstance(store, str | os.PathLike):
         return FeatureStore(store)
     raise TypeError(
@@ -279,7 +290,7 @@ def _check(pooling: str | None, dtype: str, batch_size: int) -> None:
         raise ValueError(
             f'`dtype` must be "float32" or "float16". Received: dtype={dtype!r}'
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
+    if not is_integer(batch_size) or batch_size < 1:
         raise ValueError(
             "`batch_size` must be an integer above 0. Received: batch_size="
             f"{batch_size!r}"
@@ -326,7 +337,7 @@ def _collect(
     widths = [shape[-1] for shape in shapes]
     stops = np.cumsum(widths).tolist()
     parts = tuple(
-        Part(name, block, stop - width, stop, entry.description["network"])
+        Part(name, block, stop - width, stop, _known_as(entry, part.examples))
         for (name, block), stop, width, entry in zip(
             names, stops, widths, entries[0], strict=True
         )
@@ -344,6 +355,12 @@ def _collect(
         parts,
         len(entries),
     )
+
+
+def _known_as(entry: Entry, examples: Examples) -> str:
+    """What computed features: the network, and the size of its inputs."""
+    size = "x".join(map(str, examples.shape))
+    return f"{entry.description['network']} {size}"
 
 
 def _gather(

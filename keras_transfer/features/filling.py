@@ -309,13 +309,13 @@ def feed_inputs(
                 if view.kind != "clean":
                     seeds = view.seeds(examples.digests[chosen])
                     some = looks[index](some, tf.constant(seeds))
-                outputs = compute(tf.cast(some, tf.float32))
+                outputs = compute(some)
                 yield Computed(index, chosen, _grouped(outputs, sizes))
 
     return feed
 
 
-# From a float32 batch of inputs to the tensors of a network, in a row.
+# From a batch of inputs to the tensors of a network, in a row.
 Compute = Callable[[Any], list[Any]]
 
 
@@ -327,18 +327,19 @@ def compiled(network: keras.Model, shape: Sequence[int]) -> Compute:
         shape: Of one input.
 
     Returns:
-        Function of float32 inputs `(batch, ...)`.
+        Function of inputs `(batch, ...)` of any dtype.
     """
     import tensorflow as tf
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)])
+    dtype = network.inputs[0].dtype
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), dtype)])
     def compute(inputs: tf.Tensor) -> list[tf.Tensor]:
-        cast = tf.cast(inputs, network.inputs[0].dtype)
-        return keras.tree.flatten(network(cast, training=False))
+        return keras.tree.flatten(network(inputs, training=False))
 
     # Called by itself it would warn, where many networks are compiled.
     traced = functools.cache(compute.get_concrete_function)
-    return lambda inputs: traced()(inputs)
+    return lambda inputs: traced()(tf.cast(inputs, dtype))
 
 
 def feed_entries(

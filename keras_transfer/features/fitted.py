@@ -160,7 +160,7 @@ class FittedProbe:
         After it `model.predict(images)` is what `predict` says of the features
         of the images, to rounding errors; with a linear output the logits of
         that. The model must hold the backbone that the features are of, with
-        its weights and the same pooling, which is not compared.
+        its weights and the same pooling.
 
         Args:
             model: A model made by `build_classifier` or `build_regressor`,
@@ -286,8 +286,7 @@ class FittedProbe:
                 f"a probe on {self.width} features, a head on "
                 f"{layer.kernel.shape[0]}"
             )
-        network = digest_network(network_to(model, [_before(layer, model)]))
-        if any(part.network not in ("", network) for part in self.parts):
+        if not self._is_of(model, layer):
             return (
                 "features of a backbone with other weights, image size or "
                 "pooling than the model's"
@@ -299,6 +298,22 @@ class FittedProbe:
                 f"for {_listed(names)}"
             )
         return self._objection_to_output(layer)
+
+    def _is_of(self, model: keras.Model, layer: keras.layers.Dense) -> bool:
+        """Whether the model feeds its output layer with the probe's features.
+
+        As far as it is known what computed them.
+        """
+        cut = Cut(0, pooling_of(model) is not None, f"below {layer.name}")
+        digest = digest_network(network_to(model, [cut]))
+        for part in self.parts:
+            network, _, size = part.network.partition(" ")
+            shape = "x".join(map(str, model.input_shape[1:]))
+            if network and (
+                network != digest or ("None" not in shape and size != shape)
+            ):
+                return False
+        return True
 
     def _objection_to_output(self, layer: keras.layers.Dense) -> str:
         activation = keras.activations.serialize(layer.activation)
@@ -326,11 +341,6 @@ class FittedProbe:
             f"gives {why}; build the model with "
             f'`activation="{sorted(fits)[-1]}"`'
         )
-
-
-def _before(layer: keras.layers.Dense, model: keras.Model) -> Cut:
-    """The cut below the output layer."""
-    return Cut(0, pooling_of(model) is not None, f"below {layer.name}")
 
 
 def _dense_of(model: keras.Model) -> keras.layers.Dense:

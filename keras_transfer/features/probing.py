@@ -118,7 +118,7 @@ def fit_probe(
             rows.splits,
             rows.copies,
         ),
-        strengths,
+        None if strengths is None else tuple(map(float, strengths)),
     )
     kernel = bias = None
     if choice.probe is not None:

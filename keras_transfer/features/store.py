@@ -273,6 +273,22 @@ class FeatureStore:
                 shutil.rmtree(trash, ignore_errors=True)
 
 
+class Choice:
+    """Remembers the store that the first of several runs chose.
+
+    Args:
+        store: The store, once it is chosen. Defaults to `None`.
+
+    Example:
+
+    >>> Choice().store is None
+    True
+    """
+
+    def __init__(self, store: FeatureStore | None = None) -> None:
+        self.store = store
+
+
 def free_memory() -> int:
     """Returns the bytes of memory that are free to use.
 
@@ -281,10 +297,22 @@ def free_memory() -> int:
     >>> free_memory() > 0
     True
     """
+    found = []
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                return 1024 * int(line.split()[1])
+                found.append(1024 * int(line.split()[1]))
+    # A container may have less than the machine.
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        groups = Path("/sys/fs/cgroup")
+        with contextlib.suppress(OSError, ValueError):
+            most = int((groups / limit).read_text("ascii"))
+            found.append(most - int((groups / used).read_text("ascii")))
+    if found:
+        return max(min(found), 0)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     return 4 * 2**30

@@ -21,6 +21,8 @@ from keras_transfer._errors import nearest
 from keras_transfer._statistics import student
 from keras_transfer.data import ImageData, scanning, splitting
 from keras_transfer.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.features.extraction import open_store
+from keras_transfer.features.store import Choice
 from keras_transfer.training.checkpoint import open_directory
 from keras_transfer.training.engine import fine_tune
 from keras_transfer.training.recorder import Progress
@@ -230,6 +232,11 @@ def cross_validate(
     pool = _pool_images(data) if isinstance(data, ImageData) else _pool(data)
     parts = _folds(pool, int(folds), int(seed))
     models = _Models(build)
+    # What one fold computes serves the others.
+    if arguments.get("store") is None:
+        arguments["store"] = Choice()
+    elif arguments["store"] is not False:
+        arguments["store"] = open_store(arguments["store"])
     progress = Progress(verbose)
     evaluations, histories = [], []
     with contextlib.ExitStack() as stack:

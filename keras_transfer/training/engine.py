@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import Diagnosis, check
+from keras_transfer.features.store import Choice, readable
 from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.penalties import AttachedPenalty
 from keras_transfer.schedules import ScheduledLearningRate
@@ -39,19 +40,19 @@ from keras_transfer.training.planning import (
 from keras_transfer.training.plans import Plan
 from keras_transfer.training.prefixes import Kept, Prefixes
 from keras_transfer.training.probing import (
-    compute_pooled,
+    compute_vectors,
     set_exact_probe,
+    through_head,
 )
 from keras_transfer.training.recorder import (
     Progress,
     Recorder,
     Row,
-    ShowStop,
-    ShowWhole,
     Table,
 )
 from keras_transfer.training.run import Run
 from keras_transfer.training.settings import Settings
+from keras_transfer.training.showing import ShowWhole
 from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import (
     TrainableSets,
@@ -178,7 +179,8 @@ def fine_tune(
         TypeError: If an argument is of another type.
         FloatingPointError: If the loss becomes NaN or infinite; the model then
             has the best weights so far, or those that it came with.
-        OSError: If `directory` cannot be written; what it held stays whole.
+        OSError: If `directory`, or a `store` that you named, cannot be written
+            to; what it held stays whole.
 
     Example:
 
@@ -380,7 +382,7 @@ class _Training:
             started = time.monotonic()
             if begun is not None:
                 _assign(self._model.variables, begun.variables)
-            self._kept = prefixes.open(index) if prefixes else None
+            self._kept = self._open_kept(prefixes, index)
             self._below = self._copies_below()
             if phase.exact_probe and begun is None:
                 self._probe(phase)
@@ -391,6 +393,30 @@ class _Training:
             self._fit(trainer, phase)
             self._finish(trainer)
             self.plan.took[index] = time.monotonic() - started
+
+    def _open_kept(self, prefixes: Prefixes | None, place: int) -> Kept | None:
+        planned = self.plan.phases[place]
+        if prefixes is None or planned.cut is None:
+            return None
+        self._progress.say(
+            f"activations {planned.cut.name}: {readable(planned.num_bytes)} "
+            f"{prefixes.where}"
+        )
+        try:
+            kept = prefixes.open(place)
+            reason = "variables above the cut come in another order"
+        except OSError as err:
+            store = self._settings.store
+            named = store is not None and not isinstance(store, Choice)
+            if named or self._settings.views:
+                raise
+            # Nobody asked for them: what fails is only speed.
+            kept, reason = None, str(err)
+        if kept is None:
+            why = f"nothing is kept, since {reason}."
+            self._progress.say(f"{planned.name}: {why}")
+            self.plan.drop(place, why)
+        return kept
 
     def _copies_below(self) -> dict[int, np.ndarray]:
         """What is below the cut, and stays as it is until the phase ends."""
@@ -458,12 +484,16 @@ class _Training:
         self._progress.say(f"{phase.name}: solving on frozen features")
         train = validation = None
         if self._kept is not None:
-            train = self._kept.pooled("train")
-            validation = self._kept.pooled("validation")
+            train = self._kept.vectors("train")
+            validation = self._kept.vectors("validation")
         if train is None:
-            train = compute_pooled(self._model, self._source.plain())
+            train = compute_vectors(self._model, self._source.plain())
             if self._validation is not None:
-                validation = compute_pooled(self._model, self._validation)
+                validation = compute_vectors(self._model, self._validation)
+        else:
+            train = through_head(self._model, train)
+            if validation is not None:
+                validation = through_head(self._model, validation)
         set_exact_probe(
             self._model, train, validation, self._objective, self._class_weight
         )
@@ -557,8 +587,9 @@ class _Training:
             return [*chosen, *mine, recorder]
         # They expect the model that they were made for, not what is above the
         # cut; both hold the same variables.
-        shown = ShowWhole(self._model, mine)
-        return [*chosen, shown, *mine, ShowStop(self._model), recorder]
+        metrics = self._objective.metrics
+        whole = ShowWhole(self._model, metrics, self._kept.train.labels[:1])
+        return [*chosen, whole, *(whole.show(c) for c in mine), recorder]
 
     def _weigh_classes(self) -> dict[int, float] | None:
         weight = self._settings.class_weight

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from keras_transfer._blocks import has_children
 from keras_transfer.data import Augmentation
 from keras_transfer.features.cost import (
-    BACKWARD,
+    Candidate,
+    Rates,
     count_flops,
+    measure_disk,
     measure_memory,
+    output_shapes,
     speed_up_bound,
-    step_seconds,
     time_of,
 )
-from keras_transfer.features.cuts import Cut, find_cut, halves, network_to
-from keras_transfer.features.extraction import open_store
+from keras_transfer.features.cuts import (
+    Cut,
+    find_cut,
+    network_to,
+    own_layers,
+)
 from keras_transfer.features.filling import Compute, compiled
 from keras_transfer.features.store import (
+    Choice,
     FeatureStore,
     default_directory,
     free_memory,
@@ -35,8 +43,9 @@ from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import TrainableSets
 
-# Of the free memory that activations may take.
-_SHARE = 4
+# One in so many bytes of the free memory may be taken.
+_PART_OF_MEMORY = 4
+# Inputs that a network is tried with.
 _LOOK = 32
 
 
@@ -55,8 +64,9 @@ def plan(
 ) -> Plan:
     """Says what `fine_tune` would compute once, where it is kept, and why.
 
-    Nothing is trained and no example is read but the labels; the network is
-    timed on noise for a second or two. The arguments are those of `fine_tune`.
+    Nothing is trained and no image is read; the network below the cuts is
+    compiled and timed on noise, in a second or two. The arguments are among
+    those of `fine_tune`.
 
     Args:
         model: A model as for `fine_tune`.
@@ -104,32 +114,22 @@ def plan(
         batch_size,
         objection_to_parts(model, penalty),
     )
-    compiled = model.compiled
+    was_compiled = model.compiled
     try:
         sets = TrainableSets(model, phases)
         return make_plan(
             model, source, phases, sets, options, always_measure=True
         )[0]
     finally:
-        model.compiled = compiled
-
-
-class _Candidate(NamedTuple):
-    """A phase that could run from kept activations."""
-
-    place: int
-    cut: Cut
-    num_bytes: int
-    frozen_flops: int
-    flops: int
+        model.compiled = was_compiled
 
 
 class Options(NamedTuple):
     """What the user decides about keeping activations.
 
     Attributes:
-        store: A `FeatureStore`, the folder of one, `"memory"`, `None` to
-            choose, or `False` for none.
+        store: A `FeatureStore`, `None` to choose, or `False` for none; or a
+            `Choice`.
         views: Views of each training example, or `None`.
         augments: Whether images change from pass to pass.
         batch_size: Examples in a batch.
@@ -154,7 +154,9 @@ def make_plan(
 ) -> tuple[Plan, FeatureStore | None]:
     """Decides for each phase whether activations are kept, where and why.
 
-    Measures the networks below the cuts, some tenths of a second.
+    A store that the user named is used wherever it can be. Otherwise the
+    network below the cuts is timed, and what is faster computed than read is
+    not kept; nor is what is passed once.
 
     Args:
         model: The model.
@@ -163,62 +165,68 @@ def make_plan(
         sets: What trains in each; as it was before at the end.
         options: What the user decides.
         networks: Keeps what is compiled for a measurement. Defaults to `None`.
-        always_measure: Whether to measure where one pass leaves nothing to
-            weigh, too. Defaults to `False`.
+        always_measure: Whether to measure where there is nothing to weigh,
+            too. Defaults to `False`.
 
     Returns:
         The plan, and the store that it keeps activations in, if any.
+
+    Raises:
+        ValueError: If the user wants fixed views and they cannot be kept.
     """
-    cuts: list[Cut | str] = []
+    networks = networks or Networks()
+    reasons: dict[int, str] = {}
+    candidates: dict[int, Candidate] = {}
     try:
-        for phase in phases:
+        for place, phase in enumerate(phases):
             sets.apply(phase)
-            objection = _objection(phase, source, options)
-            cuts.append(objection or _cut_of(model))
+            found = _objection(phase, source, options) or _cut_of(
+                model, source, networks
+            )
+            if isinstance(found, str):
+                reasons[place] = found
+            else:
+                candidates[place] = _measure_size(
+                    model, source, phase, found, options
+                )
     finally:
         sets.restore()
-    candidates = _candidates(model, source, cuts, options)
-    store, tier, refused = _choose_store(candidates, options)
-    # One pass costs the same either way: nothing to weigh.
-    weighed = any(phases[c.place].epochs > 1 for c in candidates)
-    weighed |= always_measure and bool(candidates)
+    free = options.store is None or isinstance(options.store, Choice)
+    passes = sum(c.passes for c in candidates.values())
+    if free and passes <= 1 and not options.views:
+        for place in [p for p in candidates if not phases[p].exact_probe]:
+            reasons[place] = "the examples pass once"
+            del candidates[place]
+    store = _choose_store(list(candidates.values()), options)
     rates = None
-    if weighed:
-        rates = _measure(model, source, candidates, networks or Networks())
-    planned = []
-    by_place = {c.place: c for c in candidates}
-    for place, phase in enumerate(phases):
-        cut = cuts[place]
-        candidate = by_place.get(place)
-        passes = phase.epochs + phase.exact_probe
-        if candidate is None or isinstance(cut, str):
-            why = f"nothing is kept, since {cut}."
-            planned.append(_direct(phase.name, passes, why))
-            continue
-        planned.append(
-            _plan_phase(
-                phase, passes, candidate, source, options, rates, tier, refused
-            )
-        )
-    kept = any(phase.cut for phase in planned)
-    return Plan(tuple(planned)), store if kept else None
-
-
-def _cut_of(model: keras.Model) -> Cut | str:
-    cut = find_cut(model)
-    if isinstance(cut, str):
-        return cut
-    above = [id(v) for v in halves(model, cut)[1].trainable_variables]
-    if above != [id(v) for v in model.trainable_variables]:
-        # An optimizer that goes over to another phase counts on it.
-        return "variables above the cut would come in another order"
-    return cut
-
-
-def _direct(name: str, passes: int, why: str) -> PlannedPhase:
-    return PlannedPhase(
-        name, passes, None, "", 1, 0, 0, 0, None, None, 1.0, why
+    # A named store is used; one pass costs the same either way.
+    weighed = free and passes > 1
+    if candidates and (weighed or always_measure):
+        cuts = [
+            candidates[p].cut if p in candidates else None
+            for p in range(len(phases))
+        ]
+        rates = _measure(model, source, candidates, cuts, store, networks)
+    if rates is not None and free and not options.views:
+        for place, candidate in list(candidates.items()):
+            kept, direct = candidate.seconds(rates, options.batch_size)
+            if kept > 1.05 * direct:
+                reasons[place] = (
+                    f"computing what is {candidate.cut.name} once and reading "
+                    f"it takes {kept:.1f} s, computing it in each of "
+                    f"{candidate.passes} passes {direct:.1f} s"
+                )
+                del candidates[place]
+    _drop_what_does_not_fit(candidates, reasons, store)
+    if options.views:
+        _check_views(phases, candidates, reasons)
+    planned = tuple(
+        _keep(phase, candidates[place], store, rates, options)
+        if place in candidates
+        else _recompute(phase, reasons[place])
+        for place, phase in enumerate(phases)
     )
+    return Plan(planned), store if candidates else None
 
 
 def _objection(phase: Phase, source: Source, options: Options) -> str:
@@ -241,88 +249,127 @@ def _objection(phase: Phase, source: Source, options: Options) -> str:
     return ""
 
 
-def _candidates(
+def _cut_of(
+    model: keras.Model, source: Source, networks: Networks
+) -> Cut | str:
+    cut = find_cut(model)
+    if isinstance(cut, str):
+        return cut
+    shape = source.indexed["train"].examples.shape
+    return networks.objection(model, cut, shape) or cut
+
+
+def _measure_size(
     model: keras.Model,
     source: Source,
-    cuts: Sequence[Cut | str],
+    phase: Phase,
+    cut: Cut,
     options: Options,
-) -> list[_Candidate]:
-    found = []
-    examples = {n: len(i.examples) for n, i in source.indexed.items()}
-    count = examples.get("train", 0) * (options.views or 1)
-    count += examples.get("validation", 0)
-    for place, cut in enumerate(cuts):
-        if isinstance(cut, str):
-            continue
-        below, above = halves(model, cut)
-        shape = source.indexed["train"].examples.shape
-        outputs = keras.tree.flatten(
-            below.compute_output_spec(keras.KerasTensor((None, *shape)))
-        )
-        shapes = [tuple(t.shape[1:]) for t in outputs]
-        frozen = count_flops(below, [shape])
-        row = sum(4 * int(np.prod(s)) for s in shapes)
-        found.append(
-            _Candidate(
-                place,
-                cut,
-                count * row,
-                frozen,
-                frozen + count_flops(above, shapes),
-            )
-        )
-    return found
+) -> Candidate:
+    below = network_to(model, [cut])
+    shape = source.indexed["train"].examples.shape
+    shapes = output_shapes(below, [shape])
+    held_out = source.indexed.get("validation")
+    return Candidate(
+        cut=cut,
+        epochs=phase.epochs,
+        passes=phase.epochs + phase.exact_probe,
+        train=len(source.indexed["train"].examples),
+        held_out=0 if held_out is None else len(held_out.examples),
+        views=options.views or 1,
+        row_bytes=sum(4 * int(np.prod(s)) for s in shapes),
+        frozen_flops=count_flops(below, [shape]),
+        flops=count_flops(model, [shape]),
+    )
 
 
 def _choose_store(
-    candidates: Sequence[_Candidate], options: Options
-) -> tuple[FeatureStore | None, str, str]:
-    """Returns the store, its tier, and why there is none."""
+    candidates: Sequence[Candidate], options: Options
+) -> FeatureStore | None:
     if not candidates:
-        return None, "", ""
-    sizes = {c.cut: c.num_bytes for c in candidates}
-    total = sum(sizes.values())
-    if options.store is not None:
-        store = open_store(options.store)
-    elif total <= free_memory() // _SHARE:
-        store = FeatureStore()
-    else:
-        store = FeatureStore(default_directory())
-    tier = "memory" if store.directory is None else "disk"
-    if total > store.limit:
-        return (
-            None,
-            "",
-            f"its {readable(total)} are more than the {readable(store.limit)} "
-            f"that the store on {tier} may hold",
-        )
-    return store, tier, ""
+        return None
+    if isinstance(options.store, FeatureStore):
+        return options.store
+    choice = options.store if isinstance(options.store, Choice) else Choice()
+    if choice.store is None:
+        total = sum({c.cut: c.num_bytes for c in candidates}.values())
+        small = total <= free_memory() // _PART_OF_MEMORY
+        choice.store = FeatureStore(None if small else default_directory())
+    return choice.store
 
 
-class _Rates(NamedTuple):
-    flops: float  # a second, forward
-    gather: float  # bytes a second from memory
+def _drop_what_does_not_fit(
+    candidates: dict[int, Candidate],
+    reasons: dict[int, str],
+    store: FeatureStore | None,
+) -> None:
+    """Keeps the cuts that save most for their bytes."""
+    if store is None:
+        return
+    room = store.limit
+    taken: set[Cut] = set()
+    order = sorted(candidates, key=lambda p: -candidates[p].worth)
+    for place in order:
+        candidate = candidates[place]
+        if candidate.cut in taken:
+            continue
+        if candidate.num_bytes > room:
+            reasons[place] = (
+                f"its {readable(candidate.num_bytes)} are more than the "
+                f"{readable(room)} that the store on {tier_of(store)} may "
+                "still hold"
+            )
+            del candidates[place]
+            continue
+        taken.add(candidate.cut)
+        room -= candidate.num_bytes
+
+
+def _check_views(
+    phases: Sequence[Phase],
+    candidates: Mapping[int, Candidate],
+    reasons: Mapping[int, str],
+) -> None:
+    """Raises where fixed views would not be what is trained on."""
+    places = [p for p, phase in enumerate(phases) if phase.epochs]
+    if any(place in candidates for place in places):
+        return
+    why = reasons.get(places[0], "") if places else "nothing is trained"
+    raise ValueError(
+        "`views` must be None where no activations can be kept: images then "
+        f"change in each pass. Received: views, but {why}. Choose a smaller "
+        "`depth`, or leave `views` out."
+    )
+
+
+def tier_of(store: FeatureStore) -> str:
+    """Returns `"memory"` or `"disk"`."""
+    return "memory" if store.directory is None else "disk"
 
 
 def _measure(
     model: keras.Model,
     source: Source,
-    candidates: Sequence[_Candidate],
+    candidates: Mapping[int, Candidate],
+    cuts: Sequence[Cut | None],
+    store: FeatureStore | None,
     networks: Networks,
-) -> _Rates:
-    import tensorflow as tf
-
-    deepest = max(candidates, key=lambda c: c.frozen_flops)
-    shape = source.indexed["train"].examples.shape
+) -> Rates:
+    first = min(candidates)
     # Those that are computed together, so that nothing is compiled twice.
-    cuts = together([c.cut for c in candidates])
-    forward = networks.compiled(model, cuts, shape)
-    # Noise: no image passes before its time.
-    noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))
-    images = tf.constant(noise, tf.float32)
-    forward(images)
-    seconds = time_of(lambda: forward(images), least=0.1)
-    return _Rates(deepest.frozen_flops * _LOOK / seconds, measure_memory())
+    some = together(cuts[first:])
+    shape = source.indexed["train"].examples.shape
+    forward = networks.compiled(model, some, shape)
+    look = networks.look(model, shape)
+    np.asarray(forward(look)[0])
+    # Read, since a GPU says that it is done before it is.
+    seconds = time_of(lambda: np.asarray(forward(look)[0]), least=0.1)
+    flops = max(c.frozen_flops for c in candidates.values() if c.cut in some)
+    folder = None if store is None else store.directory
+    return Rates(
+        flops * len(look) / seconds,
+        measure_memory() if folder is None else measure_disk(folder),
+    )
 
 
 def together(cuts: Sequence[Cut | None]) -> list[Cut]:
@@ -352,7 +399,7 @@ class Networks:
     """Compiles networks up to cuts, each once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Cut, ...], Compute] = {}
+        self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...]], Compute] = {}
 
     def compiled(
         self, model: keras.Model, cuts: Sequence[Cut], shape: Sequence[int]
@@ -367,75 +414,110 @@ class Networks:
         Returns:
             What `features.filling.compiled` makes.
         """
-        key = tuple(cuts)
+        key = (tuple(cuts), tuple(shape))
         if key not in self._known:
             self._known[key] = compiled(network_to(model, cuts), shape)
         return self._known[key]
 
+    def look(self, model: keras.Model, shape: Sequence[int]) -> np.ndarray:
+        """Returns inputs to try a network with: no example has to pass.
 
-def _plan_phase(
+        Noise in `[0, 255]` for images; zeros for whatever else a model may
+        take, such as the numbers of tokens.
+
+        Args:
+            model: The model.
+            shape: Of one input.
+
+        Returns:
+            float32 array `(32, ...)`.
+        """
+        if not has_children(model):
+            return np.zeros((_LOOK, *shape), np.float32)
+        noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))
+        return noise.astype(np.float32)
+
+    def objection(
+        self, model: keras.Model, cut: Cut, shape: Sequence[int]
+    ) -> str:
+        """Says why layers of the user's own forbid a cut, or `""`.
+
+        They may do in training what nobody sees from outside, frozen or not:
+        so they are tried, both ways and twice.
+
+        Args:
+            model: The model.
+            cut: The cut.
+            shape: Of one input.
+
+        Returns:
+            The reason.
+        """
+        network = network_to(model, [cut])
+        own = own_layers(network)
+        if not own:
+            return ""
+        look = self.look(model, shape)[:4]
+        states = [(v, np.array(v)) for v in network.variables]
+        try:
+            runs = [
+                keras.tree.flatten(network(look, training=training))
+                for training in (False, True, True)
+            ]
+            moved = any(not np.array_equal(v, old) for v, old in states)
+        finally:
+            for variable, old in states:
+                variable.assign(old)
+        alike = all(
+            np.allclose(one, other, rtol=1e-5, atol=1e-6)
+            for run in runs[1:]
+            for one, other in zip(runs[0], run, strict=True)
+        )
+        if alike and not moved:
+            return ""
+        names = ", ".join(sorted({layer.name for layer in own})[:3])
+        return f"a layer below acts differently in training (one of {names})"
+
+
+def _keep(
     phase: Phase,
-    passes: int,
-    candidate: _Candidate,
-    source: Source,
+    candidate: Candidate,
+    store: FeatureStore | None,
+    rates: Rates | None,
     options: Options,
-    rates: _Rates | None,
-    tier: str,
-    refused: str,
 ) -> PlannedPhase:
-    count = len(source.indexed["train"].examples)
-    held_out = source.indexed.get("validation")
-    held = 0 if held_out is None else len(held_out.examples)
-    views = options.views or 1
-    frozen, flops = candidate.frozen_flops, candidate.flops
     seconds = direct = None
-    cut: Cut | None = candidate.cut
-    bound = speed_up_bound(frozen / flops, passes)
     if rates is not None:
-        below = frozen / rates.flops
-        above = (flops - frozen) / rates.flops
-        row = candidate.num_bytes / max(count * views + held, 1)
-        step = step_seconds() / options.batch_size
-        train = phase.epochs * (
-            count * (BACKWARD * above + step) + held * above
+        seconds, direct = candidate.seconds(rates, options.batch_size)
+    share = candidate.frozen_flops / candidate.flops
+    why = (
+        f"{share:.0%} of the operations are up to {candidate.cut.name}, where "
+        f"nothing changes over {candidate.passes} passes"
+    )
+    if options.augments and options.views and phase.epochs:
+        why += (
+            f"; {candidate.views} fixed views of each image stand for new ones "
+            "in each pass, which can cost accuracy"
         )
-        extraction = (count * views + held) * below
-        reads = phase.epochs * (count + held) * row / rates.gather
-        seconds = extraction + train + reads
-        direct = train + passes * (count + held) * below
-    if refused:
-        cut, why = None, f"nothing is kept, since {refused}."
-    elif seconds is not None and direct is not None and seconds > direct * 1.05:
-        cut = None
-        why = (
-            f"nothing is kept, since computing {candidate.cut.name} once and "
-            f"reading it takes {seconds:.1f} s, computing it in each of "
-            f"{passes} passes {direct:.1f} s."
-        )
-    else:
-        share = frozen / flops
-        why = (
-            f"{share:.0%} of the operations are below {candidate.cut.name}, "
-            f"where nothing changes over {passes} passes"
-        )
-        if options.augments and options.views:
-            why += (
-                f"; {views} fixed views of each image stand for new ones in "
-                "each pass, which can cost accuracy"
-            )
-        why += "."
-    kept = cut is not None
     return PlannedPhase(
-        phase.name,
-        passes,
-        cut,
-        tier if kept else "",
-        views if kept else 1,
-        frozen,
-        flops,
-        candidate.num_bytes if kept else 0,
-        seconds,
-        direct,
-        bound,
-        why,
+        name=phase.name,
+        passes=candidate.passes,
+        cut=candidate.cut,
+        tier="" if store is None else tier_of(store),
+        views=candidate.views,
+        frozen_flops=candidate.frozen_flops,
+        flops=candidate.flops,
+        num_bytes=candidate.num_bytes,
+        seconds=seconds,
+        direct=direct,
+        bound=speed_up_bound(share, candidate.passes),
+        why=why + ".",
+    )
+
+
+def _recompute(phase: Phase, reason: str) -> PlannedPhase:
+    return PlannedPhase(
+        name=phase.name,
+        passes=phase.epochs + phase.exact_probe,
+        why=f"nothing is kept, since {reason}.",
     )

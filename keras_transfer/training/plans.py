@@ -15,32 +15,34 @@ class PlannedPhase:
     Attributes:
         name: Name of the phase.
         passes: Times that the training examples pass.
-        cut: Where activations are kept, or `None` where all is computed anew
-            in each pass.
-        tier: `"memory"`, `"disk"` or `""`.
-        views: Views of each training example that are kept.
-        frozen_flops: Operations below the cut, for one example.
-        flops: Operations of the whole forward pass.
-        num_bytes: Size of what is kept.
-        seconds: Expected time from what is kept, extraction included; `None`
-            where nothing was measured.
-        direct: Expected time when all is computed in each pass.
-        bound: How much faster the phase can become at most.
         why: The reason, in words.
+        cut: Where activations are kept. Defaults to `None`: all is computed
+            anew in each pass.
+        tier: `"memory"` or `"disk"`. Defaults to `""`.
+        views: Views of each training example that are kept. Defaults to `1`.
+        frozen_flops: Operations below the cut, for one example. Defaults to
+            `0`.
+        flops: Operations of the whole forward pass. Defaults to `0`.
+        num_bytes: Size of what is kept. Defaults to `0`.
+        seconds: Expected time from what is kept, extraction included. Defaults
+            to `None`, not measured.
+        direct: Expected time when all is computed in each pass. Defaults to
+            `None`.
+        bound: How much faster the phase can become at most. Defaults to `1.0`.
     """
 
     name: str
     passes: int
-    cut: Cut | None
-    tier: str
-    views: int
-    frozen_flops: int
-    flops: int
-    num_bytes: int
-    seconds: float | None
-    direct: float | None
-    bound: float
     why: str
+    cut: Cut | None = None
+    tier: str = ""
+    views: int = 1
+    frozen_flops: int = 0
+    flops: int = 0
+    num_bytes: int = 0
+    seconds: float | None = None
+    direct: float | None = None
+    bound: float = 1.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -65,6 +67,18 @@ class Plan:
     phases: tuple[PlannedPhase, ...]
     took: dict[int, float] = dataclasses.field(default_factory=dict)
     extracted: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    def drop(self, place: int, why: str) -> None:
+        """Says that a phase keeps nothing after all.
+
+        Args:
+            place: Of the phase.
+            why: The reason, in words.
+        """
+        phases = list(self.phases)
+        old = phases[place]
+        phases[place] = PlannedPhase(old.name, old.passes, why)
+        self.phases = tuple(phases)
 
     def explain(self) -> str:
         """Returns a table: what is kept where, what it costs, and why.

@@ -25,7 +25,7 @@ from keras_transfer.features.store import FeatureStore
 from keras_transfer.features.views import View, make_views
 from keras_transfer.training.planning import Networks, together
 from keras_transfer.training.plans import Plan
-from keras_transfer.training.probing import Pooled
+from keras_transfer.training.probing import Vectors
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import Source
 
@@ -48,21 +48,21 @@ class Kept(NamedTuple):
     train: Reader
     validation: Reader | None
 
-    def pooled(self, name: str) -> Pooled | None:
-        """What an exact probe is fitted to, where it is what is kept.
+    def vectors(self, name: str) -> Vectors | None:
+        """What the head makes vectors of, where that is what is kept.
 
         Args:
             name: `"train"` or `"validation"`.
 
         Returns:
-            `Pooled`, or `None`.
+            Features and labels, or `None`.
         """
         reader: Reader | None = getattr(self, name)
         if reader is None or len(reader.entries[0].tensors) > 1:
             return None
         if len(reader.entries[0].tensors[0].shape) != 1:
             return None
-        return Pooled(reader.arrays()[0], reader.labels)
+        return Vectors(reader.arrays()[0], reader.labels)
 
 
 class Prefixes:
@@ -96,6 +96,12 @@ class Prefixes:
             settings.views or 1, settings.augment, settings.seed
         )
 
+    @property
+    def where(self) -> str:
+        """Where activations are kept, in words."""
+        folder = self._store.directory
+        return "in memory" if folder is None else f"in {folder}"
+
     def open(self, place: int) -> Kept | None:
         """Returns the activations of a phase, computing what is missing.
 
@@ -103,13 +109,22 @@ class Prefixes:
         pass gives them all.
 
         Args:
-            place: Of the phase.
+            place: Of the phase, whose activations are to be kept.
 
         Returns:
-            `Kept`, or `None` where the plan keeps nothing.
+            `Kept`, or `None` where variables above the cut come in another
+            order than in the model, which an optimizer that goes over to
+            another phase counts on.
+
+        Raises:
+            OSError: If the store cannot be written to, or has no room.
         """
         cut = self._plan.phases[place].cut
         if cut is None:
+            return None
+        suffix = halves(self._model, cut)[1]
+        above = [id(v) for v in suffix.trainable_variables]
+        if above != [id(v) for v in self._model.trainable_variables]:
             return None
         cuts = together([phase.cut for phase in self._plan.phases[place:]])
         readers = {}
@@ -139,7 +154,7 @@ class Prefixes:
             )
         self._plan.extracted[place] = passes
         return Kept(
-            halves(self._model, cut)[1],
+            suffix,
             readers["train"],
             readers.get("validation"),
         )
@@ -152,7 +167,7 @@ class Prefixes:
         missing: np.ndarray,
     ) -> Iterator[Computed]:
         sizes = [width(self._model, cut) for cut in cuts]
-        start = self._nearest(cuts, examples, views)
+        start = self._nearest(cuts, examples, views, missing)
         if start is not None:
             stored, entries = start
             network = network_to(self._model, cuts, start=stored)
@@ -165,23 +180,34 @@ class Prefixes:
         return feed(missing)
 
     def _nearest(
-        self, cuts: Sequence[Cut], examples: Examples, views: Sequence[View]
+        self,
+        cuts: Sequence[Cut],
+        examples: Examples,
+        views: Sequence[View],
+        missing: np.ndarray,
     ) -> tuple[Cut, list[Entry]] | None:
-        """The nearest cut below all of `cuts` that is stored whole."""
-        if not any(info.rows for info in self._store.ls()):
-            return None
-        found = find_blocks(backbone_of(self._model))
+        """The nearest cut below all of `cuts` that holds what they miss."""
         first = max(cut.depth for cut in cuts)
-        last = min(first + _NEARBY, len(found) - 1)
-        for depth in range(first, last + 1):
-            name = f"after {found[len(found) - depth - 1].name}"
-            cut = Cut(depth, False, name)
-            if cut in cuts:
+        planned = {p.cut for p in self._plan.phases if p.cut is not None}
+        nearby = planned - set(cuts)
+        if self._store.directory is not None:
+            # Of earlier runs there may be any.
+            blocks = find_blocks(backbone_of(self._model))
+            last = min(first + _NEARBY, len(blocks) - 1)
+            for depth in range(first, last + 1):
+                name = f"after {blocks[len(blocks) - depth - 1].name}"
+                nearby.add(Cut(depth, False, name))
+        wanted = [examples.digests[rows] for rows in missing]
+        for cut in sorted(nearby - set(cuts)):
+            if cut.depth < first or cut.pooled:
                 continue
             entries = open_entries(
                 self._store, [network_to(self._model, [cut])], examples, views
             )
             rows = [row[0] for row in entries]
-            if all((e.find(examples.digests)[:, 0] >= 0).all() for e in rows):
+            if all(
+                (entry.find(digests)[:, 0] >= 0).all()
+                for entry, digests in zip(rows, wanted, strict=True)
+            ):
                 return cut, rows
         return None

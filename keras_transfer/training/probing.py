@@ -46,7 +46,7 @@ def _objection(model: keras.Model) -> str:
     return ""
 
 
-class Pooled(NamedTuple):
+class Vectors(NamedTuple):
     """What the output layer of a head is fed with.
 
     Attributes:
@@ -60,7 +60,7 @@ class Pooled(NamedTuple):
     weights: np.ndarray | None = None
 
 
-def compute_pooled(model: keras.Model, dataset: tf.data.Dataset) -> Pooled:
+def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
     """Computes what the output layer of the head is fed with.
 
     Args:
@@ -68,29 +68,53 @@ def compute_pooled(model: keras.Model, dataset: tf.data.Dataset) -> Pooled:
         dataset: Batches of (images, labels) or (images, labels, weights).
 
     Returns:
-        `Pooled`.
+        `Vectors`.
     """
     head = model.get_layer("head")
     prefix, _ = depth.split(model, 0)
-    output = head.get_layer("predictions")
-    pooled = keras.Model(head.inputs[0], output.input)
-    extractor = keras.Model(prefix.inputs[0], pooled(prefix.outputs[0]))
+    fed = keras.Model(head.inputs[0], _output_layer(model).input)
+    extractor = keras.Model(prefix.inputs[0], fed(prefix.outputs[0]))
     features, labels, weights = [], [], []
     for images, answers, *rest in dataset:
         features.append(extractor.predict_on_batch(images))
         labels.append(np.asarray(answers))
         weights += [np.asarray(weight).reshape(-1) for weight in rest]
-    return Pooled(
+    return Vectors(
         np.concatenate(features),
         np.concatenate(labels),
         np.concatenate(weights) if weights else None,
     )
 
 
+def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
+    """Computes what is between pooling and the output layer of the head.
+
+    Args:
+        model: A model whose head is pooling and one dense layer.
+        vectors: What the pooling gave.
+
+    Returns:
+        What the output layer is fed with: most often the same.
+    """
+    start = depth.pooling_of(model)
+    if start is None:
+        start = model.get_layer("head").inputs[0]
+    end = _output_layer(model).input
+    if end is start:
+        return vectors
+    between = keras.Model(start, end)
+    features = between.predict(vectors.features, verbose=0)
+    return vectors._replace(features=features)
+
+
+def _output_layer(model: keras.Model) -> keras.layers.Layer:
+    return model.get_layer("head").get_layer("predictions")
+
+
 def set_exact_probe(
     model: keras.Model,
-    train: Pooled,
-    validation: Pooled | None,
+    train: Vectors,
+    validation: Vectors | None,
     objective: Objective,
     class_weight: Mapping[int, float] | None = None,
 ) -> None:
@@ -103,7 +127,7 @@ def set_exact_probe(
         objective: What the outputs mean.
         class_weight: Weights of the class indices. Defaults to `None`.
     """
-    output = model.get_layer("head").get_layer("predictions")
+    output = _output_layer(model)
     features, labels, weights = train
     held_out = None if validation is None else validation[:2]
     shape = (-1, output.units)

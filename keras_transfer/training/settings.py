@@ -14,6 +14,8 @@ import numpy as np
 
 from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
+from keras_transfer.features.extraction import open_store
+from keras_transfer.features.store import Choice
 from keras_transfer.optimizers import LearningRateMultiplier
 
 # What `exclude_from_weight_decay` leaves on an optimizer.
@@ -49,6 +51,9 @@ class Settings:
     verbose: int = 0
 
     def __post_init__(self) -> None:
+        kept = None, False
+        if self.store not in kept and not isinstance(self.store, Choice):
+            object.__setattr__(self, "store", open_store(self.store))
         for name, least in (("batch_size", 1), ("seed", 0), ("verbose", 0)):
             value = getattr(self, name)
             if not is_integer(value) or value < least:
@@ -68,14 +73,7 @@ class Settings:
                 "`augment` must be an `Augmentation` or None. Received: "
                 f"augment={self.augment!r:.100}"
             )
-        if self.views is not None and self.augment is None:
-            _refuse("views", "None where `augment` is None", self.views)
-        if self.views is not None and self.augment and self.augment.cutmix:
-            _refuse(
-                "views",
-                "None where `augment` has `cutmix`, which needs pixels",
-                self.views,
-            )
+        self._check_views()
         if self.clip_norm is not None and not self.clip_norm > 0:
             _refuse("clip_norm", "None or a number above 0", self.clip_norm)
         if self.ema is not None and not 0 < self.ema < 1:
@@ -100,6 +98,27 @@ class Settings:
         ):
             _refuse("class_weight", "indices with weights from 0", weights)
         self.make_optimizer(1e-3)
+
+    def _check_views(self) -> None:
+        if self.views is None:
+            return
+        if self.store is False:
+            _refuse("views", "None where `store` is False", self.views)
+        if self.augment is None:
+            _refuse("views", "None where `augment` is None", self.views)
+        if self.augment.cutmix:
+            rule = "None where `augment` has `cutmix`, which needs pixels"
+            _refuse("views", rule, self.views)
+        changes = self.augment.changes_pixels
+        if changes and self.views < 2:
+            _refuse(
+                "views",
+                "2 or more where `augment` changes images: the first view is "
+                "the image as it is",
+                self.views,
+            )
+        if not changes and self.views != 1:
+            _refuse("views", "1 where `augment` only mixes", self.views)
 
     @property
     def policy(self) -> str | None:

@@ -7,6 +7,9 @@ from features._counting import Counting, passed
 
 import keras_transfer as ktr
 from keras_transfer.features import FeatureStore
+from keras_transfer.features.entry import Tensor
+from keras_transfer.features.reading import Reader
+from keras_transfer.features.views import make_views
 
 from ._networks import NETWORKS, build
 from ._tiny import arrays_of, assert_same, make_images, make_model
@@ -251,16 +254,20 @@ def test_callbacks_see_the_whole_model(data, tmp_path):
 
 def test_fixed_views_take_turns():
     """Each epoch shows another view of an image, each view equally often."""
-    parts = {"train": make_images(24), "validation": make_images(6, seed=1)}
-    data = ktr.load_images(parts, split=(1.0, 0.0, 0.0))
-    images = parts["train"][0]
+    images, labels = make_images(24)
+    held_out, answers = make_images(6, seed=1)
+    one_hot = keras.utils.to_categorical
     model = build("chain", first=Counting())
+    views = make_views(3, ktr.Augmentation(crop=0.2), seed=0)
     passed(images)
     run = ktr.fine_tune(
         model,
-        data,
+        {
+            "train": (images, one_hot(labels)),
+            "validation": (held_out, one_hot(answers)),
+        },
         strategy=[phase(1, epochs=6)],
-        augment=ktr.Augmentation(crop=0.2),
+        augment=views[0].augment,
         views=3,
         verbose=0,
     )
@@ -269,17 +276,46 @@ def test_fixed_views_take_turns():
     assert "fixed views" in planned.why
     assert run.plan.extracted[0] == 3 * 24 + 6
     assert passed(images) == [1] * 24  # clean; the others are other pixels
-    assert np.isfinite(run.history["loss"]).all()
 
 
-def test_one_view_is_training_without_augmentation(data):
-    runs = [
-        ktr.fine_tune(
-            make_model(), data, strategy=[phase(1)], verbose=0, **arguments
-        )
-        for arguments in ({"augment": ktr.Augmentation(), "views": 1}, {})
+def test_each_view_of_an_example_once_in_as_many_epochs():
+    store = FeatureStore()
+    digests = np.random.default_rng(0).integers(0, 256, (10, 16), "uint8")
+    entries = [
+        store.open(str(view), {}, [Tensor((1,), "float32")]) for view in "abc"
     ]
-    assert_same(runs[0].model, arrays_of(runs[1].model), atol=SAME)
+    for view, entry in enumerate(entries):
+        rows = 100 * view + np.arange(10, dtype="float32")[:, None]
+        entry.append(digests, [rows])
+    reader = Reader(entries, digests, np.arange(10))
+    for mixup in (0.0, 1e-9):  # gathered by TensorFlow, and by NumPy
+        epochs = []
+        for epoch in range(3):
+            batches = reader.batches(4, shuffle=True, epoch=epoch, mixup=mixup)
+            found = [(x.numpy()[:, 0], y.numpy()) for x, y in batches]
+            x, y = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            if not mixup:
+                np.testing.assert_array_equal(x % 100, y)
+                epochs.append(x[np.argsort(y)] // 100)
+                assert not np.array_equal(y, np.sort(y))
+        if not mixup:
+            np.testing.assert_array_equal(
+                np.sort(epochs, axis=0), [[0] * 10, [1] * 10, [2] * 10]
+            )
+            assert len(set(epochs[0])) == 3
+
+
+def test_mixup_weighs_activations_and_labels_alike():
+    store = FeatureStore()
+    digests = np.random.default_rng(0).integers(0, 256, (64, 16), "uint8")
+    entry = store.open("key", {}, [Tensor((2,), "float32")])
+    labels = np.eye(2, dtype="float32")[np.arange(64) % 2]
+    entry.append(digests, [labels])  # so that both must stay equal
+    batches = Reader([entry], digests, labels).batches(16, mixup=1.0)
+    for x, y in batches:
+        np.testing.assert_allclose(x, y, atol=1e-6)
+        np.testing.assert_allclose(np.sum(y, axis=1), 1, atol=1e-6)
+        assert ((y > 0.05) & (y < 0.95)).numpy().any()
 
 
 def test_mixup_mixes_activations(data):
@@ -308,7 +344,7 @@ def test_mixup_mixes_activations(data):
         ({"strategy": [phase("all")]}, "its first block trains"),
         ({"strategy": ktr.FromScratch(epochs=1)}, "new weights"),
         ({"penalty": ktr.FeatureMap(0.1)}, "looks at activations"),
-        ({"store": FeatureStore(limit=10)}, "may hold"),
+        ({"store": FeatureStore(limit=10)}, "may still hold"),
     ],
     ids=lambda a: a if isinstance(a, str) else "-".join(a),
 )
@@ -362,6 +398,25 @@ def test_a_random_layer_above_the_cut_does_no_harm(data):
         ({"views": 0}, "`views` must be None or an integer"),
         ({"views": 2}, "None where `augment` is None"),
         (
+            {"views": 1, "augment": ktr.Augmentation()},
+            "the first view is the image as it is",
+        ),
+        (
+            {
+                "views": 2,
+                "augment": ktr.Augmentation(horizontal_flip=False, mixup=0.2),
+            },
+            "1 where `augment` only mixes",
+        ),
+        (
+            {"views": 2, "augment": ktr.Augmentation(), "store": False},
+            "None where `store` is False",
+        ),
+        (
+            {"views": 2, "augment": ktr.Augmentation(), "depth": "all"},
+            "its first block trains. Choose a smaller `depth`",
+        ),
+        (
             {"views": 2, "augment": ktr.Augmentation(cutmix=0.5)},
             "which needs pixels",
         ),
@@ -377,7 +432,9 @@ def test_a_store_that_cannot_be(data, tmp_path):
     with pytest.raises(ValueError, match=r"holds file\.txt"):
         ktr.fine_tune(make_model(), data, store=tmp_path, verbose=0)
     with pytest.raises(TypeError, match="`store` must be"):
-        ktr.fine_tune(make_model(), data, store=3, verbose=0)
+        ktr.fine_tune(make_model(), data, store=3, depth="all", verbose=0)
+    with pytest.raises(ValueError, match="`store` must name a folder"):
+        ktr.plan(make_model(), data, store="disk")
     assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
@@ -387,7 +444,10 @@ def test_a_store_that_cannot_be(data, tmp_path):
 def test_plan_says_what_fine_tune_does(data):
     model = make_model()
     before = arrays_of(model)
-    arguments = {"strategy": ktr.GradualUnfreezing(depth=2)}
+    arguments = {
+        "strategy": ktr.GradualUnfreezing(depth=2),
+        "store": "memory",
+    }
     planned = ktr.plan(model, data, **arguments)
     assert_same(model, before)
     assert not model.get_layer("backbone").trainable_variables
@@ -468,3 +528,219 @@ def test_goes_on_with_what_trained_below_the_next_cut(data, tmp_path):
     model = make_model()
     ktr.fine_tune(model, data, directory=tmp_path / "run", **arguments)
     assert_same(model, arrays_of(peace), atol=1e-6)
+
+
+# --- What only looks frozen ---
+
+
+@keras.saving.register_keras_serializable("tests")
+class Doubling(keras.layers.Layer):
+    """Gives twice as much in training."""
+
+    def call(self, x, training=None):
+        return 2 * x if training else x
+
+
+@keras.saving.register_keras_serializable("tests")
+class Shaking(keras.layers.Layer):
+    """Draws from nobody's generator."""
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=None)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Drifting(keras.layers.Layer):
+    """Counts its calls in training, and gives the number away."""
+
+    def build(self, shape):
+        self.calls = self.add_weight(
+            shape=(), initializer="zeros", trainable=False
+        )
+
+    def call(self, x, training=None):
+        if training:
+            self.calls.assign_add(1.0)
+        return x + self.calls
+
+
+@pytest.mark.parametrize("layer", [Doubling, Shaking, Drifting])
+def test_own_layers_that_act_differently_are_not_kept(data, layer):
+    model = build("chain", first=layer())
+    before = arrays_of(model)
+    planned = ktr.plan(model, data, strategy=[phase(1)]).phases[0]
+    assert planned.cut is None
+    assert "acts differently in training" in planned.why
+    assert_same(model, before)  # also the state of the layer that was tried
+
+
+def test_own_layers_that_act_the_same_are_kept(data):
+    planned = ktr.plan(build("chain", first=Counting()), data, depth=1)
+    assert planned.phases[-1].cut is not None
+
+
+def test_spectral_normalization_moves_though_frozen():
+    inputs = keras.Input((4,))
+    x = keras.layers.SpectralNormalization(
+        keras.layers.Dense(4), name="block_1"
+    )(inputs)
+    x = keras.layers.Dense(3, name="block_2")(x)
+    outputs = keras.layers.Dense(2, activation="softmax", name="block_3")(x)
+    model = keras.Model(inputs, outputs)
+    model.get_layer("block_1").trainable = False
+    rows = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
+    planned = ktr.plan(
+        model, (rows, np.arange(12) % 2), strategy=[ktr.Phase("p", depth=1)]
+    )
+    assert planned.phases[0].cut is None
+
+
+def test_tokens_are_no_pixels():
+    def make():
+        keras.utils.set_random_seed(0)
+        tokens = keras.Input((6,), dtype="int32")
+        x = keras.layers.Embedding(50, 8, name="block_1")(tokens)
+        x = keras.layers.Conv1D(4, 3, name="block_2")(x)
+        x = keras.layers.GlobalAveragePooling1D()(x)
+        outputs = keras.layers.Dense(2, activation="softmax", name="block_3")(x)
+        return keras.Model(tokens, outputs)
+
+    generator = np.random.default_rng(0)
+    pair = generator.integers(0, 50, (24, 6)), np.arange(24) % 2
+    both(pair, make, strategy=[phase(1)])
+    planned = ktr.plan(make(), pair, strategy=[phase(1)]).phases[0]
+    assert planned.cut.depth == 1 and planned.seconds is not None
+
+
+def test_the_exact_probe_is_fitted_to_what_the_last_layer_is_fed(data):
+    def make():
+        model = make_model()
+        head = model.get_layer("head")
+        features = keras.Input(head.input_shape[1:])
+        x = keras.layers.GlobalAveragePooling2D()(features)
+        x = keras.layers.UnitNormalization()(x)
+        keras.utils.set_random_seed(1)
+        x = keras.layers.Dense(3, activation="softmax", name="predictions")(x)
+        new = keras.Model(features, x, name="head")
+        images = keras.Input((8, 8, 3), name="image")
+        y = model.get_layer("backbone")(
+            model.get_layer("preprocessing")(images)
+        )
+        return keras.Model(images, new(y), name="tiny_classifier")
+
+    both(data, make, strategy=ktr.LinearProbe(exact=True))
+
+
+# --- Room and time ---
+
+
+def test_keeps_what_is_worth_most_where_there_is_little_room(data):
+    strategy = [phase(0, epochs=5), phase(2)]
+    count = len(data.train) + len(data.validation)
+    room = count * (8 * 4) + 1000  # the pooled vectors alone
+    run = ktr.fine_tune(
+        make_model(),
+        data,
+        strategy=strategy,
+        store=FeatureStore(limit=room + 16 * count),
+        verbose=0,
+    )
+    first, second = run.plan.phases
+    assert first.cut is not None and second.cut is None
+    assert "may still hold" in second.why
+
+
+def test_one_pass_keeps_nothing(data):
+    planned = ktr.plan(make_model(), data, strategy=[phase(1, epochs=1)])
+    assert "the examples pass once" in planned.phases[0].why
+
+
+def test_a_named_store_is_used_whatever_it_costs(data, monkeypatch):
+    from keras_transfer.training import planning
+
+    monkeypatch.setattr(planning, "measure_memory", lambda: 1.0)
+    planned = ktr.plan(
+        make_model(), data, strategy=[phase(1, epochs=1)], store="memory"
+    )
+    assert planned.phases[0].cut is not None
+
+
+def test_trains_from_pixels_where_the_users_store_fails(
+    data, monkeypatch, tmp_path, capsys
+):
+    from keras_transfer.training import planning
+
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("KERAS_TRANSFER_CACHE", str(tmp_path / "file" / "x"))
+    monkeypatch.setattr(planning, "free_memory", lambda: 1000)
+    monkeypatch.setattr(planning, "measure_disk", lambda folder: 1e9)
+    run = ktr.fine_tune(make_model(), data, strategy=[phase(1)])
+    assert run.plan.phases[0].cut is None
+    assert "nothing is kept, since" in run.plan.explain()
+    assert "nothing is kept, since" in capsys.readouterr().out
+    with pytest.raises((OSError, ValueError)):
+        ktr.fine_tune(
+            make_model(),
+            data,
+            strategy=[phase(1)],
+            store=tmp_path / "file" / "x",
+            verbose=0,
+        )
+
+
+def test_folds_share_what_is_computed():
+    images, labels = make_images(30)
+    data = ktr.load_images((images, labels), split=(1.0, 0.0, 0.0))
+    passed(images)
+    ktr.cross_validate(
+        lambda: build("chain", first=Counting(), seed=0),
+        data,
+        folds=3,
+        strategy=[phase(0, epochs=3)],
+        verbose=0,
+    )
+    # Once for all folds, and once where it was held out and measured.
+    assert passed(images) == [2] * 30
+
+
+def test_planning_leaves_no_traces_in_the_model(data):
+    model = make_model()
+    layers = [
+        part for child in model.layers for part in child._flatten_layers()
+    ]
+
+    def nodes():
+        return {layer.name: len(layer._inbound_nodes) for layer in layers}
+
+    before = nodes()
+    ktr.plan(model, data, strategy=ktr.GradualUnfreezing(depth=2))
+    assert nodes() == before
+
+
+def test_callbacks_find_metrics_by_name(data, tmp_path):
+    class Measuring(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            batch = data.validation.batches(32)
+            self.found = self.model.evaluate(batch, return_dict=True, verbose=0)
+
+    measuring = Measuring()
+    file = tmp_path / "best.keras"
+    run = ktr.fine_tune(
+        make_model(),
+        data,
+        strategy=[phase(0, epochs=9)],
+        callbacks=[
+            keras.callbacks.EarlyStopping("val_accuracy", patience=1),
+            keras.callbacks.ModelCheckpoint(
+                file, monitor="val_accuracy", save_best_only=True
+            ),
+            measuring,
+        ],
+        verbose=0,
+    )
+    assert run.plan.phases[0].cut is not None
+    assert set(measuring.found) == {"accuracy", "loss"}
+    assert measuring.found["accuracy"] == pytest.approx(
+        run.history["val_accuracy"][-1]
+    )
+    assert keras.models.load_model(file).output_shape == (None, 3)
