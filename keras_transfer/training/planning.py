@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_transfer._blocks import has_children
 from keras_transfer.data import Augmentation
 from keras_transfer.features.cost import (
     Candidate,
@@ -24,9 +23,7 @@ from keras_transfer.features.cuts import (
     Cut,
     find_cut,
     network_to,
-    own_layers,
 )
-from keras_transfer.features.filling import Compute, compiled
 from keras_transfer.features.store import (
     Choice,
     FeatureStore,
@@ -36,6 +33,7 @@ from keras_transfer.features.store import (
 )
 from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training.identity import check_penalty, objection_to_parts
+from keras_transfer.training.networks import Networks, together
 from keras_transfer.training.objectives import says_yes_or_no
 from keras_transfer.training.phases import choose_phases
 from keras_transfer.training.plans import Plan, PlannedPhase
@@ -45,8 +43,6 @@ from keras_transfer.training.trainable import TrainableSets
 
 # One in so many bytes of the free memory may be taken.
 _PART_OF_MEMORY = 4
-# Inputs that a network is tried with.
-_LOOK = 32
 
 
 def plan(
@@ -370,113 +366,6 @@ def _measure(
         flops * len(look) / seconds,
         measure_memory() if folder is None else measure_disk(folder),
     )
-
-
-def together(cuts: Sequence[Cut | None]) -> list[Cut]:
-    """The first cut and those of later phases that the same pass can give.
-
-    A later one can come along as long as no phase before it trains anything
-    below it.
-
-    Args:
-        cuts: Those of the phases, in order; `None` where all may train.
-
-    Returns:
-        Different cuts.
-    """
-    found = []
-    deepest = (-1, False)
-    for cut in cuts:
-        if cut is None:
-            break
-        if cut.order >= deepest:
-            found.append(cut)
-            deepest = cut.order
-    return list(dict.fromkeys(found))
-
-
-class Networks:
-    """Compiles networks up to cuts, each once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...]], Compute] = {}
-
-    def compiled(
-        self, model: keras.Model, cuts: Sequence[Cut], shape: Sequence[int]
-    ) -> Compute:
-        """Returns the network from inputs to cuts.
-
-        Args:
-            model: The model, always the same.
-            cuts: The cuts.
-            shape: Of one input.
-
-        Returns:
-            What `features.filling.compiled` makes.
-        """
-        key = (tuple(cuts), tuple(shape))
-        if key not in self._known:
-            self._known[key] = compiled(network_to(model, cuts), shape)
-        return self._known[key]
-
-    def look(self, model: keras.Model, shape: Sequence[int]) -> np.ndarray:
-        """Returns inputs to try a network with: no example has to pass.
-
-        Noise in `[0, 255]` for images; zeros for whatever else a model may
-        take, such as the numbers of tokens.
-
-        Args:
-            model: The model.
-            shape: Of one input.
-
-        Returns:
-            float32 array `(32, ...)`.
-        """
-        if not has_children(model):
-            return np.zeros((_LOOK, *shape), np.float32)
-        noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))
-        return noise.astype(np.float32)
-
-    def objection(
-        self, model: keras.Model, cut: Cut, shape: Sequence[int]
-    ) -> str:
-        """Says why layers of the user's own forbid a cut, or `""`.
-
-        They may do in training what nobody sees from outside, frozen or not:
-        so they are tried, both ways and twice.
-
-        Args:
-            model: The model.
-            cut: The cut.
-            shape: Of one input.
-
-        Returns:
-            The reason.
-        """
-        network = network_to(model, [cut])
-        own = own_layers(network)
-        if not own:
-            return ""
-        look = self.look(model, shape)[:4]
-        states = [(v, np.array(v)) for v in network.variables]
-        try:
-            runs = [
-                keras.tree.flatten(network(look, training=training))
-                for training in (False, True, True)
-            ]
-            moved = any(not np.array_equal(v, old) for v, old in states)
-        finally:
-            for variable, old in states:
-                variable.assign(old)
-        alike = all(
-            np.allclose(one, other, rtol=1e-5, atol=1e-6)
-            for run in runs[1:]
-            for one, other in zip(runs[0], run, strict=True)
-        )
-        if alike and not moved:
-            return ""
-        names = ", ".join(sorted({layer.name for layer in own})[:3])
-        return f"a layer below acts differently in training (one of {names})"
 
 
 def _keep(

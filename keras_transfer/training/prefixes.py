@@ -23,7 +23,7 @@ from keras_transfer.features.filling import (
 from keras_transfer.features.reading import Reader
 from keras_transfer.features.store import FeatureStore
 from keras_transfer.features.views import View, make_views
-from keras_transfer.training.planning import Networks, together
+from keras_transfer.training.networks import Networks, together
 from keras_transfer.training.plans import Plan
 from keras_transfer.training.probing import Vectors
 from keras_transfer.training.settings import Settings

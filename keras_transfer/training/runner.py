@@ -1,0 +1,510 @@
+"""Runs the phases of a strategy one after the other; see `fine_tune`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_transfer.doctor import Diagnosis, check
+from keras_transfer.features.store import Choice, readable
+from keras_transfer.optimizers import LearningRateMultiplier
+from keras_transfer.penalties import AttachedPenalty
+from keras_transfer.schedules import ScheduledLearningRate
+from keras_transfer.strategies import Phase
+from keras_transfer.training import identity
+from keras_transfer.training.checkpoint import (
+    RunDirectory,
+    State,
+)
+from keras_transfer.training.networks import Networks
+from keras_transfer.training.objectives import Objective
+from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
+from keras_transfer.training.planning import Options, make_plan
+from keras_transfer.training.plans import Plan
+from keras_transfer.training.prefixes import Kept, Prefixes
+from keras_transfer.training.probing import (
+    compute_vectors,
+    set_exact_probe,
+    through_head,
+)
+from keras_transfer.training.recorder import (
+    Progress,
+    Recorder,
+    Row,
+    Table,
+)
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.showing import ShowWhole
+from keras_transfer.training.sources import Source
+from keras_transfer.training.trainable import (
+    TrainableSets,
+    reinitialize,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Runner:
+    """One run while it goes on.
+
+    Args:
+        model: The model; trained in place.
+        source: The data.
+        phases: The phases.
+        settings: How to train.
+        objective: What is minimised.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        source: Source,
+        phases: tuple[Phase, ...],
+        settings: Settings,
+        objective: Objective,
+    ) -> None:
+        self.directory: RunDirectory | None = None
+        self.attached: AttachedPenalty | None = None
+        self.trainable: list[tuple[str, ...]] = []
+        self.plan = Plan(())
+        self._model = model
+        self._source = source
+        self._phases = phases
+        self._settings = settings
+        self._objective = objective
+        self._sets = TrainableSets(model, phases)
+        names = ["loss", *(m.name for m in objective.metrics())]
+        if source.validation is not None:
+            names += [f"val_{name}" for name in names]
+        self.table = Table(settings.monitor, settings.patience, names)
+        self._progress = Progress(settings.verbose)
+        # Whatever can be refused is refused here, before anything changes.
+        self._train = source.train(lambda: self._epoch)
+        self._validation = source.validation() if source.validation else None
+        self._class_weight = self._weigh_classes()
+        self._start = _copies(model.variables)
+        self._best = self._start
+        self._state: State | None = None
+        self._optimizer: LearningRateMultiplier | None = None
+        self._kept: Kept | None = None
+        self._below: dict[int, np.ndarray] = {}  # by variable, of this phase
+        self._phase = 0
+        self._epoch = 0
+
+    # --- Before and after ---
+
+    def diagnose(self, data: Any, ignore: Sequence[str]) -> Diagnosis:
+        """Runs the doctor on the model as the last phase trains it."""
+        compiled = self._model.compiled
+        try:
+            for phase in self._phases:
+                self._sets.apply(phase)
+            diagnosis = check(self._model, data, loss=self._objective.loss)
+        finally:
+            self._sets.restore()
+            self._model.compiled = compiled
+        if self._phases[0].reinitialize:
+            diagnosis = diagnosis.without("batch-norm-moves")
+        # The model is compiled anew.
+        diagnosis = diagnosis.without("stale-compile", *ignore)
+        diagnosis.raise_for_errors()
+        for finding in diagnosis.warnings:
+            self._progress.say(f"{finding.message} {finding.cure}")
+        return diagnosis
+
+    def begin(self) -> None:
+        """Takes up the run where its directory says."""
+        if self.directory is None:
+            return
+        start = self.directory.load_start()
+        if start is None:
+            return
+        self._state = state = self.directory.load_state()
+        known = [start]
+        if state is not None:
+            self.table.rows, self.table.best = state.rows, state.best
+            if state.best is not None:
+                self._best = self.directory.load_best(state.best)
+            known += [state.variables, self._best]
+            self._progress.say(
+                f"Going on after phase {state.phase + 1}, epoch "
+                f"{state.rows[-1]['epoch'] if state.rows else 0}."
+            )
+        identity.check_start(self._model, known, self._phases)
+        _assign(self._model.variables, start)
+        self._start = start
+        if state is None:
+            self._best = start
+
+    def close(self) -> None:
+        """Leaves a plain model with the best weights so far."""
+        _assign(self._model.variables, self._best)
+        self._sets.restore()
+        self._model.compile(
+            self._settings.make_optimizer(self._phases[-1].learning_rate),
+            loss=self._objective.loss,
+            metrics=self._objective.metrics(),
+        )
+        # As `fit` would have done: a file with an optimizer that never saw its
+        # variables loads with a warning.
+        self._model.optimizer.build(self._model.trainable_variables)
+
+    # --- The phases ---
+
+    def run(self) -> None:
+        """Runs all phases, or those that are left."""
+        prefixes = self._make_plan()
+        first = self._state.phase if self._state else 0
+        for index, phase in enumerate(self._phases):
+            self._phase = index
+            self.trainable.append(self._sets.apply(phase))
+            if phase.reinitialize:
+                reinitialize(self._model, self._settings.seed)
+            if index < first:
+                continue
+            begun = self._state if index == first else None
+            if begun is not None and begun.finished:
+                self._kept, self._below = None, {}
+                self._compile(phase, begun)
+                continue
+            started = time.monotonic()
+            if begun is not None:
+                _assign(self._model.variables, begun.variables)
+            self._kept = self._open_kept(prefixes, index)
+            self._below = self._copies_below()
+            if phase.exact_probe and begun is None:
+                self._probe(phase)
+            seconds = time.monotonic() - started
+            trainer = self._compile(phase, begun)
+            if phase.exact_probe and begun is None:
+                self._record(self._probe_row(trainer, seconds))
+            self._fit(trainer, phase)
+            self._finish(trainer)
+            self.plan.took[index] = time.monotonic() - started
+
+    def _open_kept(self, prefixes: Prefixes | None, place: int) -> Kept | None:
+        planned = self.plan.phases[place]
+        if prefixes is None or planned.cut is None:
+            return None
+        self._progress.say(
+            f"activations {planned.cut.name}: {readable(planned.num_bytes)} "
+            f"{prefixes.where}"
+        )
+        try:
+            kept = prefixes.open(place)
+            reason = "variables above the cut come in another order"
+        except OSError as err:
+            store = self._settings.store
+            named = store is not None and not isinstance(store, Choice)
+            if named or self._settings.views:
+                raise
+            # Nobody asked for them: what fails is only speed.
+            kept, reason = None, str(err)
+        if kept is None and self._settings.views:
+            raise ValueError(
+                "`views` must be None where no activations can be kept. "
+                f"Received: views, but {reason}."
+            )
+        if kept is None:
+            why = f"nothing is kept, since {reason}."
+            self._progress.say(f"{planned.name}: {why}")
+            self.plan.drop(place, why)
+        return kept
+
+    def _copies_below(self) -> dict[int, np.ndarray]:
+        """What is below the cut, and stays as it is until the phase ends."""
+        if self._kept is None:
+            return {}
+        above = {id(v) for v in self._kept.suffix.variables}
+        return {
+            id(v): np.array(v)
+            for v in self._model.variables
+            if id(v) not in above
+        }
+
+    def _make_plan(self) -> Prefixes | None:
+        settings = self._settings
+        penalty = None if self.attached is None else self.attached.penalty
+        networks = Networks()
+        self.plan, store = make_plan(
+            self._model,
+            self._source,
+            self._phases,
+            self._sets,
+            Options(
+                settings.store,
+                settings.views,
+                settings.augment is not None,
+                settings.batch_size,
+                identity.objection_to_parts(self._model, penalty),
+            ),
+            networks,
+        )
+        if store is None:
+            return None
+        return Prefixes(
+            self._model, self._source, self.plan, store, settings, networks
+        )
+
+    @property
+    def _trainer(self) -> keras.Model:
+        """What is fitted: the model, what is above the cut, or what penalises.
+
+        All of them are made of the model's own layers.
+        """
+        if self._kept is not None:
+            return self._kept.suffix
+        return self._model if self.attached is None else self.attached.trainer
+
+    def _training_batches(self) -> tf.data.Dataset:
+        if self._kept is None:
+            return self._train
+        settings = self._settings
+        return self._kept.train.batches(
+            settings.batch_size,
+            shuffle=True,
+            seed=settings.seed,
+            epoch=lambda: self._epoch,
+            mixup=settings.augment.mixup if settings.augment else 0.0,
+        )
+
+    def _validation_batches(self) -> tf.data.Dataset | None:
+        if self._kept is None or self._kept.validation is None:
+            return self._validation
+        return self._kept.validation.batches(self._settings.batch_size)
+
+    def _probe(self, phase: Phase) -> None:
+        self._progress.say(f"{phase.name}: solving on frozen features")
+        train = validation = None
+        if self._kept is not None:
+            train = self._kept.vectors("train")
+            validation = self._kept.vectors("validation")
+        if train is None:
+            train = compute_vectors(self._model, self._source.plain())
+            if self._validation is not None:
+                validation = compute_vectors(self._model, self._validation)
+        else:
+            train = through_head(self._model, train)
+            if validation is not None:
+                validation = through_head(self._model, validation)
+        set_exact_probe(
+            self._model, train, validation, self._objective, self._class_weight
+        )
+
+    def _compile(self, phase: Phase, begun: State | None) -> keras.Model:
+        """Compiles for a phase, with the optimizer that it begins with."""
+        optimizer = make_phase_optimizer(
+            self._model,
+            self._settings,
+            phase,
+            () if self.attached is None else self.attached.pulls,
+        )
+        if begun is not None:
+            optimizer.expect(begun.steps)
+        elif self._optimizer is not None:
+            optimizer.continue_from(self._optimizer)
+        self._optimizer = optimizer
+        outer = scale_loss(self._model, optimizer)
+        trainer = self._trainer
+        trainer.compile(
+            outer,
+            loss=self._objective.loss,
+            metrics=self._objective.metrics(),
+            auto_scale_loss=False,
+        )
+        outer.build(trainer.trainable_variables)
+        if begun is not None:
+            _assign(self._model.variables, begun.variables)
+            _assign(outer.variables, begun.optimizer)
+        return trainer
+
+    def _fit(self, trainer: keras.Model, phase: Phase) -> None:
+        done = max(
+            (row["epoch"] for row in self.table.of_phase(self._phase)),
+            default=0,
+        )
+        if done >= phase.epochs or self.table.is_over(self._phase):
+            return
+        open_ = sum(int(np.prod(v.shape)) for v in trainer.trainable_variables)
+        self._progress.say(
+            f"phase {self._phase + 1}/{len(self._phases)}: {phase.name}, "
+            f"{open_:,} of {self._model.count_params():,} parameters, "
+            f"{phase.epochs} epochs"
+        )
+        self._begin_epoch(done)
+        trainer.fit(
+            self._training_batches(),
+            initial_epoch=done,
+            epochs=phase.epochs,
+            validation_data=self._validation_batches(),
+            class_weight=self._class_weight,
+            callbacks=self._callbacks(phase, done),
+            verbose=1 if self._settings.verbose > 1 else 0,
+            shuffle=False,  # The source shuffles; Keras warns otherwise.
+        )
+
+    def _finish(self, trainer: keras.Model) -> None:
+        """Ends a phase, in the same state whether it was resumed or not."""
+        # Keras does this at the end of `fit`; a run that was killed in between
+        # has it still to do.
+        if self._optimizer is not None and self._optimizer.averages():
+            variables = trainer.trainable_variables
+            trainer.optimizer.finalize_variable_values(variables)
+        self._save(finished=True)
+
+    def _callbacks(
+        self, phase: Phase, done: int
+    ) -> list[keras.callbacks.Callback]:
+        steps = self._source.steps
+        chosen: list[keras.callbacks.Callback] = []
+        if phase.schedule != "constant":
+            chosen.append(
+                ScheduledLearningRate(
+                    lambda step: phase.rate(step, steps * phase.epochs),
+                    initial_step=done * steps,
+                )
+            )
+        if self._optimizer is not None and self._optimizer.use_ema:
+            chosen.append(keras.callbacks.SwapEMAWeights())
+        if self._settings.tensorboard:
+            folder = Path(str(self._settings.tensorboard))
+            if self._settings.tensorboard is True and self.directory:
+                folder = self.directory.path / "tensorboard"
+            name = f"{self._phase + 1}-{phase.name.replace(' ', '-')}"
+            chosen.append(keras.callbacks.TensorBoard(str(folder / name)))
+        recorder = Recorder(
+            self._describe, self._record, self._begin_epoch, self.attached
+        )
+        mine = self._settings.callbacks
+        if self._kept is None or not mine:
+            return [*chosen, *mine, recorder]
+        # They expect the model that they were made for, not what is above the
+        # cut; both hold the same variables.
+        metrics = self._objective.metrics
+        whole = ShowWhole(self._model, metrics, self._kept.train.labels[:1])
+        return [*chosen, whole, *(whole.show(c) for c in mine), recorder]
+
+    def _weigh_classes(self) -> dict[int, float] | None:
+        weight = self._settings.class_weight
+        if weight is None:
+            return None
+        if isinstance(weight, str):
+            weight = self._source.class_weights()
+        # Keras fails where a class above those that are named turns up.
+        classes = max(2, self._model.output_shape[-1])
+        return {c: float(weight.get(c, 1.0)) for c in range(classes)}
+
+    # --- The table ---
+
+    def _begin_epoch(self, epoch: int) -> None:
+        before = sum(phase.epochs for phase in self._phases[: self._phase])
+        self._epoch = before + epoch
+
+    def _describe(self, epoch: int, logs: Row) -> Row:
+        phase = self._phases[self._phase]
+        rate = None
+        if epoch and self._optimizer is not None:
+            rate = float(
+                keras.ops.convert_to_numpy(self._optimizer.learning_rate)
+            )
+        return {
+            "phase": self._phase,
+            "name": phase.name,
+            "epoch": epoch,
+            "depth": phase.depth if phase.blocks is None else None,
+            "learning_rate": rate,
+            **{k: v for k, v in logs.items() if k != "learning_rate"},
+        }
+
+    def _probe_row(self, trainer: keras.Model, seconds: float) -> Row:
+        logs: Row = {}
+        if self._validation is not None:
+            if self.attached is not None:
+                self.attached.pause()
+            found = trainer.evaluate(
+                self._validation_batches(), return_dict=True, verbose=0
+            )
+            if self.attached is not None:
+                self.attached.resume()
+            logs = {f"val_{name}": value for name, value in found.items()}
+        return self._describe(0, {**logs, "seconds": round(seconds, 3)})
+
+    def _record(self, row: Row) -> bool:
+        """Adds a row, keeps what is best, saves; says whether to go on."""
+        weights = self._validated()
+        if not all(
+            np.isfinite(a).all() for a in weights if a.dtype.kind == "f"
+        ):
+            raise FloatingPointError(
+                f"The weights are not finite after epoch {row['epoch']} of "
+                f"phase {row['name']!r}. Lower `learning_rate` (see "
+                "`find_learning_rate`), or set `clip_norm=1.0`."
+            )
+        is_best = self.table.add(row)
+        if self.directory is not None:
+            self.directory.claim(self._start)
+        if is_best:
+            self._best = weights
+            if self.directory is not None:
+                self.directory.save_best(len(self.table.rows) - 1, weights)
+        self._save(finished=False)
+        phase = self._phases[self._phase]
+        left = sum(p.epochs for p in self._phases[self._phase + 1 :])
+        left += phase.epochs - row["epoch"]
+        self._progress.epoch(
+            row,
+            phase.epochs,
+            left * row["seconds"],
+            is_best and self.table.measures,
+        )
+        return not self.table.is_over(self._phase)
+
+    def _validated(self) -> list[np.ndarray]:
+        """The weights as they are validated: averaged where asked for."""
+        optimizer = self._optimizer
+        averages = {} if optimizer is None else optimizer.averages()
+        return self._arrays(averages)
+
+    def _arrays(
+        self, averages: Mapping[int, keras.Variable] | None = None
+    ) -> list[np.ndarray]:
+        """Copies the variables, except for those that cannot have changed."""
+        known = self._below
+        return [
+            known[id(v)]
+            if id(v) in known
+            else np.array((averages or {}).get(id(v), v))
+            for v in self._model.variables
+        ]
+
+    def _save(self, finished: bool) -> None:
+        if self.directory is None or self._optimizer is None:
+            return
+        self.directory.save_state(
+            State(
+                phase=self._phase,
+                finished=finished,
+                rows=self.table.rows,
+                best=self.table.best,
+                steps=self._optimizer.get_config()["variables"],
+                variables=self._arrays(),
+                optimizer=_copies(self._trainer.optimizer.variables),
+            )
+        )
+
+
+def _copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    return [np.array(variable) for variable in variables]
+
+
+def _assign(
+    variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]
+) -> None:
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
