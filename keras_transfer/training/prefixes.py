@@ -150,7 +150,7 @@ class Prefixes:
             readers[name] = Reader(
                 [row[at] for row in entries],
                 indexed.examples.digests,
-                indexed.labels,
+                indexed.make_labels(),
             )
         self._plan.extracted[place] = passes
         return Kept(

@@ -41,7 +41,6 @@ class Source:
         class_weights: Makes the weights that balance the classes.
         indexed: The same examples by index, `"train"` and, where there are
             any, `"validation"`; empty for a `tf.data.Dataset`.
-        seed: Of the order.
     """
 
     train: Callable[[Epoch], tf.data.Dataset]
@@ -52,7 +51,6 @@ class Source:
     digest: Callable[[], str]
     class_weights: Callable[[], dict[int, float]]
     indexed: Mapping[str, Indexed]
-    seed: int
 
 
 class Indexed(NamedTuple):
@@ -60,11 +58,11 @@ class Indexed(NamedTuple):
 
     Attributes:
         examples: The inputs.
-        labels: `(n, ...)`, as the model is trained on them.
+        make_labels: Makes the labels `(n, ...)` that the model is trained on.
     """
 
     examples: Examples
-    labels: np.ndarray
+    make_labels: Callable[[], np.ndarray]
 
 
 def open_source(
@@ -164,14 +162,13 @@ def _from_images(
         digest=digest,
         class_weights=data.class_weights,
         indexed={
-            name: Indexed(examples_of(split, data.image_size), split.one_hot())
+            name: Indexed(examples_of(split, data.image_size), split.one_hot)
             for name, split in (
                 ("train", data.train),
                 ("validation", data.validation),
             )
             if len(split) and _has_size(data, split)
         },
-        seed=seed,
     )
 
 
@@ -198,10 +195,16 @@ def _yes_or_no(source: Source) -> Source:
         validation=None if validation is None else lambda: second(validation()),
         labels="multi-label",
         indexed={
-            name: part._replace(labels=part.labels[:, 1:])
+            name: part._replace(
+                make_labels=functools.partial(_second, part.make_labels)
+            )
             for name, part in source.indexed.items()
         },
     )
+
+
+def _second(make_labels: Callable[[], np.ndarray]) -> np.ndarray:
+    return make_labels()[:, 1:]
 
 
 def _from_arrays(
@@ -256,10 +259,11 @@ def _from_arrays(
         digest=digest,
         class_weights=lambda: _balance(y),
         indexed={
-            name: Indexed(examples_of(pair[0]), pair[1])
+            name: Indexed(
+                examples_of(pair[0]), functools.partial(np.asarray, pair[1])
+            )
             for name, pair in arrays.items()
         },
-        seed=seed,
     )
 
 
@@ -349,7 +353,6 @@ def _from_datasets(
             np.concatenate([np.asarray(batch[1]) for batch in train])
         ),
         indexed={},
-        seed=seed,
     )
 
 
