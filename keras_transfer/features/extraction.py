@@ -93,8 +93,10 @@ def extract_features(
         verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
 
     Returns:
-        `Features` with the splits of the data, which say how many examples
-        were `computed`; a `FeatureSplit` for one split, one pair or one array.
+        `Features` with the splits of the data and, as `computed`, the number
+        of examples that were not found; a `FeatureSplit` for one split, one
+        pair or one array. `values` are those of the first view, `all_views` of
+        all.
 
     Raises:
         ValueError: If an argument is out of range, a name matches no block, or
@@ -193,8 +195,9 @@ def open_store(store: StoreLike) -> FeatureStore:
         return FeatureStore()
     if store == "disk":
         raise ValueError(
-            "`store` must name a folder, or be None for the user's. "
-            'Received: store="disk"'
+            '`store` must name a folder, or be "memory", or None for the '
+            'user\'s folder. Received: store="disk"; for a folder of this name '
+            'give "./disk"'
         )
     if isinstance(store, str | os.PathLike):
         return FeatureStore(store)

@@ -79,7 +79,8 @@ def fine_tune(
         strategy: `"fine-tune"`, `"lp-ft"`, `"linear-probe"`,
             `"gradual-unfreezing"`, `"from-scratch"`, or phases: a tuple of
             `Phase`, such as `LPFT(depth=2)`. Defaults to `None`: `"lp-ft"`
-            where the head is pooling and one dense layer, else `"fine-tune"`.
+            where the head is pooling and one dense layer without dropout,
+            else `"fine-tune"`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
             to `None`: what you opened with `unfreeze`, else the strategy's own.
         learning_rate: Highest rate. Defaults to `None`, the strategy's own.
@@ -131,8 +132,9 @@ def fine_tune(
             change in each pass, and nothing below the trained blocks is kept.
         ignore: Names of findings of `check` that are meant, such as
             `("pixel-range",)`. Defaults to `()`.
-        seed: Integer: order of examples, augmentation and new weights.
-            Defaults to `0`.
+        seed: Integer: order of examples, augmentation and new weights. (A head
+            and its dropout draw from Keras' own generator when the model is
+            built: call `keras.utils.set_random_seed` before.) Defaults to `0`.
         verbose: `0` for silence, `1` for a line an epoch, `2` for Keras'
             progress bar as well. Defaults to `1`.
 

@@ -8,7 +8,10 @@ import keras
 
 from keras_transfer._blocks import backbone_of
 from keras_transfer.strategies import Depth, Phase, resolve
-from keras_transfer.training.probing import check_head, has_exact_probe
+from keras_transfer.training.probing import (
+    begins_with_exact_probe,
+    check_head,
+)
 from keras_transfer.training.trainable import keep_opened
 
 
@@ -37,7 +40,9 @@ def choose_phases(
         TypeError: If an argument is of another type.
     """
     if strategy is None:
-        strategy = "lp-ft" if has_exact_probe(model) else "fine-tune"
+        strategy = "fine-tune"
+        if begins_with_exact_probe(model):
+            strategy = "lp-ft"
     phases = resolve(
         strategy,
         depth=depth,

@@ -22,6 +22,20 @@ def has_exact_probe(model: keras.Model) -> bool:
     return not _objection(model)
 
 
+def begins_with_exact_probe(model: keras.Model) -> bool:
+    """Whether training should begin with the exact probe, if nobody says.
+
+    Not where the head drops features: the probe's weights are made for all of
+    them, and large where few examples are easy to tell apart.
+    """
+    if not has_exact_probe(model):
+        return False
+    return not any(
+        isinstance(layer, keras.layers.Dropout) and layer.rate
+        for layer in model.get_layer("head").layers
+    )
+
+
 def check_head(model: keras.Model) -> None:
     """Raises unless the exact probe of the head is defined."""
     objection = _objection(model)

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._errors import nearest
 from keras_transfer.penalties import AttachedPenalty
 
 # A loss is looked at this often, in steps: reading it waits for the device.
@@ -50,7 +51,8 @@ class Table:
                 + (
                     ". There are no validation examples."
                     if monitor.startswith("val_")
-                    else ""
+                    and not any(name.startswith("val_") for name in names)
+                    else f".{nearest(monitor, names)}"
                 )
             )
         columns = [monitor] if monitor else ["val_accuracy", "val_loss"]

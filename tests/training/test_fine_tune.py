@@ -854,3 +854,19 @@ def test_subclassed_model_raises(data):
 
     with pytest.raises(TypeError, match="functional"):
         ktr.fine_tune(Own(), data, **QUIET)
+
+
+def test_the_default_is_fine_tune_where_the_head_drops_features(data):
+    """The exact probe's weights are made for all features."""
+    names = []
+    for dropout in (0.0, 0.2):
+        planned = ktr.plan(make_model(dropout=dropout), data)
+        names.append([phase.name for phase in planned.phases])
+    assert names[0] == [phase.name for phase in ktr.LPFT()]
+    assert names[1] == [phase.name for phase in ktr.FineTune()]
+
+
+def test_a_misspelt_monitor_is_not_a_lack_of_examples(data):
+    with pytest.raises(ValueError, match="Did you mean 'val_acc") as error:
+        ktr.fine_tune(make_model(), data, monitor="val_acc", verbose=0)
+    assert "no validation examples" not in str(error.value)

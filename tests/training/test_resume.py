@@ -252,7 +252,7 @@ def test_a_frozen_backbone_is_written_once(data, tmp_path):
         ({"batch_size": 8}, "batch_size: 32 there"),
         ({"penalty": ktr.L2(0.1)}, "penalty: None there"),
         ({"strategy": PHASES[:1]}, "phases:"),
-        ({"optimizer": "sgd"}, "optimizer:"),
+        ({"optimizer": "sgd"}, "optimizer.class: 'Adam' there, 'SGD' here"),
         ({"augment": ktr.Augmentation()}, "augment: None there"),
     ],
 )
@@ -400,3 +400,18 @@ def test_killed_at_20_moments(tmp_path):
     assert {"state.npz" in killed["left"] for killed in found} == {True, False}
     for killed in found:
         assert killed["difference"] <= 1e-6, killed
+
+
+def test_says_what_differs_by_its_place(data, tmp_path):
+    ktr.fine_tune(make_model(), data, directory=tmp_path / "run", **QUIET)
+    other = (PHASES[0], ktr.Phase("two", depth=2, epochs=7, learning_rate=1e-2))
+    with pytest.raises(
+        ValueError, match=r"phases\[1\]\.epochs: 3 there, 7 here"
+    ) as error:
+        ktr.fine_tune(
+            make_model(),
+            data,
+            directory=tmp_path / "run",
+            **QUIET | {"strategy": other},
+        )
+    assert "phases[0]" not in str(error.value)
