@@ -270,7 +270,13 @@ def stack_features(features: Sequence[Features]) -> Features:
 
 
 def unit_norm(features: np.ndarray) -> np.ndarray:
-    """Scales the last axis to unit Euclidean norm; zeros stay zeros."""
+    """Scales the last axis to unit Euclidean norm; zeros stay zeros.
+
+    Example:
+
+    >>> unit_norm(np.array([[3.0, 4.0]]))
+    array([[0.6, 0.8]])
+    """
     norm = np.linalg.norm(features, axis=-1, keepdims=True)
     return features / np.maximum(norm, 1e-12)
 
