@@ -4,8 +4,9 @@ Every public name is imported from its module the first time it is used, so that
 `import keras_transfer` is instant and imports neither TensorFlow nor Keras.
 """
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+
+from keras_transfer._lazy import importing as _importing
 
 if TYPE_CHECKING:
     from keras_transfer.backbones import (
@@ -169,12 +170,7 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _import_module(f"{__name__}.{_MODULES[name]}")
-    value = globals()[name] = getattr(module, name)
-    return value
+__getattr__ = _importing(globals(), _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from keras_transfer._checks import is_integer
 
 Size = tuple[int, int]
@@ -30,6 +32,20 @@ def check_integer(name: str, value: Any, least: int) -> None:
             f"`{name}` must be an integer of at least {least}. Received: "
             f"{name}={value!r}."
         )
+
+
+def check_indices(indices: Any, count: int) -> np.ndarray:
+    """Returns indices in `[0, count)` as an array; raises for anything else."""
+    chosen = np.asarray(indices)
+    if chosen.size == 0:
+        chosen = chosen.astype(np.int64)
+    good = chosen.ndim == 1 and chosen.dtype.kind in "iu"
+    if not good or ((chosen < 0) | (chosen >= count)).any():
+        raise ValueError(
+            f"`indices` must be integers in [0, {count}). Received: "
+            f"indices={indices!r:.100}."
+        )
+    return chosen
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

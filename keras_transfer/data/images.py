@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,12 @@ import numpy as np
 
 from keras_transfer._checks import is_integer
 from keras_transfer.data import scanning, splitting
-from keras_transfer.data.checks import Size, check_image_size, check_integer
+from keras_transfer.data.checks import (
+    Size,
+    check_image_size,
+    check_indices,
+    check_integer,
+)
 from keras_transfer.data.pixels import ArrayPixels, FilePixels
 from keras_transfer.data.report import ImageReport
 
@@ -114,15 +118,7 @@ class ImageSplit:
         Raises:
             ValueError: If an index is out of range or no integer.
         """
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
-            chosen = chosen.astype(np.int64)
-        good = chosen.ndim == 1 and chosen.dtype.kind in "iu"
-        if not good or ((chosen < 0) | (chosen >= len(self))).any():
-            raise ValueError(
-                f"`indices` must be integers in [0, {len(self)}). Received: "
-                f"indices={indices!r:.100}."
-            )
+        chosen = check_indices(indices, len(self))
         return dataclasses.replace(
             self,
             ids=tuple(self.ids[i] for i in chosen),
@@ -162,16 +158,7 @@ class ImageSplit:
                 f"`k` must be at most {counts.min()}, the number of examples "
                 f'of class "{name}" in "{self.name}". Received: k={k}.'
             )
-        order = sorted(
-            range(len(self)), key=lambda i: splitting.place(self.ids[i], seed)
-        )
-        taken: Counter[int] = Counter()
-        chosen = []
-        for i in order:
-            if taken[label := int(self.labels[i])] < k:
-                taken[label] += 1
-                chosen.append(i)
-        return self.subset(sorted(chosen))
+        return self.subset(splitting.draw_shots(self.ids, self.labels, k, seed))
 
     def arrays(
         self, image_size: int | Size | None = None

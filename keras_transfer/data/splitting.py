@@ -16,6 +16,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -122,6 +124,29 @@ def place(name: str, seed: int) -> bytes:
     """Returns where `name` stands in the order that belongs to `seed`."""
     text = f"{seed}/{name}".encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=8).digest()
+
+
+def draw_shots(
+    ids: Sequence[str], labels: np.ndarray, k: int, seed: int
+) -> list[int]:
+    """Draws `k` examples of each class, by their ids.
+
+    Args:
+        ids: Stable names.
+        labels: Class indices `(n,)`.
+        k: Examples of a class; each has as many.
+        seed: Another one draws others.
+
+    Returns:
+        Their places, in order.
+    """
+    taken: Counter[int] = Counter()
+    chosen = []
+    for i in sorted(range(len(ids)), key=lambda i: place(ids[i], seed)):
+        if taken[label := int(labels[i])] < k:
+            taken[label] += 1
+            chosen.append(i)
+    return sorted(chosen)
 
 
 def notes_on_splits(

@@ -4,8 +4,9 @@ Names are imported when they are first used: `python -m keras_transfer.features`
 looks after a store without TensorFlow.
 """
 
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+
+from keras_transfer._lazy import importing as _importing
 
 if TYPE_CHECKING:
     from keras_transfer.features.clustering import Clusters, cluster
@@ -52,9 +53,4 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _import_module(f"{__name__}.{_MODULES[name]}")
-    value = globals()[name] = getattr(module, name)
-    return value
+__getattr__ = _importing(globals(), _MODULES)

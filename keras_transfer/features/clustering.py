@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_transfer._checks import is_integer
-from keras_transfer.features.dataset import Features, FeatureSplit
+from keras_transfer.features.dataset import Features, FeatureSplit, unit_norm
 from keras_transfer.reports import plot_clusters
 
 # Principal components that are clustered: distances in thousands of columns
@@ -292,9 +292,7 @@ def _numbers(
 def _unit(values: np.ndarray, edges: tuple[tuple[int, int], ...]) -> np.ndarray:
     found = values.copy()
     for start, stop in edges:
-        part = found[:, start:stop]
-        norms = np.linalg.norm(part, axis=1, keepdims=True)
-        part /= np.maximum(norms, 1e-12)
+        found[:, start:stop] = unit_norm(found[:, start:stop])
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_transfer._checks import is_integer
 from keras_transfer.data import splitting
+from keras_transfer.data.checks import check_indices
 
 
 class Part(NamedTuple):
@@ -111,15 +112,7 @@ class FeatureSplit:
         Raises:
             ValueError: If an index is out of range or no integer.
         """
-        chosen = np.asarray(indices)
-        if not chosen.size:
-            chosen = chosen.astype(np.int64)
-        good = chosen.ndim == 1 and chosen.dtype.kind in "iu"
-        if not good or ((chosen < 0) | (chosen >= len(self))).any():
-            raise ValueError(
-                f"`indices` must be integers in [0, {len(self)}). Received: "
-                f"indices={indices!r:.100}."
-            )
+        chosen = check_indices(indices, len(self))
         gather = self.gather
         return dataclasses.replace(
             self,
@@ -158,13 +151,7 @@ class FeatureSplit:
                 f"examples of the smallest class. Received: k={k!r}"
             )
         ids = self.ids or tuple(f"{i:09d}" for i in range(len(self)))
-        places = [splitting.place(name, seed) for name in ids]
-        order = sorted(range(len(self)), key=places.__getitem__)
-        chosen = [
-            [i for i in order if labels[i] == label][:k]
-            for label in range(len(counts))
-        ]
-        return self.subset(np.sort(np.concatenate(chosen)))
+        return self.subset(splitting.draw_shots(ids, labels, k, seed))
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.shape))

@@ -13,7 +13,12 @@ import numpy as np
 from keras_transfer import probes
 from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
-from keras_transfer.features.dataset import Features, FeatureSplit, Part
+from keras_transfer.features.dataset import (
+    Features,
+    FeatureSplit,
+    Part,
+    unit_norm,
+)
 from keras_transfer.features.fitted import FittedProbe
 
 _KINDS = {
@@ -183,9 +188,8 @@ class _Scale(NamedTuple):
         if self.units:
             x = x.copy()
         for part in self.units:
-            block = x[:, part.start : part.stop]
-            norms = np.linalg.norm(block, axis=1, keepdims=True)
-            block /= np.maximum(norms, 1e-12)
+            columns = slice(part.start, part.stop)
+            x[:, columns] = unit_norm(x[:, columns])
         return (x - self.mean) / self.by
 
 

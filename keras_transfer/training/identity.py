@@ -92,14 +92,15 @@ def check_penalty(
         )
 
 
-_STEPS = ("train_step", "compute_loss", "test_step", "compute_metrics")
+_TRAINING = ("train_step", "compute_loss")
+_MEASURING = ("test_step", "compute_metrics")
 
 
 def has_own_training(model: keras.Model) -> bool:
     """Whether the model has a training step that another would not take."""
     return any(
         getattr(type(model), name) is not getattr(keras.Model, name)
-        for name in _STEPS
+        for name in (*_TRAINING, *_MEASURING)
     )
 
 
@@ -114,7 +115,7 @@ def objection_to_parts(model: keras.Model, penalty: object) -> str:
 
 def check_own_training(model: keras.Model) -> None:
     """Raises if the model has a training step that another would not take."""
-    for name in _STEPS[:2]:
+    for name in _TRAINING:
         if getattr(type(model), name) is not getattr(keras.Model, name):
             raise ValueError(
                 f"`model` must train by the `{name}` of Keras, since another "

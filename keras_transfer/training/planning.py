@@ -124,8 +124,7 @@ class Options(NamedTuple):
     """What the user decides about keeping activations.
 
     Attributes:
-        store: A `FeatureStore`, `None` to choose, or `False` for none; or a
-            `Choice`.
+        store: A `FeatureStore`, a `Choice` to be made, or `False` for none.
         views: Views of each training example, or `None`.
         augments: Whether images change from pass to pass.
         batch_size: Examples in a batch.
@@ -187,7 +186,7 @@ def make_plan(
                 )
     finally:
         sets.restore()
-    free = options.store is None or isinstance(options.store, Choice)
+    free = isinstance(options.store, Choice)
     passes = sum(c.passes for c in candidates.values())
     if free and passes <= 1 and not options.views:
         for place in [p for p in candidates if not phases[p].exact_probe]:
@@ -286,7 +285,7 @@ def _choose_store(
         return None
     if isinstance(options.store, FeatureStore):
         return options.store
-    choice = options.store if isinstance(options.store, Choice) else Choice()
+    choice: Choice = options.store
     if choice.store is None:
         total = sum({c.cut: c.num_bytes for c in candidates}.values())
         small = total <= free_memory() // _PART_OF_MEMORY

@@ -127,13 +127,14 @@ class Prefixes:
         if above != [id(v) for v in self._model.trainable_variables]:
             return None
         cuts = together([phase.cut for phase in self._plan.phases[place:]])
+        networks = [network_to(self._model, [c]) for c in cuts]
         readers = {}
         passes = 0
         for name, indexed in self._source.indexed.items():
             views = self._views if name == "train" else self._views[:1]
             entries = open_entries(
                 self._store,
-                [network_to(self._model, [c]) for c in cuts],
+                networks,
                 indexed.examples,
                 views,
             )

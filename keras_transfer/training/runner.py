@@ -169,13 +169,13 @@ class Runner:
             if index < first:
                 continue
             begun = self._state if index == first else None
+            if begun is not None:
+                _assign(self._model.variables, begun.variables)
             if begun is not None and begun.finished:
                 self._kept, self._below = None, {}
                 self._compile(phase, begun)
                 continue
             started = time.monotonic()
-            if begun is not None:
-                _assign(self._model.variables, begun.variables)
             self._kept = self._open_kept(prefixes, index)
             self._below = self._copies_below()
             if phase.exact_probe and begun is None:
@@ -200,8 +200,7 @@ class Runner:
             kept = prefixes.open(place)
             reason = "variables above the cut come in another order"
         except OSError as err:
-            store = self._settings.store
-            named = store is not None and not isinstance(store, Choice)
+            named = not isinstance(self._settings.store, Choice)
             if named or self._settings.views:
                 raise
             # Nobody asked for them: what fails is only speed.
@@ -320,7 +319,6 @@ class Runner:
         )
         outer.build(trainer.trainable_variables)
         if begun is not None:
-            _assign(self._model.variables, begun.variables)
             _assign(outer.variables, begun.optimizer)
         return trainer
 

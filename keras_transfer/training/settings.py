@@ -51,8 +51,9 @@ class Settings:
     verbose: int = 0
 
     def __post_init__(self) -> None:
-        kept = None, False
-        if self.store not in kept and not isinstance(self.store, Choice):
+        if self.store is None:
+            object.__setattr__(self, "store", Choice())
+        elif self.store is not False and not isinstance(self.store, Choice):
             object.__setattr__(self, "store", open_store(self.store))
         for name, least in (("batch_size", 1), ("seed", 0), ("verbose", 0)):
             value = getattr(self, name)
