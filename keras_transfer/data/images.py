@@ -271,7 +271,9 @@ class ImageSplit:
         if augment is not None:
             batches = augment.apply(batches, seed, initial_epoch)
         else:
-            batches = batches.map(lambda x, y: (tf.cast(x, tf.float32), y))
+            batches = batches.map(
+                pipeline.as_written(lambda x, y: (tf.cast(x, tf.float32), y))
+            )
         return batches.prefetch(tf.data.AUTOTUNE)
 
     def _read(self, index: int, image_size: Size | None) -> np.ndarray:

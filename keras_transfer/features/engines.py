@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_transfer._errors import nearest
 from keras_transfer.features.cost import time_of
-from keras_transfer.features.filling import Compute, compiled
+from keras_transfer.features.filling import FOLDED, Compute, compiled
 
 ENGINES = ("tensorflow", "openvino", "openvino-bfloat16", "auto")
 # Translating a network takes seconds: not for fewer examples than this.
@@ -62,12 +62,12 @@ def choose_engine(
         and the function.
     """
     if engine == "tensorflow":
-        return engine, compiled(network, shape)
+        return FOLDED, compiled(network, shape, folded=True)
     if engine != "auto":
         return engine, translated(network, engine == "openvino-bfloat16")
-    ours = compiled(network, shape)
+    ours = compiled(network, shape, folded=True)
     if count < _MANY or not _may_translate():
-        return "tensorflow", ours
+        return FOLDED, ours
     theirs = translated(network, bfloat16=False)
     noise = np.random.default_rng(0).uniform(0, 255, (_BATCH, *shape))
     images = noise.astype(np.float32)
@@ -77,7 +77,7 @@ def choose_engine(
         seconds.append(time_of(lambda c=compute: c(images)))  # type: ignore[misc]
     if seconds[0] > _FASTER * seconds[1]:
         return "openvino", theirs
-    return "tensorflow", ours
+    return FOLDED, ours
 
 
 def translated(network: keras.Model, bfloat16: bool) -> Compute:

@@ -31,6 +31,12 @@ _SHARD_BYTES = 64 * 2**20
 _SHARD_SECONDS = 10.0
 # What may wait for all entries together.
 _WAITING_BYTES = 256 * 2**20
+# The engine of folded networks, whose numbers are not those of the model to the
+# last bits.
+FOLDED = "tensorflow, folded"
+# Weights up to this many bytes become constants of the graph; TensorFlow takes
+# no graph above 2 GiB.
+_CONSTANT_BYTES = 512 * 2**20
 
 
 class Computed(NamedTuple):
@@ -319,12 +325,18 @@ def feed_inputs(
 Compute = Callable[[Any], list[Any]]
 
 
-def compiled(network: keras.Model, shape: Sequence[int]) -> Compute:
+def compiled(
+    network: keras.Model, shape: Sequence[int], folded: bool = False
+) -> Compute:
     """Compiles a network for batches of any size, when it is first called.
 
     Args:
         network: From inputs to tensors.
         shape: Of one input.
+        folded: Whether weights become constants, as they are at the first
+            call. TensorFlow folds BatchNormalization into kernels then: 1.4
+            times the speed on a CPU, and other numbers from the sixth digit
+            on, which training can amplify. Defaults to `False`.
 
     Returns:
         Function of inputs `(batch, ...)` of any dtype.
@@ -333,13 +345,29 @@ def compiled(network: keras.Model, shape: Sequence[int]) -> Compute:
 
     dtype = network.inputs[0].dtype
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape), dtype)])
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *shape), dtype)], autograph=False
+    )
     def compute(inputs: tf.Tensor) -> list[tf.Tensor]:
-        return keras.tree.flatten(network(inputs, training=False))
+        with _constant(network) if folded else contextlib.nullcontext():
+            return keras.tree.flatten(network(inputs, training=False))
 
     # Called by itself it would warn, where many networks are compiled.
     traced = functools.cache(compute.get_concrete_function)
     return lambda inputs: traced()(tf.cast(inputs, dtype))
+
+
+def _constant(network: keras.Model) -> contextlib.AbstractContextManager:
+    """Shows the weights of a network to what is traced as constants."""
+    import tensorflow as tf
+
+    with tf.init_scope():  # out of the graph that is being traced
+        arrays = [(v, np.array(v)) for v in network.variables]
+    if sum(array.nbytes for _, array in arrays) > _CONSTANT_BYTES:
+        return contextlib.nullcontext()
+    return keras.StatelessScope(
+        state_mapping=[(v, tf.constant(array)) for v, array in arrays]
+    )
 
 
 def feed_entries(
@@ -369,7 +397,8 @@ def feed_entries(
                 tf.TensorSpec((None, *tensor.shape), tensor.dtype)
                 for tensor in stored[0].tensors
             ]
-        ]
+        ],
+        autograph=False,
     )
     def compute(arrays: list[tf.Tensor]) -> list[tf.Tensor]:
         one = arrays[0] if len(arrays) == 1 else arrays

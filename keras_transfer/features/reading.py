@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_transfer.data.pipeline import (
     Epoch,
+    as_written,
     epoch_order,
     gather_batches,
     slice_batches,
@@ -111,7 +112,7 @@ class Reader:
             order=order,
             initial_epoch=epoch,
         )
-        return batches.map(_as_pair).prefetch(tf.data.AUTOTUNE)
+        return batches.map(as_written(_as_pair)).prefetch(tf.data.AUTOTUNE)
 
     @property
     def _num_bytes(self) -> int:
@@ -145,13 +146,13 @@ class Reader:
             looks = (offsets[indices] + number) % views
             return np.stack([indices, looks * count + indices], axis=1)
 
-        def gather(rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def gather(rows: tf.Tensor) -> tuple[Any, tf.Tensor]:
             found = [tf.gather(tensor, rows[:, 1]) for tensor in tensors]
-            return (*found, tf.gather(labels, rows[:, 0]))
+            return _as_pair(*found, tf.gather(labels, rows[:, 0]))
 
         return slice_batches(
             rows_of, count, batch_size=batch_size, initial_epoch=epoch
-        ).map(lambda rows: _as_pair(*gather(rows)), tf.data.AUTOTUNE)
+        ).map(as_written(gather), tf.data.AUTOTUNE)
 
     def _load(self, indices: np.ndarray, looks: np.ndarray) -> list[np.ndarray]:
         if len(self.entries) == 1:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 # Where L-BFGS stops: the gradient's largest entry, each divided by the root of
 # its curvature, as a share of the root of the loss.
@@ -127,10 +131,17 @@ def one_thread(size: int) -> Iterator[None]:
     if size > _LARGE:
         yield
         return
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
+    with _pools().limit(limits=1):
         yield
+
+
+@functools.cache
+def _pools() -> ThreadpoolController:
+    """The pools of this process; looking for them takes longer than a step."""
+    import scipy.linalg  # noqa: F401, so that its pool is there
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _solve(

@@ -9,7 +9,9 @@ import numpy as np
 
 from keras_transfer._blocks import has_children
 from keras_transfer.features.cuts import Cut, network_to, own_layers
-from keras_transfer.features.filling import Compute, compiled
+from keras_transfer.features.filling import FOLDED, Compute, compiled
+from keras_transfer.strategies import Phase
+from keras_transfer.training.probing import has_exact_probe
 
 # Inputs that a network is tried with.
 _LOOK = 32
@@ -38,10 +40,34 @@ def together(cuts: Sequence[Cut | None]) -> list[Cut]:
     return list(dict.fromkeys(found))
 
 
-class Networks:
-    """Compiles networks up to cuts, each once."""
+def networks_for(model: keras.Model, phases: Sequence[Phase]) -> Networks:
+    """Makes the `Networks` of a run.
 
-    def __init__(self) -> None:
+    Where one linear layer is all that trains, from the first phase to the last,
+    weights below are constants, for speed. What else trains can amplify the
+    last bits of activations, so that they are kept as the model computes them.
+
+    Args:
+        model: The model.
+        phases: The phases.
+
+    Returns:
+        `Networks`.
+    """
+    on_top = all(phase.depth == 0 for phase in phases)
+    return Networks(folded=on_top and has_exact_probe(model))
+
+
+class Networks:
+    """Compiles networks up to cuts, each once.
+
+    Args:
+        folded: Whether with constant weights; see `features.filling.compiled`.
+            They must not change any more. Defaults to `False`.
+    """
+
+    def __init__(self, folded: bool = False) -> None:
+        self._folded = folded
         self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...]], Compute] = {}
 
     def compiled(
@@ -59,8 +85,15 @@ class Networks:
         """
         key = (tuple(cuts), tuple(shape))
         if key not in self._known:
-            self._known[key] = compiled(network_to(model, cuts), shape)
+            self._known[key] = compiled(
+                network_to(model, cuts), shape, self._folded
+            )
         return self._known[key]
+
+    @property
+    def engine(self) -> str:
+        """What computes them, in the keys of what is kept."""
+        return FOLDED if self._folded else "tensorflow"
 
     def look(self, model: keras.Model, shape: Sequence[int]) -> np.ndarray:
         """Returns inputs to try a network with: no example has to pass.

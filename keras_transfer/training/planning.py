@@ -33,7 +33,7 @@ from keras_transfer.features.store import (
 )
 from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training.identity import check_penalty, objection_to_parts
-from keras_transfer.training.networks import Networks, together
+from keras_transfer.training.networks import Networks, networks_for, together
 from keras_transfer.training.objectives import says_yes_or_no
 from keras_transfer.training.phases import choose_phases
 from keras_transfer.training.plans import Plan, PlannedPhase
@@ -169,7 +169,7 @@ def make_plan(
     Raises:
         ValueError: If the user wants fixed views and they cannot be kept.
     """
-    networks = networks or Networks()
+    networks = networks or networks_for(model, phases)
     reasons: dict[int, str] = {}
     candidates: dict[int, Candidate] = {}
     try:

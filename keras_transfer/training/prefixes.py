@@ -137,6 +137,7 @@ class Prefixes:
                 networks,
                 indexed.examples,
                 views,
+                engine=self._networks.engine,
             )
             feed = functools.partial(self._feed, cuts, indexed.examples, views)
             passes += fill(
@@ -203,7 +204,11 @@ class Prefixes:
             if cut.depth < first or cut.pooled:
                 continue
             entries = open_entries(
-                self._store, [network_to(self._model, [cut])], examples, views
+                self._store,
+                [network_to(self._model, [cut])],
+                examples,
+                views,
+                engine=self._networks.engine,
             )
             rows = [row[0] for row in entries]
             if all(

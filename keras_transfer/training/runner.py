@@ -21,7 +21,7 @@ from keras_transfer.training.checkpoint import (
     RunDirectory,
     State,
 )
-from keras_transfer.training.networks import Networks
+from keras_transfer.training.networks import networks_for
 from keras_transfer.training.objectives import Objective
 from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
 from keras_transfer.training.planning import Options, make_plan
@@ -230,7 +230,7 @@ class Runner:
     def _make_plan(self) -> Prefixes | None:
         settings = self._settings
         penalty = None if self.attached is None else self.attached.penalty
-        networks = Networks()
+        networks = networks_for(self._model, self._phases)
         self.plan, store = make_plan(
             self._model,
             self._source,

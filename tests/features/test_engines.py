@@ -46,16 +46,16 @@ def test_engines_do_not_find_what_others_computed():
         extract(engine, store=store)
     assert sorted(i.description["engine"] for i in store.ls()) == [
         "openvino",
-        "tensorflow",
+        "tensorflow, folded",
     ]
 
 
 @pytest.mark.parametrize(
     ("count", "theirs", "expected"),
     [
-        (10, 0.0, "tensorflow"),
+        (10, 0.0, "tensorflow, folded"),
         (9999, 0.0, "openvino"),
-        (9999, 9.0, "tensorflow"),
+        (9999, 9.0, "tensorflow, folded"),
     ],
 )
 def test_auto_takes_the_faster_one_for_many_images(
@@ -67,7 +67,7 @@ def test_auto_takes_the_faster_one_for_many_images(
         engines, "translated", lambda network, bfloat16: lambda x: ["theirs"]
     )
     monkeypatch.setattr(
-        engines, "compiled", lambda network, shape: lambda x: ["ours"]
+        engines, "compiled", lambda network, shape, folded: lambda x: ["ours"]
     )
     monkeypatch.setattr(
         engines,
