@@ -86,8 +86,9 @@ def extract_features(
         engine: What computes them: `"tensorflow"`; `"openvino"`, on CPUs, or
             `"openvino-bfloat16"`, faster with two to three decimal digits
             (`pip install "keras_transfer[openvino]"`); `"auto"` times the
-            first two where there are 5,000 images or more. Training computes
-            with TensorFlow, so that it finds only what that computed.
+            first two where there are 5,000 images or more. `"tensorflow"`
+            folds frozen weights: the numbers of the model to five digits.
+            `fine_tune` finds them where it trains one linear layer alone.
             Defaults to `"tensorflow"`.
         seed: Of the views. Defaults to `0`.
         verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
