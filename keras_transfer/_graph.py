@@ -216,12 +216,12 @@ def propagate(
     yield None, [tuple(known[id(t)].shape[1:]) for t in tensors_out(model)]
 
 
-def inline(model: keras.Model, inputs: keras.KerasTensor) -> Any:
+def inline(model: keras.Model, inputs: Any) -> Any:
     """Calls the layers of `model` one by one, and those of models within it.
 
     Args:
         model: A Functional model or a built Sequential one.
-        inputs: Symbolic tensor to call it on.
+        inputs: Symbolic tensor to call it on, or a list of several.
 
     Returns:
         Its output on `inputs`, in a graph without nested models: a tensor, or
@@ -233,8 +233,6 @@ def inline(model: keras.Model, inputs: keras.KerasTensor) -> Any:
             return lambda x, **_: inline(operation, x)
         return operation
 
-    outputs = _functional(model)._run_through_graph(
-        [inputs], operation_fn=called
-    )
+    outputs = _functional(model)._run_through_graph(inputs, operation_fn=called)
     flat = keras.tree.flatten(outputs)
     return flat[0] if len(flat) == 1 else outputs

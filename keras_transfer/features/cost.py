@@ -27,7 +27,8 @@ class Rates(NamedTuple):
     """What this machine does in a second.
 
     Attributes:
-        flops: Operations of a forward pass.
+        flops: Operations of a forward pass, as it is extracted. Where that is
+            folded, training from pixels is slower than this says.
         gather: Bytes that are read back.
     """
 

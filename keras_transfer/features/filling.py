@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,12 +32,12 @@ _SHARD_BYTES = 64 * 2**20
 _SHARD_SECONDS = 10.0
 # What may wait for all entries together.
 _WAITING_BYTES = 256 * 2**20
-# The engine of folded networks, whose numbers are not those of the model to the
-# last bits.
+# The engine where numbers need not be those of the model beyond five digits:
+# folded networks, and what goes on from them or is too large for it.
 FOLDED = "tensorflow, folded"
-# Weights up to this many bytes become constants of the graph; TensorFlow takes
-# no graph above 2 GiB.
-_CONSTANT_BYTES = 512 * 2**20
+# Weights up to this many bytes become constants of the graph. It is held a few
+# times while it is optimized, and TensorFlow takes none above 2 GiB.
+_CONSTANT_BYTES = 256 * 2**20
 
 
 class Computed(NamedTuple):
@@ -361,10 +362,13 @@ def _constant(network: keras.Model) -> contextlib.AbstractContextManager:
     """Shows the weights of a network to what is traced as constants."""
     import tensorflow as tf
 
-    with tf.init_scope():  # out of the graph that is being traced
-        arrays = [(v, np.array(v)) for v in network.variables]
-    if sum(array.nbytes for _, array in arrays) > _CONSTANT_BYTES:
+    size = sum(
+        math.prod(v.shape) * np.dtype(v.dtype).itemsize for v in network.weights
+    )
+    if size > _CONSTANT_BYTES:
         return contextlib.nullcontext()
+    with tf.init_scope():  # out of the graph that is being traced
+        arrays = [(v, np.array(v)) for v in network.weights]
     return keras.StatelessScope(
         state_mapping=[(v, tf.constant(array)) for v, array in arrays]
     )

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_transfer import _graph
 from keras_transfer._blocks import has_children
 from keras_transfer.features.cuts import Cut, network_to, own_layers
 from keras_transfer.features.filling import FOLDED, Compute, compiled
+from keras_transfer.features.fingerprints import digest_network
 from keras_transfer.strategies import Phase
 from keras_transfer.training.probing import has_exact_probe
 
@@ -54,8 +56,23 @@ def networks_for(model: keras.Model, phases: Sequence[Phase]) -> Networks:
     Returns:
         `Networks`.
     """
-    on_top = all(phase.depth == 0 for phase in phases)
-    return Networks(folded=on_top and has_exact_probe(model))
+    on_top = all(p.depth == 0 and not p.reinitialize for p in phases)
+    return Networks(folded=on_top and _is_linear(model))
+
+
+def _is_linear(model: keras.Model) -> bool:
+    """Whether one plain dense layer is all that the head can train."""
+    if not has_exact_probe(model):
+        return False
+    below = _graph.layers_below(model.get_layer("head"))
+    inner = [
+        layer
+        for layer in below
+        if layer.weights and not _graph.is_functional(layer)
+    ]
+    return [type(layer) for layer in inner] == [keras.layers.Dense] and (
+        len(inner[0].weights) <= 2  # LoRA trains a product.
+    )
 
 
 class Networks:
@@ -63,12 +80,13 @@ class Networks:
 
     Args:
         folded: Whether with constant weights; see `features.filling.compiled`.
-            They must not change any more. Defaults to `False`.
+            Defaults to `False`.
     """
 
     def __init__(self, folded: bool = False) -> None:
         self._folded = folded
-        self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...]], Compute] = {}
+        self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...], str], Compute]
+        self._known = {}
 
     def compiled(
         self, model: keras.Model, cuts: Sequence[Cut], shape: Sequence[int]
@@ -83,11 +101,12 @@ class Networks:
         Returns:
             What `features.filling.compiled` makes.
         """
-        key = (tuple(cuts), tuple(shape))
+        network = network_to(model, cuts)
+        # What is folded stays as it was: other weights are another network.
+        digest = digest_network(network) if self._folded else ""
+        key = (tuple(cuts), tuple(shape), digest)
         if key not in self._known:
-            self._known[key] = compiled(
-                network_to(model, cuts), shape, self._folded
-            )
+            self._known[key] = compiled(network, shape, self._folded)
         return self._known[key]
 
     @property

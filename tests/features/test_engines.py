@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as ktr
-from keras_transfer.features import FeatureStore, engines
+from keras_transfer.features import FeatureStore, engines, filling
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), "uint8")
 
@@ -85,3 +85,20 @@ def test_an_engine_that_is_not_there(monkeypatch):
     with pytest.raises(ImportError, match=r"keras_transfer\[openvino\]"):
         extract("openvino", store="memory")
     assert engines._may_translate() is False
+
+
+def test_folded_is_close_and_keeps_its_weights(monkeypatch):
+    backbone = ktr.load_backbone("ResNet20", input_shape=(32, 32, 3)).model
+    images = IMAGES.astype(np.float32) / 255
+    plain = filling.compiled(backbone, (32, 32, 3))
+    folded = filling.compiled(backbone, (32, 32, 3), folded=True)
+    before = np.array(plain(images)[0])
+    np.testing.assert_allclose(folded(images)[0], before, rtol=1e-4, atol=1e-5)
+    for weight in backbone.trainable_weights:
+        weight.assign(0.5 * weight)
+    assert np.abs(plain(images)[0] - before).max() > 0.1
+    np.testing.assert_allclose(folded(images)[0], before, rtol=1e-4, atol=1e-5)
+    # Too large for constants: as the model computes it.
+    monkeypatch.setattr(filling, "_CONSTANT_BYTES", 0)
+    large = filling.compiled(backbone, (32, 32, 3), folded=True)
+    np.testing.assert_array_equal(large(images)[0], plain(images)[0])
