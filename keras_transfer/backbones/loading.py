@@ -17,6 +17,7 @@ from keras_transfer.backbones import (
     channels,
     embedded,
     own_model,
+    tfhub,
 )
 from keras_transfer.backbones._spec import BackboneSpec
 from keras_transfer.backbones.preprocessing import build_preprocessing
@@ -137,8 +138,10 @@ def load_backbone(
 
     Args:
         source: A name out of `list_backbones()`; the path of a `.keras` or
-            legacy `.h5` file that holds a model; or a `keras.Model`,
-            functional or Sequential, of which a copy is taken.
+            legacy `.h5` file that holds a model; a `keras.Model`, functional
+            or Sequential, of which a copy is taken; or `"hub:"` and the folder,
+            the archive or the address of a TF-Hub model: a SavedModel of
+            TensorFlow 2 that takes images, one block.
         weights: `"pretrained"`, the published weights of the name or those
             that the model has; their own name, such as `"imagenet"`; the path
             of a `.weights.h5`, legacy `.h5` or `.keras` file; or `None`, new
@@ -153,7 +156,10 @@ def load_backbone(
             `pixel_range` (required: `"[0, 1]"`, `"[-1, 1]"`, `"[0, 255]"`,
             `"caffe"`, `"tf"`, `"torch"`, `"scale128"`; `"[0, 255]"` where the
             model scales its pixels itself) and `output_layer`, the
-            name of the layer whose output are the features.
+            name of the layer whose output are the features. For a TF-Hub model
+            `pixel_range` (`"[0, 1]"` unless given), `signature`, `output` (the
+            name of one of several) and `training_mode` (whether
+            BatchNormalization moves where it trains; no).
 
     Returns:
         A `Backbone`.
@@ -185,6 +191,8 @@ def load_backbone(
         source = own_model.read_model(Path(source))
     if isinstance(source, keras.Model):
         return _load_own(source, weights, input_shape, source_options)
+    if isinstance(source, str) and source.startswith(tfhub.PREFIX):
+        return _load_hub(source, weights, input_shape, source_options)
     if not isinstance(source, str):
         raise TypeError(
             "`source` must be a name, a path or a keras.Model. Received: "
@@ -246,6 +254,34 @@ def _load_own(
         load_weights(model, check_path(weights))
     if weights is not None:
         _still_dropout(model)
+    return Backbone(
+        spec=spec,
+        preprocessing=_scaling_only(spec.normalization, model),
+        model=model,
+    )
+
+
+def _load_hub(
+    source: str,
+    weights: str | Path | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    options: dict[str, Any],
+) -> Backbone:
+    known = ("pixel_range", "signature", "output", "training_mode")
+    unknown = set(options) - set(known)
+    if unknown:
+        raise TypeError(
+            "`source_options` of a TF-Hub model must be among "
+            f"{', '.join(known)}. Received: {', '.join(sorted(unknown))}"
+        )
+    if weights != PRETRAINED:
+        raise ValueError(
+            '`weights` must be "pretrained" for a TF-Hub model, whose weights '
+            f"are part of it. Received: weights={weights!r}"
+        )
+    model, spec = tfhub.build(
+        source.removeprefix(tfhub.PREFIX), input_shape, **options
+    )
     return Backbone(
         spec=spec,
         preprocessing=_scaling_only(spec.normalization, model),

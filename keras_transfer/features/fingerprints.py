@@ -21,8 +21,9 @@ import numpy as np
 
 from keras_transfer import _graph
 
-# Of the config of a layer. Shapes follow from weights and inputs.
-_NEUTRAL = frozenset(("name", "trainable", "build_config"))
+# Of the config of a layer. Shapes follow from weights and inputs; beside the
+# folder of a SavedModel there is a digest of what it computes.
+_NEUTRAL = frozenset(("name", "trainable", "build_config", "saved_model"))
 
 
 def digest_network(
