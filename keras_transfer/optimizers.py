@@ -51,6 +51,7 @@ class _Untracked:
     pulls: dict[str, list[Pull]]
     steps: dict[str, _Step]
     previous: LearningRateMultiplier | None
+    rates: tuple[tf.Tensor, tf.Variable] | None = None  # and the next step
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -319,6 +320,31 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             )
         super().exclude_from_weight_decay(var_list, var_names)
 
+    def follow(self, rates: Sequence[float], step: int = 0) -> None:
+        """Takes learning rates from a table, one for each call of `apply`.
+
+        Within the graph, and so also where `steps_per_execution` is above 1 and
+        no callback can set them. To be called before the first step; not saved.
+
+        Args:
+            rates: The rate of each step; the last one stays.
+            step: The step that comes next. Defaults to `0`.
+
+        Raises:
+            ValueError: If there are no rates.
+
+        Example:
+
+        >>> optimizer = LearningRateMultiplier("sgd")
+        >>> optimizer.follow([0.1, 0.05, 0.01])
+        """
+        if not len(rates):
+            raise ValueError("`rates` must hold one at least. Received: none.")
+        self._untracked.rates = (
+            tf.constant(rates, tf.float32),
+            tf.Variable(step, dtype=tf.int64, trainable=False),
+        )
+
     def apply(
         self,
         grads: Sequence[Any],
@@ -331,6 +357,11 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             trainable_variables: The variables. Defaults to `None`, those that
                 the optimizer was built with.
         """
+        if self._untracked.rates is not None:
+            rates, step = self._untracked.rates
+            place = tf.minimum(step, rates.shape[0] - 1)
+            self._learning_rate.assign(tf.gather(rates, place))
+            step.assign_add(1)
         # One step in so many, where gradients are accumulated.
         before = keras.ops.add(self.iterations, 0)
         super().apply(grads, trainable_variables)

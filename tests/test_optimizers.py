@@ -911,3 +911,24 @@ def test_fine_tuning_a_built_model(resnet):
         "stage3_block3_1_conv/kernel",
         "stage3_block3_2_conv/kernel",
     }
+
+
+def test_follows_a_table_of_rates():
+    variable = keras.Variable(np.zeros(2, np.float32))
+    optimizer = LearningRateMultiplier(keras.optimizers.SGD())
+    optimizer.build([variable])
+    optimizer.follow([9.0, 0.5, 0.25], step=1)
+    gradient = keras.ops.ones(2)
+
+    @tf.function
+    def steps(count):
+        for _ in tf.range(count):
+            optimizer.apply([gradient], [variable])
+
+    steps(tf.constant(2))
+    np.testing.assert_allclose(variable, [-0.75, -0.75])
+    steps(tf.constant(2))  # The last one stays.
+    np.testing.assert_allclose(variable, [-1.25, -1.25])
+    assert float(optimizer.learning_rate) == 0.25
+    with pytest.raises(ValueError, match="`rates` must hold one"):
+        optimizer.follow([])

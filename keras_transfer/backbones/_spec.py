@@ -38,7 +38,7 @@ class BackboneSpec(NamedTuple):
     Attributes:
         name: The name that `load_backbone` takes.
         source: Where it comes from: `"keras.applications"`,
-            `"keras_transfer"` or `"user"`.
+            `"keras_transfer"`, `"tensorflow_hub"` or `"user"`.
         normalization: A key of `NORMALIZATIONS`: how pixels in `[0, 255]` are
             scaled on their way into the network.
         built_in: Whether the network does that itself, in its first layers.

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
+# Steps in one call from Python, which takes milliseconds for each, where nobody
+# wants to look on; for runs that are long enough to trace a loop.
+_AT_ONCE, _LONG = 16, 200
+
+
 class Runner:
     """One run while it goes on.
 
@@ -96,6 +101,7 @@ class Runner:
         self._below: dict[int, np.ndarray] = {}  # by variable, of this phase
         self._phase = 0
         self._epoch = 0
+        self._at_once = 1
 
     # --- Before and after ---
 
@@ -310,17 +316,30 @@ class Runner:
             optimizer.continue_from(self._optimizer)
         self._optimizer = optimizer
         outer = scale_loss(self._model, optimizer)
+        self._at_once = 1 if outer is not optimizer else self._count_at_once()
         trainer = self._trainer
         trainer.compile(
             outer,
             loss=self._objective.loss,
             metrics=self._objective.metrics(),
             auto_scale_loss=False,
+            steps_per_execution=self._at_once,
         )
         outer.build(trainer.trainable_variables)
         if begun is not None:
             _assign(outer.variables, begun.optimizer)
         return trainer
+
+    def _count_at_once(self) -> int:
+        """Steps that run in one call: one where somebody looks at each."""
+        import tensorflow as tf
+
+        settings, steps = self._settings, self._source.steps
+        total = steps * self._phases[self._phase].epochs
+        watched = settings.callbacks or settings.tensorboard
+        if self._kept is None or watched or total < _LONG:
+            return 1
+        return 1 if tf.distribute.has_strategy() else min(_AT_ONCE, steps)
 
     def _fit(self, trainer: keras.Model, phase: Phase) -> None:
         done = max(
@@ -361,10 +380,14 @@ class Runner:
     ) -> list[keras.callbacks.Callback]:
         steps = self._source.steps
         chosen: list[keras.callbacks.Callback] = []
-        if phase.schedule != "constant":
+        total = steps * phase.epochs
+        if self._at_once > 1 and self._optimizer is not None:
+            rates = [phase.rate(step, total) for step in range(total)]
+            self._optimizer.follow(rates, done * steps)
+        elif phase.schedule != "constant":
             chosen.append(
                 ScheduledLearningRate(
-                    lambda step: phase.rate(step, steps * phase.epochs),
+                    lambda step: phase.rate(step, total),
                     initial_step=done * steps,
                 )
             )

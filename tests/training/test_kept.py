@@ -11,6 +11,7 @@ from keras_transfer.features.cuts import Cut
 from keras_transfer.features.entry import Tensor
 from keras_transfer.features.reading import Reader
 from keras_transfer.features.views import make_views
+from keras_transfer.training import runner
 from keras_transfer.training.networks import networks_for
 
 from ._networks import NETWORKS, build
@@ -782,6 +783,33 @@ def test_a_linear_probe_finds_what_was_extracted(data):
             make_model(), data, strategy=strategy, store=store, verbose=0
         )
         assert sum(run.plan.extracted.values()) == passes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"ema": 0.8, "accumulation_steps": 2, "batch_size": 7},
+        {"optimizer": keras.optimizers.SGD(momentum=0.9), "batch_size": 5},
+        {"penalty": ktr.L2SP(0.1, beta=0.01), "class_weight": "balanced"},
+    ],
+    ids=lambda a: "-".join(a) or "plain",
+)
+def test_many_steps_in_one_call(data, monkeypatch, arguments):
+    monkeypatch.setattr(runner, "_LONG", 1)
+    at_once = []
+    compiled = keras.Model.compile
+
+    def compile(self, *args, steps_per_execution=1, **kwargs):
+        at_once.append(steps_per_execution)
+        compiled(self, *args, steps_per_execution=steps_per_execution, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "compile", compile)
+    strategy = [phase(0, layer_decay=0.5), phase(2, schedule="constant")]
+    kept, _ = both(data, strategy=strategy, **arguments)
+    assert max(at_once) > 1
+    # The rates in the table are those that were trained at.
+    assert kept.rows[1]["learning_rate"] != kept.rows[2]["learning_rate"]
 
 
 def test_new_weights_are_not_computed_with_old_ones(data):

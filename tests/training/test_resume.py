@@ -101,6 +101,28 @@ def test_lp_ft_and_scratch_go_on(data, tmp_path):
         assert_same(model, arrays_of(peace), atol=1e-6)
 
 
+def test_many_steps_in_one_call_go_on(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_transfer.training.runner._LONG", 1)
+    strategy = [
+        ktr.Phase("top", depth=1, epochs=4, learning_rate=1e-2),
+        ktr.Phase("head", depth=0, epochs=2, learning_rate=1e-2),
+    ]
+    arguments = {"strategy": strategy, "ema": 0.8, "verbose": 0}
+    peace, model = make_model(), make_model()
+    ktr.fine_tune(peace, data, **arguments)
+    for epochs in (1, 2, 2):
+        with pytest.raises(KeyboardInterrupt):
+            ktr.fine_tune(
+                make_model(),
+                data,
+                directory=tmp_path / "run",
+                callbacks=[StopAfter(epochs)],
+                **arguments,
+            )
+    ktr.fine_tune(model, data, directory=tmp_path / "run", **arguments)
+    assert_same(model, arrays_of(peace), atol=1e-6)
+
+
 def test_patience_is_counted_over_the_stop(data, tmp_path):
     phases = [ktr.Phase("stuck", depth=0, epochs=9, learning_rate=1e-12)]
     arguments = {"strategy": phases, "patience": 3, "verbose": 0}
