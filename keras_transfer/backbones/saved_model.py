@@ -7,7 +7,7 @@ import shutil
 import tarfile
 import tempfile
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,7 +124,9 @@ class SavedModelLayer(keras.layers.Layer):
                 f"saved_model={saved_model!r}"
             )
         if self._program is None:
-            self._make_placeholders()
+            # A file fills them; what runs comes with it.
+            variables = self._known["variables"]
+            self._track([np.zeros(v["shape"], v["dtype"]) for v in variables])
         self.built = True
 
     # --- The SavedModel ---
@@ -170,43 +172,30 @@ class SavedModelLayer(keras.layers.Layer):
     def _take(self, folder: Path) -> None:
         """Loads the SavedModel; its variables become the layer's."""
         program = read_program(folder, self._signature)
-        self._folder = folder
-        found = [(v, True) for v in program.trainable]
-        found += [(v, False) for v in program.frozen]
+        values = [*program.trainable, *program.frozen]
+        if not self._known:
+            self._known = self._describe(program, folder)
         if self._weights_of():
-            for variable, (value, _) in zip(
-                self._weights_of(), found, strict=True
-            ):
+            for variable, value in zip(self._weights_of(), values, strict=True):
                 value.assign(variable.value)
                 # The same variable object, since an optimizer may know it
                 # already, over the memory that the SavedModel reads.
                 variable.value._handle = value.handle
         else:
-            names = _names([value.name for value, _ in found])
-            for name, (value, learns) in zip(names, found, strict=True):
-                self._track_variable(
-                    keras.Variable(
-                        value,
-                        dtype=value.dtype.name,
-                        trainable=learns,
-                        autocast=False,
-                        name=name,
-                    )
-                )
+            self._track(values)
+        self._folder = folder
         # As an attribute of the layer, Keras would track what it holds.
         object.__setattr__(self, "_program", program)
-        if not self._known:
-            self._known = self._describe(program, folder)
 
     def _weights_of(self) -> list[keras.Variable]:
         return [*self._trainable_variables, *self._non_trainable_variables]
 
-    def _make_placeholders(self) -> None:
-        """Makes variables that a file fills; what runs comes with it."""
-        for item in self._known["variables"]:
+    def _track(self, values: Sequence[Any]) -> None:
+        """Makes variables of the layer: around those given, or of arrays."""
+        for item, value in zip(self._known["variables"], values, strict=True):
             self._track_variable(
                 keras.Variable(
-                    np.zeros(item["shape"], item["dtype"]),
+                    value,
                     dtype=item["dtype"],
                     trainable=item["trainable"],
                     autocast=False,
@@ -280,19 +269,15 @@ class SavedModelLayer(keras.layers.Layer):
                     f"output={self._output!r}, and {what}."
                 )
             return outputs
-        names = sorted(outputs)
-        if self._output is None and len(names) > 1:
+        if self._output is None and len(outputs) == 1:
+            return next(iter(outputs.values()))
+        if self._output not in outputs:
             raise ValueError(
                 "`output` must be the name of an output, one of "
-                f"{', '.join(map(repr, names))}. Received: output=None"
+                f"{', '.join(map(repr, sorted(outputs)))}. Received: "
+                f"output={self._output!r}"
             )
-        name = names[0] if self._output is None else self._output
-        if name not in outputs:
-            raise ValueError(
-                "`output` must be the name of an output, one of "
-                f"{', '.join(map(repr, names))}. Received: output={name!r}"
-            )
-        return outputs[name]
+        return outputs[self._output]
 
     def _infer(self, program: Program, shape: Any) -> tuple[int | None, ...]:
         import tensorflow as tf
