@@ -70,3 +70,31 @@ class BackboneSpec(NamedTuple):
     def pixel_range(self) -> str:
         """The range of the pixels that the built model takes."""
         return "[0, 255]"
+
+
+def spec_of_own(
+    name: str, source: str, pixel_range: str, size: int | None, features: int
+) -> BackboneSpec:
+    """Describes a network that comes with its weights and takes any size.
+
+    Args:
+        name: Its name.
+        source: Where it comes from.
+        pixel_range: A key of `NORMALIZATIONS`.
+        size: Height of the images that it was made for, where known.
+        features: Number of channels that it gives.
+
+    Returns:
+        A `BackboneSpec`.
+    """
+    return BackboneSpec(
+        name=name,
+        source=source,
+        normalization=pixel_range,
+        built_in=False,
+        default_size=size,
+        min_size=1,
+        num_features=features,
+        weights=None,
+        licence="as the model's",
+    )

@@ -13,7 +13,11 @@ import h5py
 import keras
 
 from keras_transfer import _graph
-from keras_transfer.backbones._spec import NORMALIZATIONS, BackboneSpec
+from keras_transfer.backbones._spec import (
+    NORMALIZATIONS,
+    BackboneSpec,
+    spec_of_own,
+)
 
 _GLOBAL_POOLINGS = (
     keras.layers.GlobalAveragePooling2D,
@@ -144,16 +148,8 @@ def build(
     inputs = keras.Input(input_shape, name="image")
     features = _graph.inline(below, inputs)
     network = keras.Model(inputs, features, name="backbone")
-    spec = BackboneSpec(
-        name=model.name,
-        source="user",
-        normalization=pixel_range,
-        built_in=False,
-        default_size=own_shape[0],
-        min_size=1,
-        num_features=int(features.shape[-1]),
-        weights=None,
-        licence="as the model's",
+    spec = spec_of_own(
+        model.name, "user", pixel_range, own_shape[0], int(features.shape[-1])
     )
     return network, spec
 

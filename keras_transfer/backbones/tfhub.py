@@ -7,7 +7,11 @@ from pathlib import Path
 
 import keras
 
-from keras_transfer.backbones._spec import NORMALIZATIONS, BackboneSpec
+from keras_transfer.backbones._spec import (
+    NORMALIZATIONS,
+    BackboneSpec,
+    spec_of_own,
+)
 from keras_transfer.backbones.saved_model import SavedModelLayer
 
 PREFIX = "hub:"
@@ -83,16 +87,12 @@ def build(
     inputs = keras.Input(shape, name="image")
     features = layer(inputs)
     network = keras.Model(inputs, features, name="backbone")
-    spec = BackboneSpec(
-        name=layer.name,
-        source="tensorflow_hub",
-        normalization=pixel_range,
-        built_in=False,
-        default_size=shape[0],
-        min_size=1,
-        num_features=int(features.shape[-1]),
-        weights=None,
-        licence="as the model's",
+    spec = spec_of_own(
+        layer.name,
+        "tensorflow_hub",
+        pixel_range,
+        shape[0],
+        int(features.shape[-1]),
     )
     return network, spec
 
