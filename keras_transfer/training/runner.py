@@ -355,6 +355,10 @@ class Runner:
             f"{phase.epochs} epochs"
         )
         self._begin_epoch(done)
+        if self._at_once > 1 and self._optimizer is not None:
+            total = self._source.steps * phase.epochs
+            rates = [phase.rate(step, total) for step in range(total)]
+            self._optimizer.follow(rates, done * self._source.steps)
         trainer.fit(
             self._training_batches(),
             initial_epoch=done,
@@ -380,14 +384,10 @@ class Runner:
     ) -> list[keras.callbacks.Callback]:
         steps = self._source.steps
         chosen: list[keras.callbacks.Callback] = []
-        total = steps * phase.epochs
-        if self._at_once > 1 and self._optimizer is not None:
-            rates = [phase.rate(step, total) for step in range(total)]
-            self._optimizer.follow(rates, done * steps)
-        elif phase.schedule != "constant":
+        if self._at_once == 1 and phase.schedule != "constant":
             chosen.append(
                 ScheduledLearningRate(
-                    lambda step: phase.rate(step, total),
+                    lambda step: phase.rate(step, steps * phase.epochs),
                     initial_step=done * steps,
                 )
             )

@@ -176,20 +176,32 @@ def rows_left(directory):
     return sum(min(some) for some in rows.values() if len(some) == 3)
 
 
+def wait_for(file, size):
+    """Until so many images have passed; how fast the machine is is no matter.
+
+    Raises:
+        TimeoutError: If they have not after two minutes.
+    """
+    end = time.monotonic() + 120
+    while not file.exists() or file.stat().st_size < size:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{file} has not grown to {size} bytes")
+        time.sleep(0.001)
+
+
 def kill(folder, kills, seed):
     """Kills extractions at random moments and lets others finish them."""
     folder = Path(folder)
-    started = time.monotonic()
     result = folder / "peace.npy"
     expected, passes = finish(start(folder / "peace", result), result)
-    seconds = time.monotonic() - started
     generator = random.Random(int(seed))
     killed = []
     for number in range(int(kills)):
         directory = folder / f"store{number}"
         child = start(directory, folder / f"first{number}.npy")
-        moment = generator.uniform(0.2, 1) * seconds
-        time.sleep(moment)
+        moment = generator.randrange(passes)
+        wait_for(folder / f"first{number}.log", moment)
+        time.sleep(generator.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         left = rows_left(directory)

@@ -854,7 +854,8 @@ def test_killed_extraction_goes_on(tmp_path):
 def test_killed_at_20_moments(tmp_path):
     left = check_killed(in_process("kill", tmp_path, 20, 0))
     # The moments fell within the extraction.
-    assert len(set(left)) > 5
+    everything = KILLED["count"] * KILLED["views"]
+    assert sum(0 < rows < everything for rows in left) > 5
 
 
 def test_racing_processes_extract_once(tmp_path):
