@@ -880,7 +880,7 @@ def test_racing_processes_extract_once(tmp_path):
         ({"store": 3}, TypeError, "`store` must be a FeatureStore"),
         ({"backbones": []}, ValueError, "must hold at least one"),
         ({"backbones": 3}, TypeError, "`backbones` must be names"),
-        ({"backbones": make_network}, TypeError, "`backbones` must be names"),
+        ({"backbones": len}, TypeError, "`backbones` must be names"),
     ],
     ids=str,
 )
