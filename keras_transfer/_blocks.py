@@ -16,7 +16,7 @@ _NAMING = re.compile(
     r"""
     ^(
         \w*?stage_?\d+_block_?\d+      # ConvNeXt, embedded ResNet20
-      | conv\d+_block\d+               # ResNet, DenseNet
+      | (conv|stack)\d+_block\d+       # ResNet, DenseNet
       | block\d+_\d+(?=_|$)            # InceptionResNetV2: block35_1
       | block_?\d+[a-z]?(?=_|$)        # VGG, MobileNetV2, EfficientNet
       | expanded_conv(_\d+)?(?=_|$)    # MobileNetV3
@@ -28,6 +28,8 @@ _NAMING = re.compile(
     re.VERBOSE,
 )
 _STEM = "stem"
+# More tensors than this between two halves are no place to cut.
+_MAX_WIDTH = 4
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
@@ -112,8 +114,10 @@ def _cuts(backbone: keras.Model) -> tuple[_graph.Cut, ...]:
     """The chain of cuts, input to output.
 
     Single tensors where possible. Where they leave more than half of the
-    weighted layers in one piece (NASNet, whose cells read the last two), that
-    piece is cut again where two tensors cross, at the joins of branches.
+    weighted layers in one piece, that piece is cut again at the joins of
+    branches, where the fewest tensors cross that cut it at all: two in NASNet,
+    whose cells read the last two, and in BERT, whose blocks all read the mask;
+    three in DINOv3, whose blocks all read sines and cosines of the positions.
     """
     graph = _graph.steps(backbone)
     single = _graph.cuts(backbone, max_width=1)
@@ -138,13 +142,33 @@ def _joins(
     graph = _graph.steps(backbone)
     joins = frozenset(i for i in piece if len(graph[i].inputs) > 1)
     chain: list[_graph.Cut] = []
-    upper = end.steps
-    for cut in reversed(_graph.cuts(backbone, max_width=2, within=joins)):
-        # A chain: each first half within the next one's.
-        if done < cut.steps < upper:
-            chain.insert(0, cut)
-            upper = cut.steps
-    return chain
+    for width in range(2, _MAX_WIDTH + 1):
+        upper = end.steps
+        for cut in reversed(_graph.cuts(backbone, width, joins)):
+            # A chain: each first half within the next one's.
+            if done < cut.steps < upper:
+                chain.insert(0, cut)
+                upper = cut.steps
+        if chain:
+            return _before(backbone, chain[0], width, done) + chain
+    return []
+
+
+def _before(
+    backbone: keras.Model, first: _graph.Cut, width: int, done: frozenset[int]
+) -> list[_graph.Cut]:
+    """Cuts before the first join too, where it is a block and no mere sum."""
+    graph = _graph.steps(backbone)
+    blocks = _weighted(graph, [max(first.steps)])
+    below = [
+        cut
+        for cut in _graph.cuts(backbone, width, first.steps - done)
+        if done < cut.steps < first.steps
+        and 0
+        < len(_weighted(graph, cut.steps))
+        < len(_weighted(graph, first.steps))
+    ]
+    return below[-1:] if blocks else []
 
 
 def _key(members: Sequence[_graph.Step], cut: _graph.Cut) -> str | None:

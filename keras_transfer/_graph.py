@@ -216,12 +216,18 @@ def propagate(
     yield None, [tuple(known[id(t)].shape[1:]) for t in tensors_out(model)]
 
 
-def inline(model: keras.Model, inputs: Any) -> Any:
+def inline(
+    model: keras.Model,
+    inputs: Any,
+    parts: Callable[[keras.Operation], Callable[..., Any] | None] | None = None,
+) -> Any:
     """Calls the layers of `model` one by one, and those of models within it.
 
     Args:
         model: A Functional model or a built Sequential one.
         inputs: Symbolic tensor to call it on, or a list of several.
+        parts: Gives for an operation what to call in its place, or `None`.
+            Defaults to `None`, no such function.
 
     Returns:
         Its output on `inputs`, in a graph without nested models: a tensor, or
@@ -230,8 +236,8 @@ def inline(model: keras.Model, inputs: Any) -> Any:
 
     def called(operation: keras.Operation) -> Callable[..., Any]:
         if is_functional(operation):
-            return lambda x, **_: inline(operation, x)
-        return operation
+            return lambda x, **_: inline(operation, x, parts)
+        return parts and parts(operation) or operation
 
     outputs = _functional(model)._run_through_graph(inputs, operation_fn=called)
     flat = keras.tree.flatten(outputs)

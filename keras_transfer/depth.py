@@ -24,7 +24,9 @@ from keras_transfer._trainable import (
 # What a head may begin with that neither trains nor draws random numbers.
 _POOLINGS = (
     keras.layers.InputLayer,
+    keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
     keras.layers.GlobalMaxPooling2D,
     keras.layers.Flatten,
     keras.layers.Concatenate,

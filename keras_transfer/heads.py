@@ -9,8 +9,13 @@ from keras import layers
 
 from keras_transfer._checks import is_integer
 
-POOLINGS = ("avg", "max", "avgmax", "gem", "flatten")
+POOLINGS = ("avg", "max", "avgmax", "gem", "flatten", "token")
 _GEM_POWER = 3.0
+# By the number of dimensions of the features, the batch included.
+_GLOBAL_POOLINGS = {
+    3: (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D),
+    4: (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D),
+}
 
 
 def build_head(
@@ -29,12 +34,15 @@ def build_head(
 
     Args:
         feature_shape: Shape of the features without the batch: `(height,
-            width, channels)` or `(channels,)`.
+            width, channels)`, `(positions, channels)` of a transformer, or
+            `(channels,)`.
         num_outputs: Number of outputs, positive.
         pooling: How a feature map becomes a vector. `"avg"` and `"max"` take
             the mean or maximum over positions; `"avgmax"` joins both;
             `"gem"` is the generalised mean `mean(max(x, 1e-6)^3)^(1/3)`;
-            `"flatten"` keeps all positions and needs a fixed image size.
+            `"flatten"` keeps all positions and needs a fixed image size;
+            `"token"` takes the first position of a transformer, its class
+            token where it has one.
             Features that are vectors take `"avg"`, which leaves them as they
             are. Defaults to `"avg"`.
         hidden_units: Sizes of dense layers below the output. Defaults to
@@ -126,6 +134,11 @@ def _check(
             f"are vectors: there is nothing to pool. Received: pooling="
             f"{pooling!r}"
         )
+    if pooling == "token" and len(feature_shape) != 2:
+        raise ValueError(
+            '`pooling="token"` needs the features of a transformer, of shape '
+            f"(positions, channels). Received: features of {feature_shape}"
+        )
     if pooling == "flatten" and None in feature_shape:
         raise ValueError(
             '`pooling="flatten"` needs images of one fixed size. Received: '
@@ -140,17 +153,20 @@ def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
         return x
     if pooling == "flatten":
         return layers.Flatten(name="flatten")(x)
+    if pooling == "token":
+        return x[:, 0]
+    average, maximum = _GLOBAL_POOLINGS[len(x.shape)]
     if pooling == "gem":
         # In float32, since the cube of 41 overflows float16.
         x = keras.ops.cast(x, "float32")
         x = keras.ops.maximum(x, 1e-6) ** _GEM_POWER
-        x = layers.GlobalAveragePooling2D(dtype="float32", name="gem_pool")(x)
+        x = average(dtype="float32", name="gem_pool")(x)
         return x ** (1.0 / _GEM_POWER)
     parts = []
     if pooling in ("avg", "avgmax"):
-        parts.append(layers.GlobalAveragePooling2D(name="avg_pool")(x))
+        parts.append(average(name="avg_pool")(x))
     if pooling in ("max", "avgmax"):
-        parts.append(layers.GlobalMaxPooling2D(name="max_pool")(x))
+        parts.append(maximum(name="max_pool")(x))
     if len(parts) == 1:
         return parts[0]
     return layers.Concatenate(name="avgmax_pool")(parts)

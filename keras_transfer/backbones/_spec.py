@@ -32,15 +32,21 @@ NORMALIZATIONS: dict[str, Normalization] = {
 }
 
 
+def normalization_of(value: str | Normalization) -> Normalization:
+    """Returns the `Normalization` that a name or itself stands for."""
+    return NORMALIZATIONS[value] if isinstance(value, str) else value
+
+
 class BackboneSpec(NamedTuple):
     """The facts about one backbone.
 
     Attributes:
         name: The name that `load_backbone` takes.
         source: Where it comes from: `"keras.applications"`,
-            `"keras_transfer"`, `"tensorflow_hub"` or `"user"`.
-        normalization: A key of `NORMALIZATIONS`: how pixels in `[0, 255]` are
-            scaled on their way into the network.
+            `"keras_transfer"`, `"tensorflow_hub"`, `"keras_hub"` or `"user"`.
+        normalization: A key of `NORMALIZATIONS`, or a `Normalization` that has
+            none: how pixels in `[0, 255]` are scaled on their way into the
+            network.
         built_in: Whether the network does that itself, in its first layers.
         default_size: Height and width of the images in pretraining, or `None`
             where it is not known.
@@ -56,7 +62,7 @@ class BackboneSpec(NamedTuple):
 
     name: str
     source: str
-    normalization: str
+    normalization: str | Normalization
     built_in: bool
     default_size: int | None
     min_size: int
@@ -73,14 +79,18 @@ class BackboneSpec(NamedTuple):
 
 
 def spec_of_own(
-    name: str, source: str, pixel_range: str, size: int | None, features: int
+    name: str,
+    source: str,
+    pixel_range: str | Normalization,
+    size: int | None,
+    features: int,
 ) -> BackboneSpec:
     """Describes a network that comes with its weights and takes any size.
 
     Args:
         name: Its name.
         source: Where it comes from.
-        pixel_range: A key of `NORMALIZATIONS`.
+        pixel_range: A key of `NORMALIZATIONS`, or a `Normalization`.
         size: Height of the images that it was made for, where known.
         features: Number of channels that it gives.
 

@@ -6,12 +6,14 @@ import keras
 import numpy as np
 
 from keras_transfer import _graph
-from keras_transfer.backbones._spec import NORMALIZATIONS
+from keras_transfer.backbones._spec import Normalization, normalization_of
 from keras_transfer.backbones.preprocessing import for_channels
 
 
 def adapt_weights(
-    target: keras.Model, reference: keras.Model, normalization: str
+    target: keras.Model,
+    reference: keras.Model,
+    normalization: str | Normalization,
 ) -> None:
     """Copies the weights of a colour network into one with other channels.
 
@@ -33,7 +35,7 @@ def adapt_weights(
         arrays = source.get_weights()
         if [a.shape for a in arrays] != [tuple(w.shape) for w in layer.weights]:
             kernel = arrays[0]
-            if NORMALIZATIONS[normalization].bgr:
+            if normalization_of(normalization).bgr:
                 # The images come in as red, green, blue, ...
                 kernel = kernel[:, :, ::-1]
             arrays = [_widen(kernel, channels), *arrays[1:]]

@@ -16,10 +16,12 @@ from keras_transfer.backbones import (
     applications,
     channels,
     embedded,
+    kerashub,
     own_model,
     tfhub,
 )
-from keras_transfer.backbones._spec import BackboneSpec
+from keras_transfer.backbones._spec import BackboneSpec, Normalization
+from keras_transfer.backbones.dropout import still_dropout
 from keras_transfer.backbones.preprocessing import build_preprocessing
 from keras_transfer.backbones.resnet20 import resnet20
 from keras_transfer.backbones.weight_files import check_path, load_weights
@@ -77,7 +79,7 @@ class Backbone:
 
     def copy(self) -> Backbone:
         """Returns a backbone with the same weights and none in common."""
-        model = keras.models.clone_model(self.model)
+        model = kerashub.clone(self.model)
         _graph.set_weights(model, self.model.get_weights())
         preprocessing = keras.models.clone_model(self.preprocessing)
         return dataclasses.replace(
@@ -189,6 +191,8 @@ def load_backbone(
                 f"source={str(source)!r}, where there is none."
             )
         source = own_model.read_model(Path(source))
+    if kerashub.is_handle(source) or kerashub.is_backbone(source):
+        return _load_kerashub(source, weights, input_shape, source_options)
     if isinstance(source, keras.Model):
         return _load_own(source, weights, input_shape, source_options)
     if isinstance(source, str) and source.startswith(tfhub.PREFIX):
@@ -217,7 +221,7 @@ def load_backbone(
     _check_shape(spec, shape)
     model = _load_named(spec, weights, shape, source_options)
     if weights is not None:
-        _still_dropout(model)
+        still_dropout(model)
     # A family that scales its own pixels does so for three channels only.
     outside = not spec.built_in or (
         shape[-1] not in (1, 3) and not _has_normalization(model)
@@ -243,6 +247,15 @@ def _load_own(
             "`source_options` of a model must be `pixel_range` and "
             f"`output_layer`. Received: {', '.join(sorted(unknown))}"
         )
+    parts = list(_graph.layers_below(source))
+    nested = [part.name for part in parts if kerashub.is_backbone(part)]
+    if nested:
+        raise ValueError(
+            "`source` must be made of layers that can be taken apart. "
+            f"Received: model {source.name!r}, which holds {nested[0]!r}, a "
+            "network of KerasHub. Load that alone: "
+            f'`load_backbone(model.get_layer("{nested[0]}"), ...)`.'
+        )
     model, spec = own_model.build(
         source,
         pixel_range=options.get("pixel_range"),
@@ -253,7 +266,7 @@ def _load_own(
     if weights not in (None, PRETRAINED):
         load_weights(model, check_path(weights))
     if weights is not None:
-        _still_dropout(model)
+        still_dropout(model)
     return Backbone(
         spec=spec,
         preprocessing=_scaling_only(spec.normalization, model),
@@ -289,7 +302,39 @@ def _load_hub(
     )
 
 
-def _scaling_only(normalization: str, model: keras.Model) -> keras.Model:
+def _load_kerashub(
+    source: str | keras.Model,
+    weights: str | Path | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    options: dict[str, Any],
+) -> Backbone:
+    unknown = set(options) - {"pixel_range"}
+    if unknown:
+        raise TypeError(
+            "`source_options` of a network of KerasHub must be `pixel_range`. "
+            f"Received: {', '.join(sorted(unknown))}"
+        )
+    if weights not in (None, PRETRAINED):
+        raise ValueError(
+            '`weights` must be "pretrained" or None for a network of KerasHub, '
+            f"whose weights are in the preset. Received: weights={weights!r}"
+        )
+    model, spec = kerashub.build(
+        source, input_shape, pretrained=weights is not None, **options
+    )
+    shape = tuple(model.input_shape[1:])
+    if input_shape is not None:
+        shape = (*shape[:2], input_shape[-1])
+    return Backbone(
+        spec=spec,
+        preprocessing=build_preprocessing(spec.normalization, shape),
+        model=model,
+    )
+
+
+def _scaling_only(
+    normalization: str | Normalization, model: keras.Model
+) -> keras.Model:
     shape = tuple(model.input_shape[1:])
     if shape[-1] != 1:
         return build_preprocessing(normalization, shape)
@@ -392,17 +437,6 @@ def _is_loaded(model: keras.Model, path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _still_dropout(model: keras.Model) -> None:
-    """Makes a pretrained network a function of its input, also in `fit`.
-
-    EfficientNet drops whole blocks at random whenever `training=True`, frozen
-    or not: a frozen prefix would compute something else in each epoch.
-    """
-    for layer in _graph.layers_below(model):
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = 0.0
 
 
 def _has_normalization(model: keras.Model) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_transfer.backbones._spec import NORMALIZATIONS
+from keras_transfer.backbones._spec import Normalization, normalization_of
 
 
 def build_preprocessing(
-    normalization: str | None,
+    normalization: str | Normalization | None,
     input_shape: tuple[int | None, int | None, int],
     name: str = "preprocessing",
 ) -> keras.Model:
@@ -24,8 +24,8 @@ def build_preprocessing(
     and the others by the average of these.
 
     Args:
-        normalization: A key of `NORMALIZATIONS`, or `None` where the network
-            scales its pixels itself.
+        normalization: A key of `NORMALIZATIONS` or a `Normalization`, or `None`
+            where the network scales its pixels itself.
         input_shape: `(height, width, channels)` of the images; height and
             width may be `None`.
         name: Name of the model. Defaults to `"preprocessing"`.
@@ -48,7 +48,7 @@ def build_preprocessing(
     if normalization is None:
         x = layers.Identity(dtype="float32", name="raw_pixels")(x)
         return keras.Model(inputs, x, name=name)
-    mean, std, bgr = NORMALIZATIONS[normalization]
+    mean, std, bgr = normalization_of(normalization)
     if bgr and channels in (1, 3):
         x = keras.ops.flip(x, axis=-1)
         mean, std = mean[::-1], std[::-1]

@@ -175,7 +175,8 @@ def _is_random(layer: keras.layers.Layer) -> bool:
         isinstance(value, keras.random.SeedGenerator)
         for value in vars(layer).values()
     )
-    return draws and getattr(layer, "rate", 1) != 0
+    rate = getattr(layer, "rate", getattr(layer, "drop_prob", 1))
+    return draws and rate != 0
 
 
 def _random_below(backbone: keras.Model, block: Block) -> str | None:

@@ -132,10 +132,49 @@ def _config_of(value: Any) -> Any:
     """Serializes an operation, or what one was called with."""
     try:
         return _nameless(keras.saving.serialize_keras_object(value))
-    except (NotImplementedError, TypeError, ValueError):
-        # Nobody can tell what it holds.
-        kind = type(value).__qualname__
-        return f"{kind} {id(value)} of process {os.getpid()}"
+    except (NotImplementedError, AttributeError, TypeError, ValueError):
+        if isinstance(value, keras.layers.Layer):
+            # Some layers of KerasHub cannot say how they were made.
+            parts = list(_graph.layers_below(value))[1:]
+            return [_attributes_of(value), [_config_of(x) for x in parts]]
+        return _nobody_knows(value)
+
+
+def _nobody_knows(value: Any) -> str:
+    """What is different from everything else, and in each process."""
+    return f"{type(value).__qualname__} {id(value)} of process {os.getpid()}"
+
+
+def _attributes_of(layer: keras.layers.Layer) -> Any:
+    """What a layer holds beside weights and other layers, by name."""
+    every_layer = vars(keras.layers.Layer())
+    held = {
+        name: value
+        for name, value in vars(layer).items()
+        # Those beginning so are TensorFlow's own.
+        if name not in every_layer and not name.startswith("_self_")
+    }
+    kind = type(layer)
+    return [f"{kind.__module__}.{kind.__qualname__}", _held(held)]
+
+
+def _held(value: Any) -> Any:
+    """Describes what an attribute of a layer holds."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _held(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_held(each) for each in value]
+    if isinstance(value, keras.layers.Layer | keras.Variable):
+        return "described where it belongs"
+    if isinstance(value, type | types.FunctionType):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(value))
+        digest = _digest(array.reshape(-1).view(np.uint8).data)
+        return [str(array.dtype), list(array.shape), digest.hex()]
+    return _nobody_knows(value)
 
 
 def _call_of(step: _graph.Step) -> str:

@@ -1,0 +1,128 @@
+"""Every family of KerasHub: builds, has blocks, splits, trains, saves."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_transfer as ktr
+
+from ._kerashub import IMAGES, enliven
+
+hub = pytest.importorskip("keras_hub")
+
+
+def make(family):
+    keras.utils.set_random_seed(0)
+    original = getattr(hub.models, f"{family}Backbone")(**IMAGES[family][0])
+    enliven(original)
+    return original
+
+
+def images(count=2):
+    generator = np.random.default_rng(1)
+    return generator.uniform(0, 255, (count, 32, 32, 3)).astype("float32")
+
+
+def call(network, x):
+    """What KerasHub makes of images in the range of its network."""
+    inputs = keras.tree.pack_sequence_as(network._inputs_struct, [x])
+    outputs = network(inputs)
+    return list(outputs.values())[-1] if isinstance(outputs, dict) else outputs
+
+
+def gap(found, wanted):
+    """Largest difference, relative to the largest number."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    return np.abs(found - wanted).max() / np.abs(wanted).max()
+
+
+def test_the_table_is_complete():
+    """All families that take one batch of images and nothing else."""
+    others = {
+        # Made of a backbone of the table and more.
+        *("BASNet", "DFine", "DeepLabV3", "RetinaNet", "SAM", "SegFormer"),
+        *("DepthAnything", "PARSeq", "StableDiffusion3", "FeaturePyramid"),
+        # They take text or sound, too; CLIP and SigLIP are below.
+        *("CLIP", "SigLIP", "MetaCLIP2", "PaliGemma", "Flux", "VideoPrism"),
+        "Gemma3n",
+    }
+    takes_images = {
+        name.removesuffix("Backbone")
+        for name in dir(hub.models)
+        if name.endswith("Backbone")
+        and {"image_shape", "input_shape"}
+        & {*getattr(hub.models, name).__init__.__code__.co_varnames}
+    }
+    assert takes_images - others == set(IMAGES)
+
+
+@pytest.mark.parametrize("family", IMAGES)
+def test_an_image_family(family, tmp_path):
+    original = make(family)
+    backbone = ktr.load_backbone(original, pixel_range="[0, 1]")
+    x = images()
+    wanted = np.asarray(call(original, x / 255))
+    found = np.asarray(backbone.model(backbone.preprocessing(x)))
+    assert gap(found, wanted) < 1e-4
+    assert backbone.num_features == wanted.shape[-1]
+
+    model = ktr.build_classifier(backbone, 3)
+    blocks = ktr.blocks(model)
+    names = IMAGES[family][1]
+    if names is not None:
+        endings = zip(blocks, names, strict=True)
+        assert all(block.name.endswith(name) for block, name in endings)
+    assert len(blocks) > 1
+    covered = [id(weight) for block in blocks for weight in block.weights]
+    child = model.get_layer("backbone")
+    assert sorted(covered) == sorted(id(weight) for weight in child.weights)
+
+    whole = np.asarray(model(x))
+    for depth in range(len(blocks) + 1):
+        prefix, suffix = ktr.split(model, depth)
+        np.testing.assert_allclose(suffix(prefix(x)), whole, atol=1e-6)
+
+    ktr.unfreeze(model, 1)
+    before = {id(w): np.array(w) for w in model.weights}
+    opened = {id(weight) for weight in blocks[-1].weights}
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(images(4), np.array([0, 1, 2, 0]), verbose=0)
+    moved = {
+        id(w) for w in child.weights if not np.array_equal(before[id(w)], w)
+    }
+    assert moved and moved <= opened
+
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(x), model(x), atol=1e-6)
+    trains = [weight.trainable for weight in model.weights]
+    assert [weight.trainable for weight in again.weights] == trains
+
+
+@pytest.mark.parametrize("family", ["CLIP", "SigLIP"])
+def test_the_half_for_images(family):
+    sizes = {
+        "patch_size": 16,
+        "hidden_dim": 8,
+        "num_layers": 2,
+        "num_heads": 2,
+        "intermediate_dim": 16,
+    }
+    vision = getattr(hub.models, f"{family}VisionEncoder")(
+        **sizes, image_shape=(32, 32, 3)
+    )
+    del sizes["patch_size"]
+    text = getattr(hub.models, f"{family}TextEncoder")(
+        **sizes,
+        vocabulary_size=10,
+        embedding_dim=8,
+        max_sequence_length=4,
+    )
+    options = {"projection_dim": 8} if family == "CLIP" else {}
+    both = getattr(hub.models, f"{family}Backbone")(vision, text, **options)
+    enliven(both)
+    backbone = ktr.load_backbone(both, pixel_range="[-1, 1]")
+    x = images()
+    found = backbone.model(backbone.preprocessing(x))
+    assert gap(found, call(both.vision_encoder, x / 127.5 - 1)) < 1e-4
+    assert len(ktr.blocks(backbone.model)) >= 3
