@@ -13,15 +13,18 @@ if TYPE_CHECKING:
         Backbone,
         list_backbones,
         load_backbone,
+        load_text_backbone,
     )
     from keras_transfer.builders import (
         build_classifier,
         build_regressor,
+        build_text_classifier,
         class_names,
     )
     from keras_transfer.data import (
         Augmentation,
         load_images,
+        load_texts,
     )
     from keras_transfer.depth import (
         blocks,
@@ -83,6 +86,7 @@ __all__ = [
     "BSS",
     "build_classifier",
     "build_regressor",
+    "build_text_classifier",
     "check",
     "class_names",
     "cluster",
@@ -110,6 +114,8 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "load_images",
+    "load_text_backbone",
+    "load_texts",
     "LPFT",
     "one_cycle",
     "Phase",
@@ -130,6 +136,7 @@ _MODULES = {
     "BSS": "penalties",
     "build_classifier": "builders",
     "build_regressor": "builders",
+    "build_text_classifier": "builders",
     "check": "doctor",
     "class_names": "builders",
     "cluster": "features",
@@ -157,6 +164,8 @@ _MODULES = {
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "load_images": "data",
+    "load_text_backbone": "backbones",
+    "load_texts": "data",
     "LPFT": "strategies",
     "one_cycle": "schedules",
     "Phase": "strategies",

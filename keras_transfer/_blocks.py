@@ -150,25 +150,34 @@ def _joins(
                 chain.insert(0, cut)
                 upper = cut.steps
         if chain:
-            return _before(backbone, chain[0], width, done) + chain
+            return _with_stem(backbone, chain, width, done)
     return []
 
 
-def _before(
-    backbone: keras.Model, first: _graph.Cut, width: int, done: frozenset[int]
+def _with_stem(
+    backbone: keras.Model,
+    chain: list[_graph.Cut],
+    width: int,
+    done: frozenset[int],
 ) -> list[_graph.Cut]:
-    """Cuts before the first join too, where it is a block and no mere sum."""
+    """Cuts before the first join that is a block itself and no mere sum.
+
+    What is below it are embeddings, and not part of the first block.
+    """
     graph = _graph.steps(backbone)
-    blocks = _weighted(graph, [max(first.steps)])
-    below = [
-        cut
-        for cut in _graph.cuts(backbone, width, first.steps - done)
-        if done < cut.steps < first.steps
-        and 0
-        < len(_weighted(graph, cut.steps))
-        < len(_weighted(graph, first.steps))
-    ]
-    return below[-1:] if blocks else []
+    for place, cut in enumerate(chain):
+        join = max(cut.steps)
+        if not _weighted(graph, [join]):
+            continue
+        start = chain[place - 1].steps if place else done
+        below = [
+            other
+            for other in _graph.cuts(backbone, width, cut.steps - start)
+            if start < other.steps < cut.steps
+            and _weighted(graph, other.steps - start)
+        ]
+        return [*chain[:place], *below[-1:], *chain[place:]]
+    return chain
 
 
 def _key(members: Sequence[_graph.Step], cut: _graph.Cut) -> str | None:

@@ -81,6 +81,11 @@ def tensors_out(model: keras.Model) -> tuple[keras.KerasTensor, ...]:
     return tuple(keras.tree.flatten(_functional(model).outputs))
 
 
+def input_like(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Returns a new input of the shape and dtype of a symbolic tensor."""
+    return keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
+
+
 def layers_below(operation: keras.Operation) -> Iterator[keras.layers.Layer]:
     """Yields the layers that `operation` is made of, itself included."""
     if isinstance(operation, keras.layers.Layer):

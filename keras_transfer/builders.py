@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_transfer import _graph
 from keras_transfer._checks import check_class_names
 from keras_transfer._names import encode_class_names, find_class_names
 from keras_transfer.backbones import (
     Backbone,
     list_backbones,
     load_backbone,
+    load_text_backbone,
 )
 from keras_transfer.heads import build_head
 
 if TYPE_CHECKING:
-    from keras_transfer.data import ImageData
+    from keras_transfer.data import ImageData, LabelledData, TextData
 
 
 def build_classifier(
@@ -82,25 +84,108 @@ def build_classifier(
     """
     names = _names(class_names, data)
     num_classes = _num_classes(num_classes, names)
-    if activation == "softmax" and num_classes == 1:
-        raise ValueError(
-            "`num_classes` must be at least 2 for a softmax, which gives a "
-            "single class probability 1 whatever the image. Received: "
-            'num_classes=1. Use `activation="sigmoid"` for yes or no.'
-        )
+    _check_softmax(activation, num_classes)
     if activation == "softmax" and getattr(data, "multi_label", False):
         raise ValueError(
             '`activation` must be "sigmoid" for images with several labels: '
             "the classes of a softmax exclude each other. Received: "
             'activation="softmax"'
         )
-    return _build(
-        backbone,
-        data,
+    return _assemble(
+        _image_backbone(backbone, data),
         suffix="classifier",
         num_outputs=num_classes,
         input_name=encode_class_names(names) if names else "features",
         pooling=pooling,
+        hidden_units=hidden_units,
+        hidden_activation=hidden_activation,
+        batch_norm=batch_norm,
+        dropout=dropout,
+        activation=activation,
+    )
+
+
+def build_text_classifier(
+    backbone: str | Path | Backbone,
+    num_classes: int | None = None,
+    *,
+    data: TextData | None = None,
+    class_names: Sequence[str] | None = None,
+    hidden_units: Sequence[int] = (),
+    hidden_activation: str = "relu",
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    activation: str = "softmax",
+    **backbone_options: Any,
+) -> keras.Model:
+    """Builds a text classifier on a frozen pretrained backbone.
+
+    A `keras.Model` that takes texts as they are, with three children:
+    `preprocessing` (the tokenizer, vocabulary included), `backbone` (frozen;
+    its blocks are those of the transformer) and `head` (trainable).
+
+    Args:
+        backbone: A preset of KerasHub, a folder or a file of word vectors, as
+            `load_text_backbone` takes it; or what that returned, whose weights
+            are copied.
+        num_classes: Number of classes. Defaults to `None`: that of `data` or
+            `class_names`.
+        data: What `load_texts` returned: gives the number and names of the
+            classes and, where no `sequence_length` is given, the longest text:
+            that of the training texts, 128 tokens at most. Defaults to `None`.
+        class_names: Names of the classes in the order of the labels; they
+            travel in the saved file. Defaults to `None`: those of `data`.
+        hidden_units: Sizes of dense layers below the output. Defaults to
+            `()`.
+        hidden_activation: Their activation. Defaults to `"relu"`.
+        batch_norm: Whether hidden layers are batch-normalised. Defaults to
+            `False`.
+        dropout: Fraction in `[0, 1)` dropped before each dense layer in
+            training. Defaults to `0.0`.
+        activation: As in `build_classifier`. Defaults to `"softmax"`.
+        **backbone_options: Further arguments of `load_text_backbone`, such as
+            `pooling="token"` or `sequence_length=64`.
+
+    Returns:
+        A `keras.Model` from string `(batch,)` to `(batch, num_classes)` in
+        float32, not compiled.
+
+    Raises:
+        ImportError: If KerasHub is needed and not installed.
+        ValueError: If the arguments do not fit each other.
+        TypeError: If `backbone` is neither a name nor a `Backbone`.
+
+    Example:
+
+    >>> model = build_text_classifier("bert_tiny_en", 2)  # doctest: +SKIP
+    """
+    names = _names(class_names, data)
+    num_classes = _num_classes(num_classes, names)
+    _check_softmax(activation, num_classes)
+    if isinstance(backbone, Backbone):
+        if backbone_options:
+            raise TypeError(
+                "What `load_text_backbone` returned is as it was loaded. "
+                f"Received: {', '.join(sorted(backbone_options))}. Load it "
+                "with these."
+            )
+        backbone = backbone.copy()
+    else:
+        texts = None if data is None else data.train.texts
+        if backbone_options.get("sequence_length") is None:
+            backbone_options["fit_to"] = texts
+        backbone = load_text_backbone(backbone, **backbone_options)
+    if backbone.preprocessing.inputs[0].dtype != "string":
+        raise ValueError(
+            "`backbone` must take text. Received: "
+            f"{backbone.name!r}, which takes images. Load it with "
+            "`load_text_backbone`, or use `build_classifier`."
+        )
+    return _assemble(
+        backbone,
+        suffix="classifier",
+        num_outputs=num_classes,
+        input_name=encode_class_names(names) if names else "features",
         hidden_units=hidden_units,
         hidden_activation=hidden_activation,
         batch_norm=batch_norm,
@@ -151,9 +236,8 @@ def build_regressor(
     >>> model = build_regressor("ResNet20", num_outputs=2)
     >>> model.compile("adam", "mse")
     """
-    return _build(
-        backbone,
-        data,
+    return _assemble(
+        _image_backbone(backbone, data),
         suffix="regressor",
         num_outputs=num_outputs,
         input_name="features",
@@ -223,7 +307,7 @@ def _config_in(path: Path) -> dict[str, Any]:
 
 
 def _names(
-    class_names: Sequence[str] | None, data: ImageData | None
+    class_names: Sequence[str] | None, data: LabelledData | None
 ) -> tuple[str, ...] | None:
     given = check_class_names(class_names)
     from_data = None if data is None else tuple(data.class_names)
@@ -252,36 +336,45 @@ def _num_classes(num_classes: int | None, names: tuple[str, ...] | None) -> int:
     return num_classes
 
 
-def _build(
-    backbone: str | Path | Backbone,
-    data: ImageData | None,
-    *,
-    suffix: str,
-    **head_options: Any,
-) -> keras.Model:
-    # --- The parts ---
+def _check_softmax(activation: str, num_classes: int) -> None:
+    if activation == "softmax" and num_classes == 1:
+        raise ValueError(
+            "`num_classes` must be at least 2 for a softmax, which gives a "
+            "single class probability 1 whatever goes in. Received: "
+            'num_classes=1. Use `activation="sigmoid"` for yes or no.'
+        )
+
+
+def _image_backbone(
+    backbone: str | Path | Backbone, data: ImageData | None
+) -> Backbone:
+    """Loads a backbone, or copies one."""
     if isinstance(backbone, Backbone):
         if data is not None:
             _check_data(backbone, data)
-        backbone = backbone.copy()
-    elif isinstance(backbone, str | Path):
+        return backbone.copy()
+    if isinstance(backbone, str | Path):
         shape = None if data is None else _data_shape(str(backbone), data)
-        backbone = load_backbone(backbone, input_shape=shape)
-    else:
-        raise TypeError(
-            "`backbone` must be a name or what `load_backbone` returns. "
-            f"Received: backbone={backbone!r}. Wrap a model of your own: "
-            '`load_backbone(model, pixel_range="[0, 255]")`.'
-        )
+        return load_backbone(backbone, input_shape=shape)
+    raise TypeError(
+        "`backbone` must be a name or what `load_backbone` returns. "
+        f"Received: backbone={backbone!r}. Wrap a model of your own: "
+        '`load_backbone(model, pixel_range="[0, 255]")`.'
+    )
+
+
+def _assemble(
+    backbone: Backbone, *, suffix: str, **head_options: Any
+) -> keras.Model:
+    """Puts a head on a backbone whose weights are of this model alone."""
     # Layer by layer: were the container closed, Keras would hide what
     # `unfreeze` opens within it.
     for layer in backbone.model.layers:
         layer.trainable = False
-    image_shape = backbone.input_shape
     head = build_head(tuple(backbone.model.output_shape[1:]), **head_options)
-
-    # --- The model ---
-    inputs = keras.Input(image_shape, name="image")
+    given = backbone.preprocessing.inputs[0]
+    kind = "text" if given.dtype == "string" else "image"
+    inputs = _graph.input_like(given, kind)
     x = backbone.preprocessing(inputs)
     x = backbone.model(x)
     outputs = head(x)

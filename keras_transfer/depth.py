@@ -117,7 +117,8 @@ def split(
         cut = entry
     else:
         cut = _single(found[len(found) - depth - 1].outputs)
-    images = keras.Input(model.input_shape[1:], name="image")
+    (given,) = _graph.tensors_in(model)
+    images = _graph.input_like(given, "image")
     x = images if whole else around(model.get_layer("preprocessing"))(images)
     if depth < len(found):
         x = keras.Model(entry, cut)(x)
@@ -129,7 +130,7 @@ def split(
     # A new input for each tensor that crosses, as wide as it really is.
     crossing = _single(
         [
-            keras.Input(t.shape[1:], dtype=t.dtype, name=f"activation_{i}")
+            _graph.input_like(t, f"activation_{i}")
             for i, t in enumerate(keras.tree.flatten(x))
         ]
     )

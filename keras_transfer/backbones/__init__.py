@@ -6,5 +6,12 @@ from keras_transfer.backbones.loading import (
     list_backbones,
     load_backbone,
 )
+from keras_transfer.backbones.text import load_text_backbone
 
-__all__ = ["Backbone", "BackboneSpec", "list_backbones", "load_backbone"]
+__all__ = [
+    "Backbone",
+    "BackboneSpec",
+    "list_backbones",
+    "load_backbone",
+    "load_text_backbone",
+]

@@ -46,7 +46,7 @@ class BackboneSpec(NamedTuple):
             `"keras_transfer"`, `"tensorflow_hub"`, `"keras_hub"` or `"user"`.
         normalization: A key of `NORMALIZATIONS`, or a `Normalization` that has
             none: how pixels in `[0, 255]` are scaled on their way into the
-            network.
+            network. `None` for one that takes text.
         built_in: Whether the network does that itself, in its first layers.
         default_size: Height and width of the images in pretraining, or `None`
             where it is not known.
@@ -62,7 +62,7 @@ class BackboneSpec(NamedTuple):
 
     name: str
     source: str
-    normalization: str | Normalization
+    normalization: str | Normalization | None
     built_in: bool
     default_size: int | None
     min_size: int
@@ -73,15 +73,15 @@ class BackboneSpec(NamedTuple):
     fixed_size: bool = False
 
     @property
-    def pixel_range(self) -> str:
-        """The range of the pixels that the built model takes."""
-        return "[0, 255]"
+    def pixel_range(self) -> str | None:
+        """The range of the pixels that the built model takes, if any."""
+        return None if self.normalization is None else "[0, 255]"
 
 
 def spec_of_own(
     name: str,
     source: str,
-    pixel_range: str | Normalization,
+    pixel_range: str | Normalization | None,
     size: int | None,
     features: int,
 ) -> BackboneSpec:
@@ -90,7 +90,8 @@ def spec_of_own(
     Args:
         name: Its name.
         source: Where it comes from.
-        pixel_range: A key of `NORMALIZATIONS`, or a `Normalization`.
+        pixel_range: A key of `NORMALIZATIONS`, a `Normalization`, or `None` for
+            one that takes no pixels.
         size: Height of the images that it was made for, where known.
         features: Number of channels that it gives.
 

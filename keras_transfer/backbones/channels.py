@@ -13,7 +13,7 @@ from keras_transfer.backbones.preprocessing import for_channels
 def adapt_weights(
     target: keras.Model,
     reference: keras.Model,
-    normalization: str | Normalization,
+    normalization: str | Normalization | None,
 ) -> None:
     """Copies the weights of a colour network into one with other channels.
 
@@ -35,7 +35,10 @@ def adapt_weights(
         arrays = source.get_weights()
         if [a.shape for a in arrays] != [tuple(w.shape) for w in layer.weights]:
             kernel = arrays[0]
-            if normalization_of(normalization).bgr:
+            if (
+                normalization is not None
+                and normalization_of(normalization).bgr
+            ):
                 # The images come in as red, green, blue, ...
                 kernel = kernel[:, :, ::-1]
             arrays = [_widen(kernel, channels), *arrays[1:]]

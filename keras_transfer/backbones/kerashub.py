@@ -85,7 +85,8 @@ def build(
         network = _network(found, shape, pretrained=pretrained, copied=True)
     else:
         name = source
-        found, converter = load(source, shape, pretrained)
+        found = load(source, shape, pretrained)
+        converter = load_converter(source)
         network = _network(found, shape, pretrained=pretrained, copied=False)
     normalization = pixel_range or _normalization_of(converter)
     if normalization is None or (
@@ -125,16 +126,16 @@ def load(
     handle: str,
     image_shape: tuple[int | None, int | None, int] | None,
     pretrained: bool,
-) -> tuple[keras.Model, Any]:
-    """Loads a backbone of KerasHub, and its image converter where it has one.
+) -> keras.Model:
+    """Loads a backbone of KerasHub.
 
     Args:
-        handle: As `build` takes it.
+        handle: As `build` takes it; `"kerashub:"` may be missing.
         image_shape: Shape of the images, or `None` for its own.
         pretrained: Whether to take its weights.
 
     Returns:
-        The backbone and the converter, or `None`.
+        The backbone.
 
     Raises:
         ImportError: If KerasHub, or what it fetches with, is not installed.
@@ -145,18 +146,30 @@ def load(
     preset = handle.removeprefix(PREFIX)
     options = {} if image_shape is None else {"image_shape": image_shape}
     try:
-        backbone = hub.models.Backbone.from_preset(
+        return hub.models.Backbone.from_preset(
             preset, load_weights=pretrained, **options
         )
     except ImportError:
         raise
     except Exception as err:  # It raises what its transports raise.
         raise _explained(handle, preset, image_shape, err, hub) from err
+
+
+def load_converter(handle: str) -> Any:
+    """Returns the image converter beside a backbone, or `None`."""
+    return _beside(handle, import_keras_hub().layers.ImageConverter)
+
+
+def load_tokenizer(handle: str) -> Any:
+    """Returns the tokenizer beside a backbone, or `None`."""
+    return _beside(handle, import_keras_hub().tokenizers.Tokenizer)
+
+
+def _beside(handle: str, kind: Any) -> Any:
     try:
-        converter = hub.layers.ImageConverter.from_preset(preset)
+        return kind.from_preset(handle.removeprefix(PREFIX))
     except (ValueError, FileNotFoundError):
-        converter = None
-    return backbone, converter
+        return None
 
 
 def _explained(
@@ -216,18 +229,13 @@ def _network(
         pretrained: Whether to take its weights.
         copied: Whether to leave `source` alone; else it is taken as it is.
     """
-    whole = source
     ends = _graph.tensors_in(source)
     fits = len(ends) == 1 and tuple(ends[0].shape[1:]) == shape
     if shape is None or fits:
         shape = None
+    whole = source
     if copied or shape is not None:
-        config = keras.saving.serialize_keras_object(source)
-        if shape is not None:
-            _set_shape(config, shape, source)
-        whole = keras.saving.deserialize_keras_object(config)
-        if pretrained:
-            _set_weights(whole, source, shape)
+        whole = copy_of(source, pretrained, shape)
     if isinstance(whole, KerasHubNetwork):
         return whole
     part = None
@@ -248,6 +256,28 @@ def _network(
         return network
     # Nothing in it needs KerasHub: a saved model opens without it.
     return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
+
+
+def copy_of(
+    source: keras.Model, pretrained: bool, shape: tuple | None = None
+) -> keras.Model:
+    """Makes another backbone of the same kind.
+
+    Args:
+        source: A backbone of KerasHub, or what was made of one here.
+        pretrained: Whether to take its weights.
+        shape: Of the images, or `None` for the same. Defaults to `None`.
+
+    Raises:
+        ValueError: If it does not fit `shape`.
+    """
+    config = keras.saving.serialize_keras_object(source)
+    if shape is not None:
+        _set_shape(config, shape, source)
+    copy = keras.saving.deserialize_keras_object(config)
+    if pretrained:
+        _set_weights(copy, source, shape)
+    return copy
 
 
 def _set_shape(config: dict[str, Any], shape: tuple, source: object) -> None:

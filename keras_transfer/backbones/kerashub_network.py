@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_transfer import _graph
+from keras_transfer.backbones import tokens
 from keras_transfer.backbones.dropout import still_dropout
 
 _INTERPOLATED = "interpolated_position_embeddings"
@@ -30,6 +31,9 @@ class KerasHubNetwork(keras.Model):
             part of this network.
         part: Name of the attribute of it that is meant, such as
             `"vision_encoder"`. Defaults to `None`, all of it.
+        text: For a network that takes text, the arguments of
+            `read_tokens` beside the network.
+            Defaults to `None`, one that takes images.
         still: Whether what drops at random is off. Defaults to `True`.
         closed: Positions of the layers in it that do not train. Defaults to
             `()`.
@@ -48,6 +52,7 @@ class KerasHubNetwork(keras.Model):
         hub: dict[str, Any] | keras.Model,
         *,
         part: str | None = None,
+        text: dict[str, Any] | None = None,
         still: bool = True,
         closed: Sequence[int] = (),
         name: str = "backbone",
@@ -59,10 +64,15 @@ class KerasHubNetwork(keras.Model):
         else:
             whole = keras.saving.deserialize_keras_object(hub)
         network = whole if part is None else getattr(whole, part)
-        inputs, features = unfold(network)
+        if text is None:
+            inputs, features = read_images(network)
+        else:
+            inputs, features = read_tokens(network, **text)
         super().__init__(inputs, features, name=name, **options)
         # As text: Keras would wrap a dictionary and look for layers in it.
-        self._made_of = json.dumps({"hub": hub, "part": part, "still": still})
+        self._made_of = json.dumps(
+            {"hub": hub, "part": part, "text": text, "still": still}
+        )
         if still:
             still_dropout(self)
         layers = list(_graph.layers_below(self))
@@ -110,25 +120,80 @@ def import_keras_hub() -> Any:
     return keras_hub
 
 
-def unfold(
-    network: keras.Model,
-) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Opens the stacks of layers in a network with one input.
+def read_images(network: keras.Model) -> tuple[keras.KerasTensor, ...]:
+    """Runs a network on one batch of images.
+
+    Args:
+        network: A functional model with one input.
+
+    Returns:
+        The input and the features.
+    """
+    (end,) = _graph.tensors_in(network)
+    images = keras.Input(end.shape[1:], dtype=end.dtype, name="image")
+    return images, _last(images, unfold(network, images))
+
+
+def read_tokens(
+    network: keras.Model, *, pad: int, pooling: str
+) -> tuple[keras.KerasTensor, ...]:
+    """Runs a network on one batch of token ids.
+
+    Args:
+        network: A functional model that takes `token_ids` and, if it likes,
+            `padding_mask` and `segment_ids`.
+        pad: Id of the token that stands for nothing.
+        pooling: As `keras_transfer.backbones.tokens.pool` takes it.
+
+    Returns:
+        The input, int32 `(batch, length)` with -1 beyond the end of a text,
+        and the features `(batch, channels)`.
+
+    Raises:
+        ValueError: If the network takes something else.
+    """
+    token_ids = keras.Input((None,), dtype="int32", name="tokens")
+    mask = token_ids >= 0
+    given = {
+        "token_ids": keras.ops.where(mask, token_ids, pad),
+        "padding_mask": mask,
+        "segment_ids": keras.ops.zeros_like(token_ids),
+    }
+    ends = _graph.tensors_in(network)
+    names = [end.name for end in ends]
+    if not {"token_ids"} <= set(names) <= set(given):
+        raise ValueError(
+            "`source` must take text: token_ids and, if it likes, "
+            f"padding_mask and segment_ids. Received: {network.name!r}, a "
+            f"{type(network).__name__}, which takes {', '.join(names)}."
+        )
+    given = {
+        end.name: keras.ops.cast(given[end.name], end.dtype) for end in ends
+    }
+    outputs = unfold(network, [given[name] for name in names])
+    if isinstance(outputs, dict):
+        outputs = outputs["sequence_output"]
+    # The mask as the blocks read it: one tensor less that crosses a cut.
+    mask = given.get("padding_mask", mask)
+    return token_ids, tokens.pool(outputs, mask, pooling)
+
+
+def unfold(network: keras.Model, inputs: Any) -> Any:
+    """Calls a network with the stacks of layers in it taken apart.
 
     Args:
         network: A functional model; its layers are shared.
+        inputs: Symbolic tensor, or a list of several.
 
     Returns:
-        A new input and the last output on it.
+        What the network returns.
     """
-    (end,) = _graph.tensors_in(network)
-    inputs = keras.Input(end.shape[1:], dtype=end.dtype, name="image")
     outputs = _graph.inline(network, inputs, parts=_opened)
-    reached = keras.Model(inputs, _last(inputs, outputs))
-    if len(reached.weights) != len(network.weights):
-        # A stack has weights that no layer in it is asked for.
-        outputs = _graph.inline(network, inputs)
-    return inputs, _last(inputs, outputs)
+    flat = keras.tree.flatten(outputs)
+    if len(keras.Model(inputs, flat).weights) == len(network.weights):
+        return outputs
+    # A stack has weights that no layer in it is asked for.
+    return _graph.inline(network, inputs)
 
 
 def _save_as_they_are(layer: keras.layers.Layer) -> None:

@@ -49,8 +49,11 @@ class Backbone:
     Attributes:
         spec: What is known about it, a `BackboneSpec`.
         preprocessing: Model from `(batch, height, width, channels)` pixels in
-            `[0, 255]` to what `model` takes. No weights.
-        model: Model from there to features, `(batch, h, w, num_features)`.
+            `[0, 255]`, or from string `(batch,)` texts, to what `model` takes.
+            No weights.
+        model: Model from there to features, `(batch, h, w, num_features)`,
+            `(batch, positions, num_features)` of a transformer, or
+            `(batch, num_features)`.
 
     Example:
 
@@ -69,7 +72,7 @@ class Backbone:
 
     @property
     def input_shape(self) -> tuple[int | None, int | None, int]:
-        """`(height, width, channels)` of the images; `None` where free."""
+        """`(height, width, channels)` of images, `None` where free; or `()`."""
         return tuple(self.preprocessing.input_shape[1:])
 
     @property
@@ -81,7 +84,10 @@ class Backbone:
         """Returns a backbone with the same weights and none in common."""
         model = kerashub.clone(self.model)
         _graph.set_weights(model, self.model.get_weights())
-        preprocessing = keras.models.clone_model(self.preprocessing)
+        preprocessing = self.preprocessing
+        if preprocessing.inputs[0].dtype != "string":
+            # A tokenizer is not cloned: its vocabulary is in no config.
+            preprocessing = keras.models.clone_model(preprocessing)
         return dataclasses.replace(
             self, model=model, preprocessing=preprocessing
         )
@@ -333,7 +339,7 @@ def _load_kerashub(
 
 
 def _scaling_only(
-    normalization: str | Normalization, model: keras.Model
+    normalization: str | Normalization | None, model: keras.Model
 ) -> keras.Model:
     shape = tuple(model.input_shape[1:])
     if shape[-1] != 1:

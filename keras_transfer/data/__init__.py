@@ -1,14 +1,22 @@
-"""Images on disk, in memory or in TFDS, as indexed data with stable ids."""
+"""Images and texts, from anywhere, as indexed data with stable ids."""
 
 from keras_transfer.data.augmentation import Augmentation
 from keras_transfer.data.images import ImageData, ImageSplit
+from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.data.loading import load_images
-from keras_transfer.data.report import ImageReport
+from keras_transfer.data.report import DataReport
+from keras_transfer.data.text_loading import load_texts
+from keras_transfer.data.texts import TextData, TextSplit
 
 __all__ = [
     "Augmentation",
+    "DataReport",
     "ImageData",
-    "ImageReport",
     "ImageSplit",
+    "LabelledData",
+    "LabelledSplit",
+    "TextData",
+    "TextSplit",
     "load_images",
+    "load_texts",
 ]

@@ -6,13 +6,12 @@ Pass `image_size` to shrink large images while they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_transfer._errors import nearest
-from keras_transfer.data import decoding
+from keras_transfer.data import decoding, tfds
 from keras_transfer.data.pixels import ArrayPixels
 
 _RANGE = "pixels must lie in [0, 255]"
@@ -292,95 +291,16 @@ def read_tfds(
     image_size: tuple[int, int] | None,
     class_names: tuple[str, ...] | None,
 ) -> dict[str, Any]:
-    """Reads `"tfds:name"`, downloading and preparing it where needed."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as err:
-        raise ImportError(
-            '`source="tfds:..."` needs TensorFlow Datasets: '
-            "pip install tensorflow-datasets"
-        ) from err
-    name = source.removeprefix("tfds:")
-    builder = _tfds_builder(tfds, name)
-    image_key, label_key = _tfds_keys(tfds, builder, source)
-    _tfds_prepare(builder, source)
-    known = {"train": "train", "validation": "validation", "test": "test"}
-    known |= {"val": "validation", "valid": "validation"}
-    parts = {}
-    for split in builder.info.splits:
-        if split not in known or not builder.info.splits[split].num_examples:
-            continue
-        dataset = builder.as_dataset(split=split, shuffle_files=False)
-        pairs = dataset.map(lambda x: (x[image_key], x[label_key]))
-        parts[known[split]] = _read_part(pairs, source, image_size)
-    if "train" not in parts:
-        raise ValueError(
-            '`source` must have a split "train". Received: '
-            f"source={source!r} with splits {list(builder.info.splits)}."
-        )
-    names = tuple(builder.info.features[label_key].names)
+    """Reads images of `"tfds:name"`, preparing it where needed."""
+    datasets, names = tfds.open_splits(source, "Image")
     if class_names is not None and set(class_names) != set(names):
         raise ValueError(
             "`class_names` must hold the classes of the data set. Received: "
             f"class_names={list(class_names)}, source={source!r} with classes "
             f"{list(names)[:10]}."
         )
+    parts = {
+        split: _read_part(pairs, source, image_size)
+        for split, pairs in datasets.items()
+    }
     return _records(parts, names, multi_label=False)
-
-
-def _tfds_builder(tfds: Any, name: str) -> Any:
-    try:
-        return tfds.builder(name, try_gcs=False)
-    except tfds.core.DatasetNotFoundError as err:
-        stem = name.split("/")[0].split(":")[0]
-        known: Iterable[str] = tfds.list_builders(with_community_datasets=False)
-        raise ValueError(
-            '`source` must be "tfds:" and the name of a data set of TensorFlow '
-            f"Datasets. Received: {name!r}.{nearest(stem, known)}"
-        ) from err
-    except (ValueError, AssertionError, RuntimeError) as err:
-        raise ValueError(
-            "`source` must name a config and a version that the data set has. "
-            f"Received: {name!r}. TFDS says: {err}"
-        ) from err
-
-
-def _tfds_keys(tfds: Any, builder: Any, source: str) -> tuple[str, str]:
-    features = builder.info.features
-    is_dict = isinstance(features, tfds.features.FeaturesDict)
-    items = list(features.items()) if is_dict else []
-    images = [k for k, f in items if type(f) is tfds.features.Image]
-    labels = [k for k, f in items if isinstance(f, tfds.features.ClassLabel)]
-    supervised = builder.info.supervised_keys or ()
-    for keys in (images, labels):
-        if len(keys) > 1:
-            keys[:] = [key for key in keys if key in supervised] or keys
-    if len(images) != 1 or len(labels) != 1:
-        raise ValueError(
-            "`source` must be an image classification data set, with one Image "
-            f"and one ClassLabel. Received: source={source!r} with features "
-            f"{[f'{k}: {type(f).__name__}' for k, f in items]}."
-        )
-    return images[0], labels[0]
-
-
-def _tfds_prepare(builder: Any, source: str) -> None:
-    if builder.is_prepared():
-        return
-    try:
-        builder.download_and_prepare()
-    except ModuleNotFoundError as err:
-        raise ImportError(
-            f'Preparing source="{source}" needs a package that TFDS does not '
-            f"install: pip install {err.name}"
-        ) from err
-    except Exception as err:
-        # Downloads fail in as many ways as there are data sets.
-        raise ValueError(
-            f"`source` must be a data set that is prepared or can be "
-            f"downloaded. Received: source={source!r}, not prepared in "
-            f"{builder.data_path}, and preparing it failed "
-            f"({type(err).__name__}: {str(err)[:200]}). Prepare it on a "
-            "machine with internet and copy the folder here, set "
-            "TFDS_DATA_DIR to where it is, or pass a folder of images instead."
-        ) from err

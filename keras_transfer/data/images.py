@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer._checks import is_integer
-from keras_transfer.data import scanning, splitting
+from keras_transfer.data import scanning
 from keras_transfer.data.checks import (
     Size,
     check_image_size,
-    check_indices,
     check_integer,
 )
+from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.data.pixels import ArrayPixels, FilePixels
-from keras_transfer.data.report import ImageReport
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ImageSplit:
+class ImageSplit(LabelledSplit):
     """Some of the examples of a data set; made by `load_images`.
 
     Args:
@@ -46,28 +44,16 @@ class ImageSplit:
             to `None`.
     """
 
-    name: str
-    ids: tuple[str, ...]
-    labels: np.ndarray
-    class_names: tuple[str, ...]
     pixels: FilePixels | ArrayPixels
     positions: np.ndarray
     image_size: Size | None = None
     sizes: tuple[Size | None, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __repr__(self) -> str:
         return (
             f'<ImageSplit "{self.name}": {len(self)} images, '
             f"{len(self.class_names)} classes>"
         )
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an image may have several classes."""
-        return self.labels.ndim == 2
 
     def image(self, index: int) -> np.ndarray:
         """Decodes one image.
@@ -105,60 +91,6 @@ class ImageSplit:
         for _ in scanning.parallel_map(digest, range(len(self))):
             pass
         return found
-
-    def subset(self, indices: Sequence[int] | np.ndarray) -> ImageSplit:
-        """Returns the examples at `indices`, in that order.
-
-        Args:
-            indices: Integers in `[0, n)`.
-
-        Returns:
-            An `ImageSplit`.
-
-        Raises:
-            ValueError: If an index is out of range or no integer.
-        """
-        chosen = check_indices(indices, len(self))
-        return dataclasses.replace(
-            self,
-            ids=tuple(self.ids[i] for i in chosen),
-            labels=self.labels[chosen],
-            positions=self.positions[chosen],
-        )
-
-    def shots(self, k: int, seed: int = 0) -> ImageSplit:
-        """Returns `k` examples per class.
-
-        With one seed, the examples of a smaller `k` are among those of a
-        larger one.
-
-        Args:
-            k: Integer, examples per class.
-            seed: Integer; another seed draws others. Defaults to `0`.
-
-        Returns:
-            An `ImageSplit` of `k * num_classes` examples.
-
-        Raises:
-            ValueError: If a class has fewer than `k`, or if multi-label.
-        """
-        if self.multi_label:
-            raise ValueError(
-                "`shots` needs one class per image. Received: multi-label data."
-                " Use `subset(indices)`."
-            )
-        if not is_integer(k) or k < 1:
-            raise ValueError(
-                f"`k` must be an integer above 0. Received: k={k}."
-            )
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
-        if counts.min() < k:
-            name = self.class_names[counts.argmin()]
-            raise ValueError(
-                f"`k` must be at most {counts.min()}, the number of examples "
-                f'of class "{name}" in "{self.name}". Received: k={k}.'
-            )
-        return self.subset(splitting.draw_shots(self.ids, self.labels, k, seed))
 
     def arrays(
         self, image_size: int | Size | None = None
@@ -244,7 +176,7 @@ class ImageSplit:
             check_integer(name, value, least)
         if not callable(initial_epoch):
             check_integer("initial_epoch", initial_epoch, 0)
-        labels = self._labels_for(label_mode)
+        labels = self.labels_for(label_mode)
         self._check_augment(augment)
         if augment is not None and augment.mixes_labels and label_mode == "int":
             raise ValueError(
@@ -276,6 +208,9 @@ class ImageSplit:
             )
         return batches.prefetch(tf.data.AUTOTUNE)
 
+    def _rows(self, chosen: np.ndarray | slice) -> dict[str, Any]:
+        return {"positions": self.positions[chosen]}
+
     def _read(self, index: int, image_size: Size | None) -> np.ndarray:
         return self.pixels.read(int(self.positions[index]), image_size)
 
@@ -293,31 +228,6 @@ class ImageSplit:
                 "ones are others than those to be judged. Received: an "
                 f'`Augmentation` for split "{self.name}".'
             )
-
-    def _labels_for(self, label_mode: str) -> np.ndarray:
-        if label_mode not in ("categorical", "int"):
-            raise ValueError(
-                '`label_mode` must be "categorical" or "int". Received: '
-                f"label_mode={label_mode!r}."
-            )
-        if label_mode == "categorical":
-            return self.one_hot()
-        if self.multi_label:
-            raise ValueError(
-                '`label_mode` must be "categorical" because the images have '
-                'several labels. Received: label_mode="int".'
-            )
-        return self.labels
-
-    def one_hot(self) -> np.ndarray:
-        """Returns the labels as rows.
-
-        Returns:
-            float32 one-hot (multi-hot) array `(n, num_classes)`.
-        """
-        if self.multi_label:
-            return self.labels
-        return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
 
     def common_size(self, image_size: int | Size | None = None) -> Size:
         """Returns the one size of all images.
@@ -355,7 +265,7 @@ class ImageSplit:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ImageData:
+class ImageData(LabelledData):
     """A labelled image data set in three splits; made by `load_images`.
 
     Args:
@@ -373,40 +283,9 @@ class ImageData:
     train: ImageSplit
     validation: ImageSplit
     test: ImageSplit
-    class_names: tuple[str, ...]
     image_size: Size | None
     channels: int
     multi_label: bool
-    report: ImageReport
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        return len(self.class_names)
-
-    def class_weights(self) -> dict[int, float]:
-        """Returns the weights that balance the classes of train, for `fit`.
-
-        `weight_c = n / (C * n_c)` over the C classes that train holds, as
-        scikit-learn's `"balanced"`.
-
-        Returns:
-            Dict of class index to weight, of the classes that train holds.
-
-        Raises:
-            ValueError: If multi-label.
-        """
-        if self.multi_label:
-            raise ValueError(
-                "`class_weights` needs one class per image. Received: "
-                "multi-label data."
-            )
-        present, counts = np.unique(self.train.labels, return_counts=True)
-        weights = len(self.train) / (len(present) * counts)
-        return {
-            int(label): float(weight)
-            for label, weight in zip(present, weights, strict=True)
-        }
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_size or ("mixed sizes",)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from keras_transfer._checks import check_class_names
 from keras_transfer.data import checks, decoding, scanning, splitting
 from keras_transfer.data.images import ImageData, ImageSplit
-from keras_transfer.data.report import ImageReport, list_problems, printable
+from keras_transfer.data.report import DataReport, list_problems, printable
 from keras_transfer.data.sources import Records, read_source
 
 Labels = list[tuple[str, ...]]
@@ -120,10 +119,10 @@ def load_images(
     labels = [records.labels[i] for i in kept]
     _check_enough(kept, skipped, labels, multi_label)
     groups = scanning.group_equal([scan.digests[i] for i in kept])
-    splits, notes = _assign_splits(
+    splits, notes = splitting.assign_splits(
         ids, labels, [records.splits[i] for i in kept], groups, fractions, seed
     )
-    report = ImageReport(
+    report = DataReport(
         skipped=tuple(skipped),
         ignored=tuple(sorted(records.ignored)),
         notes=notes,
@@ -132,7 +131,7 @@ def load_images(
     sizes = {scan.sizes[i] for i in kept}
     if size is None and len(sizes) == 1:
         size = sizes.pop()
-    encoded = _encode(labels, names, multi_label)
+    encoded = splitting.encode_labels(labels, names, multi_label)
     parts = {}
     for name in splitting.SPLITS:
         where = [k for k, split_ in enumerate(splits) if split_ == name]
@@ -228,47 +227,3 @@ def _check_enough(
             "`source` must hold images of at least two classes. Received: only "
             f"class {printable(repr(*present))}."
         )
-
-
-def _assign_splits(
-    ids: list[str],
-    labels: Labels,
-    given: list[str | None],
-    groups: list[list[int]],
-    fractions: tuple[float, float, float],
-    seed: int,
-) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the split of each example, and notes on what came out small."""
-    parts = splitting.missing_fractions(filter(None, given), fractions)
-    places = [i for i, name in enumerate(given) if name in (None, "train")]
-    inside = {place: position for position, place in enumerate(places)}
-    within = [[inside[i] for i in group if i in inside] for group in groups]
-    labels = [labels[i] for i in places]
-    assigned = splitting.split_examples(
-        [ids[i] for i in places],
-        labels,
-        [group for group in within if group],
-        parts,
-        seed,
-    )
-    notes = splitting.notes_on_splits(labels, assigned, parts)
-    for note in notes:
-        if note.startswith("Class"):
-            warnings.warn(note, UserWarning, stacklevel=3)
-    splits = [name or "train" for name in given]
-    for place, name in zip(places, assigned, strict=True):
-        splits[place] = name
-    return splits, notes
-
-
-def _encode(
-    labels: Labels, class_names: tuple[str, ...], multi_label: bool
-) -> np.ndarray:
-    """Returns int32 `(n,)`, or float32 0/1 `(n, num_classes)`."""
-    index = {name: i for i, name in enumerate(class_names)}
-    if not multi_label:
-        return np.array([index[name] for (name,) in labels], np.int32)
-    encoded = np.zeros((len(labels), len(class_names)), np.float32)
-    for row, names in enumerate(labels):
-        encoded[row, [index[name] for name in names]] = 1
-    return encoded

@@ -22,27 +22,28 @@ def list_problems(problems: Sequence[tuple[str, str]]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageReport:
-    """What `load_images` found; `str(report)` is the readable form.
+class DataReport:
+    """What loading found; `str(report)` is the readable form.
 
     Args:
         skipped: Tuple of `(example id, reason)` of everything left out with
             `on_error="skip"`. Defaults to `()`.
-        leaks: Groups of ids of identical images that stand in different
+        leaks: Groups of ids of identical examples that stand in different
             splits. Defaults to `()`.
-        conflicts: Groups of ids of identical images with different labels.
+        conflicts: Groups of ids of identical examples with different labels.
             Defaults to `()`.
-        copies: Groups of ids of identical images with the same label in the
+        copies: Groups of ids of identical examples with the same label in the
             same split, which does no harm. Defaults to `()`.
         ignored: Names of files and folders that are no candidates: another
             extension, or beside the split folders. Hidden ones are not
             listed. Defaults to `()`.
         notes: Sentences about the splits, such as a class too small to stand
             in each of them. Defaults to `()`.
+        kind: What the examples are. Defaults to `"images"`.
 
     Example:
 
-    >>> report = ImageReport(skipped=(("rose/1.jpg", "the file is empty"),))
+    >>> report = DataReport(skipped=(("rose/1.jpg", "the file is empty"),))
     >>> report.duplicates
     ()
     >>> print(report)
@@ -56,10 +57,11 @@ class ImageReport:
     copies: tuple[tuple[str, ...], ...] = ()
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kind: str = "images"
 
     @property
     def duplicates(self) -> tuple[tuple[str, ...], ...]:
-        """Groups of identical images that do harm: leaks and conflicts."""
+        """Groups of identical examples that do harm: leaks and conflicts."""
         return tuple(sorted({*self.leaks, *self.conflicts}))
 
     def __str__(self) -> str:
@@ -68,8 +70,8 @@ class ImageReport:
             parts.append(f"{len(self.skipped)} skipped:")
             parts.append(list_problems(self.skipped))
         for title, groups in (
-            ("identical images in different splits", self.leaks),
-            ("identical images with different labels", self.conflicts),
+            (f"identical {self.kind} in different splits", self.leaks),
+            (f"identical {self.kind} with different labels", self.conflicts),
             ("harmless copies (same split and label)", self.copies),
         ):
             if groups:
@@ -79,7 +81,7 @@ class ImageReport:
                     parts.append(f"  ... and {len(groups) - SHOWN} more")
         if self.ignored:
             parts.append(
-                f"{len(self.ignored)} ignored, no images by their name: "
+                f"{len(self.ignored)} ignored, no {self.kind} by their name: "
                 f"{_join(self.ignored)}"
             )
         parts += self.notes

@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_transfer.data import decoding
 from keras_transfer.data.pixels import ArrayPixels, FilePixels
-from keras_transfer.data.report import ImageReport
+from keras_transfer.data.report import DataReport
 
 _CHUNK = 4096
 
@@ -74,13 +74,13 @@ def group_equal(keys: Sequence[Hashable]) -> list[list[int]]:
 
 
 def report_duplicates(
-    report: ImageReport,
+    report: DataReport,
     groups: Sequence[Sequence[int]],
     ids: Sequence[str],
     labels: Sequence[Hashable],
     splits: Sequence[str],
-) -> ImageReport:
-    """Adds groups of identical images to the report, and warns of harm."""
+) -> DataReport:
+    """Adds groups of identical examples to the report, and warns of harm."""
     found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for group in groups:
         if len(group) < 2:
@@ -106,9 +106,9 @@ def report_duplicates(
     ):
         if groups_:
             warnings.warn(
-                f"{len(groups_)} groups of identical images {harm}, the first "
-                f"being {', '.join(groups_[0][:4])}. `report.duplicates` lists "
-                "them all; remove the wrong copies.",
+                f"{len(groups_)} groups of identical {report.kind} {harm}, the "
+                f"first being {', '.join(groups_[0][:4])}. "
+                "`report.duplicates` lists them all; remove the wrong copies.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -13,6 +13,7 @@ is what few-label data look like; it knows neither groups nor multi-label.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -170,3 +171,49 @@ def notes_on_splits(
         if fraction > 0 and not counts[name]
     ]
     return tuple(notes)
+
+
+def assign_splits(
+    ids: list[str],
+    labels: Sequence[tuple[str, ...]],
+    given: list[str | None],
+    groups: list[list[int]],
+    fractions: tuple[float, float, float],
+    seed: int,
+) -> tuple[list[str], tuple[str, ...]]:
+    """Returns the split of each example, and notes on what came out small."""
+    parts = missing_fractions(filter(None, given), fractions)
+    places = [i for i, name in enumerate(given) if name in (None, "train")]
+    inside = {place: position for position, place in enumerate(places)}
+    within = [[inside[i] for i in group if i in inside] for group in groups]
+    labels = [labels[i] for i in places]
+    assigned = split_examples(
+        [ids[i] for i in places],
+        labels,
+        [group for group in within if group],
+        parts,
+        seed,
+    )
+    notes = notes_on_splits(labels, assigned, parts)
+    for note in notes:
+        if note.startswith("Class"):
+            warnings.warn(note, UserWarning, stacklevel=3)
+    splits = [name or "train" for name in given]
+    for place, name in zip(places, assigned, strict=True):
+        splits[place] = name
+    return splits, notes
+
+
+def encode_labels(
+    labels: Sequence[tuple[str, ...]],
+    class_names: tuple[str, ...],
+    multi_label: bool,
+) -> np.ndarray:
+    """Returns int32 `(n,)`, or float32 0/1 `(n, num_classes)`."""
+    index = {name: i for i, name in enumerate(class_names)}
+    if not multi_label:
+        return np.array([index[name] for (name,) in labels], np.int32)
+    encoded = np.zeros((len(labels), len(class_names)), np.float32)
+    for row, names in enumerate(labels):
+        encoded[row, [index[name] for name in names]] = 1
+    return encoded

@@ -14,7 +14,7 @@ from keras_transfer import _graph
 from keras_transfer._blocks import Block, backbone_of
 from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
-from keras_transfer.data.images import ImageData, ImageSplit
+from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.depth import blocks
 
 SPLITS = ("train", "validation", "test")
@@ -36,8 +36,8 @@ class Part:
         name: `"train"`, `"validation"` or `"test"`.
         source: What the user passed.
         inputs: All of an array, the first batches of a dataset; `None` for an
-            `ImageSplit`, which is never decoded here.
-        labels: Likewise; those of an `ImageSplit` are all.
+            `LabelledSplit`, which is never decoded here.
+        labels: Likewise; those of an `LabelledSplit` are all.
         complete: Whether `labels` are all labels.
     """
 
@@ -55,7 +55,7 @@ class Part:
         `"numbers"`, `"other"`; `"open"` where `batches` makes either of the
         first two.
         """
-        if isinstance(self.source, ImageSplit):
+        if isinstance(self.source, LabelledSplit):
             return "multi-hot" if self.source.multi_label else "open"
         return label_form(self.labels)
 
@@ -69,7 +69,7 @@ class Context:
         parts: What is known of each split, by name.
         loss: The loss, or `None` where it is not known or not Keras' own.
         class_names: Names of the classes in the data, or `None`.
-        data: The `ImageData`, or `None`.
+        data: The `LabelledData`, or `None`.
         named: Whether the user told train from validation.
         opened: The blocks that `depth` opens, or `None` without `depth`.
     """
@@ -78,7 +78,7 @@ class Context:
     parts: dict[str, Part]
     loss: Loss | None
     class_names: tuple[str, ...] | None
-    data: ImageData | None
+    data: LabelledData | None
     named: bool
     opened: tuple[Block, ...] | None
 
@@ -135,7 +135,7 @@ def read_context(
         raise TypeError(
             f"`model` must be a keras.Model. Received: model={model!r:.100}."
         )
-    named = isinstance(data, ImageData | Mapping)
+    named = isinstance(data, LabelledData | Mapping)
     parts = {name: _part(name, part) for name, part in _splits(data).items()}
     if loss is None and model.compiled:
         loss = model.loss
@@ -146,7 +146,7 @@ def read_context(
         parts=parts,
         loss=read_loss(loss),
         class_names=None if names is None else tuple(map(str, names)),
-        data=data if isinstance(data, ImageData) else None,
+        data=data if isinstance(data, LabelledData) else None,
         named=named,
         opened=None if depth is None else _opened(model, depth),
     )
@@ -172,7 +172,7 @@ def read_loss(loss: Any) -> Loss | None:
 
 
 def _splits(data: Any) -> dict[str, Any]:
-    if isinstance(data, ImageData):
+    if isinstance(data, LabelledData):
         found = {name: getattr(data, name) for name in SPLITS}
         # An empty split is none, but there is always one to train on.
         return {k: v for k, v in found.items() if len(v) or k == "train"}
@@ -188,7 +188,7 @@ def _splits(data: Any) -> dict[str, Any]:
 
 
 def _part(name: str, source: Any) -> Part:
-    if isinstance(source, ImageSplit):
+    if isinstance(source, LabelledSplit):
         return Part(name, source, None, source.labels, complete=True)
     if hasattr(source, "element_spec"):
         return _dataset_part(name, source)

@@ -10,6 +10,7 @@ import numpy as np
 from keras_transfer import _graph
 from keras_transfer._names import find_class_names
 from keras_transfer.data.images import ImageSplit
+from keras_transfer.data.labelled import LabelledSplit
 from keras_transfer.doctor.context import Context, Part
 from keras_transfer.doctor.diagnosis import Finding, plural, some
 from keras_transfer.doctor.reading import (
@@ -307,8 +308,8 @@ def _shared(context: Context, part: Part) -> int:
     train = context.train
     if train.source is part.source:
         return max(1, len(part.labels))
-    if isinstance(train.source, ImageSplit):
-        if not isinstance(part.source, ImageSplit):
+    if isinstance(train.source, LabelledSplit):
+        if not isinstance(part.source, LabelledSplit):
             return 0
         known, own = set(train.source.ids), set(part.source.ids)
         shared = known & own
@@ -329,7 +330,8 @@ def _shared(context: Context, part: Part) -> int:
 
 def _digests(rows: np.ndarray, dtype: np.dtype) -> Iterator[bytes]:
     for row in rows[:_COMPARED]:
-        data = row.astype(dtype, copy=False).tobytes()
+        text = isinstance(row, str)
+        data = row.encode() if text else row.astype(dtype, copy=False).tobytes()
         yield hashlib.blake2b(data, digest_size=16).digest()
 
 

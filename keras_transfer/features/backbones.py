@@ -8,10 +8,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
+from keras_transfer import _graph
 from keras_transfer._blocks import Block, find_blocks, has_children
 from keras_transfer._errors import nearest
 from keras_transfer._trainable import match_blocks
-from keras_transfer.backbones import Backbone, load_backbone
+from keras_transfer.backbones import (
+    Backbone,
+    load_backbone,
+    load_text_backbone,
+    tokens,
+)
 from keras_transfer.features.engines import choose_engine
 from keras_transfer.features.filling import Compute
 
@@ -26,9 +32,14 @@ class Loaded(NamedTuple):
     model: keras.Model
 
     @property
-    def image_shape(self) -> tuple[int | None, ...]:
-        """`(height, width, channels)`; `None` where free."""
+    def input_shape(self) -> tuple[int | None, ...]:
+        """`(height, width, channels)`, `None` where free; `()` of texts."""
         return tuple(self.preprocessing.input_shape[1:])
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether texts go in."""
+        return self.preprocessing.inputs[0].dtype == "string"
 
 
 class Outputs(NamedTuple):
@@ -67,26 +78,37 @@ def load(backbone: BackboneLike, shape: tuple[int, ...]) -> Loaded:
     elif isinstance(backbone, Backbone):
         loaded = Loaded(backbone.name, backbone.preprocessing, backbone.model)
     elif isinstance(backbone, str | Path):
-        if len(shape) != 3:
+        if len(shape) not in (0, 3):
             raise ValueError(
-                "`data` must hold images (n, height, width, channels). "
-                f"Received: examples of shape {shape}."
+                "`data` must hold images (n, height, width, channels) or "
+                f"texts. Received: examples of shape {shape}."
             )
-        height, width, channels = shape
-        found = load_backbone(backbone, input_shape=(height, width, channels))
+        if shape:
+            height, width, channels = shape
+            found = load_backbone(
+                backbone, input_shape=(height, width, channels)
+            )
+        else:
+            found = load_text_backbone(backbone)
         loaded = Loaded(found.name, found.preprocessing, found.model)
     else:
         raise TypeError(
             "`backbones` must be names, what `load_backbone` returned, or "
             f"models made by a builder. Received: {type(backbone).__name__}"
         )
-    fits = len(shape) == 3 and all(
-        want in (None, size)
-        for want, size in zip(loaded.image_shape, shape, strict=True)
+    if loaded.takes_texts != (not shape):
+        taken, given = ("texts", "images") if shape else ("images", "texts")
+        raise ValueError(
+            f"`data` must be {taken if loaded.takes_texts else 'images'} for "
+            f"{loaded.name}. Received: {given}."
+        )
+    wanted = loaded.input_shape
+    fits = len(shape) == len(wanted) and all(
+        want in (None, size) for want, size in zip(wanted, shape, strict=True)
     )
     if not fits:
         raise ValueError(
-            f"`data` must have images of shape {loaded.image_shape} for "
+            f"`data` must have images of shape {loaded.input_shape} for "
             f"{loaded.name} (None: any). Received: {shape}. Load one of them "
             "anew: `load_images(..., image_size=...)` or `load_backbone(..., "
             "input_shape=...)`."
@@ -150,13 +172,17 @@ def cut_at(
         backbone.model.outputs if layers is None else list(block.outputs)
         for block in chosen
     ]
-    pixels = keras.Input(backbone.image_shape, name="image")
+    (given,) = _graph.tensors_in(backbone.preprocessing)
+    pixels = _graph.input_like(given, "image")
     flat = [tensor for end in ends for tensor in end]
     inner = keras.Model(backbone.model.inputs[0], flat)
-    outputs = keras.tree.flatten(inner(backbone.preprocessing(pixels)))
-    outputs = [_pool(tensor, pooling) for tensor in outputs]
-    if len(outputs) > len(ends):
-        outputs = _join(outputs, ends, pooling)
+    flat = keras.tree.flatten(inner(backbone.preprocessing(pixels)))
+    if backbone.takes_texts:
+        outputs = _of_tokens(flat, ends, pooling)
+    else:
+        outputs = [_pool(tensor, pooling) for tensor in flat]
+        if len(outputs) > len(ends):
+            outputs = _join(outputs, ends, pooling)
     return Outputs(
         backbone.name,
         *choose_engine(engine, keras.Model(pixels, outputs), shape, count),
@@ -168,12 +194,38 @@ def cut_at(
     )
 
 
+def _of_tokens(
+    outputs: list[keras.KerasTensor],
+    ends: list[list[keras.KerasTensor]],
+    pooling: str | None,
+) -> list[keras.KerasTensor]:
+    """Pools what leaves the blocks of a network that reads tokens.
+
+    That are vectors of tokens and the mask of where there are any; vectors of
+    texts are as they are.
+    """
+    found = []
+    tensors = iter(outputs)
+    for end in ends:
+        features, *masks = sorted(
+            (next(tensors) for _ in end), key=lambda t: -len(t.shape)
+        )
+        if pooling is not None and len(features.shape) == 3 and masks:
+            features = tokens.pool(features, masks[0], pooling)
+        found.append(features)
+    return found
+
+
 def _pool(tensor: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:
-    if pooling is None or len(tensor.shape) != 4:
+    rank = len(tensor.shape)
+    if pooling is None or rank not in (3, 4):
         return tensor
+    layers = keras.layers
     if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D()(tensor)
-    return keras.layers.GlobalAveragePooling2D()(tensor)
+        maximum = (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D)
+        return maximum[rank - 3]()(tensor)
+    average = (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D)
+    return average[rank - 3]()(tensor)
 
 
 def _join(

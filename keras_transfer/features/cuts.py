@@ -88,14 +88,13 @@ def network_to(
     entry = list(_graph.tensors_in(backbone))
     tensors = [_tensors(found, end) for end in ends]
     if start is None:
-        inputs = [keras.Input(model.input_shape[1:], name="image")]
+        inputs = [_graph.input_like(_graph.tensors_in(model)[0], "image")]
         x = inputs[0]
         xs = [x if whole else around(model.get_layer("preprocessing"))(x)]
     else:
         entry = _tensors(found, start)
         inputs = [
-            keras.Input(t.shape[1:], dtype=t.dtype, name=f"activation_{i}")
-            for i, t in enumerate(entry)
+            _graph.input_like(t, f"activation_{i}") for i, t in enumerate(entry)
         ]
         xs = inputs
     outputs = []

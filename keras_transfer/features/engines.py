@@ -66,7 +66,8 @@ def choose_engine(
     if engine != "auto":
         return engine, translated(network, engine == "openvino-bfloat16")
     ours = compiled(network, shape, folded=True)
-    if count < _MANY or not _may_translate():
+    texts = network.inputs[0].dtype == "string"
+    if count < _MANY or texts or not _may_translate():
         return FOLDED, ours
     theirs = translated(network, bfloat16=False)
     noise = np.random.default_rng(0).uniform(0, 255, (_BATCH, *shape))

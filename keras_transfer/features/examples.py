@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.data import ImageSplit
+from keras_transfer.data import ImageSplit, TextSplit
 from keras_transfer.data.pixels import digest_image
+from keras_transfer.data.texts import digest_text
 from keras_transfer.features.entry import DIGEST_BYTES
 
 
@@ -22,7 +23,7 @@ class Examples:
         read: Function from an index to one input.
         num_examples: How many there are.
         shape: Shape of one input.
-        dtype: Its dtype.
+        dtype: Its dtype, `"string"` of texts.
         reading: What decides the input beside the content: sizes and the like.
         digest: Function that computes the digests, uint8 `(n, 16)`.
     """
@@ -37,6 +38,11 @@ class Examples:
     def __len__(self) -> int:
         return self.num_examples
 
+    @property
+    def numpy_dtype(self) -> type:
+        """The dtype of arrays of them."""
+        return object if self.dtype == "string" else np.dtype(self.dtype).type
+
     @functools.cached_property
     def digests(self) -> np.ndarray:
         """uint8 `(n, 16)`, computed once."""
@@ -44,12 +50,13 @@ class Examples:
 
 
 def examples_of(
-    data: ImageSplit | np.ndarray, image_size: tuple[int, int] | None = None
+    data: ImageSplit | TextSplit | np.ndarray,
+    image_size: tuple[int, int] | None = None,
 ) -> Examples:
     """Makes `Examples` of a split or of an array.
 
     Args:
-        data: An `ImageSplit`, or an array `(n, ...)` of what a network takes.
+        data: A split, or an array `(n, ...)` of what a network takes.
         image_size: `(height, width)` to resize images of a split to. Defaults
             to `None`, that of the data.
 
@@ -70,12 +77,15 @@ def examples_of(
             reading=_reading_of((*size, channels), "uint8"),
             digest=data.digests,
         )
+    if isinstance(data, TextSplit):
+        data = data.texts
+    dtype = "string" if data.dtype == object else data.dtype.name
     return Examples(
         read=data.__getitem__,
         num_examples=len(data),
         shape=data.shape[1:],
-        dtype=data.dtype.name,
-        reading=_reading_of(data.shape[1:], data.dtype.name),
+        dtype=dtype,
+        reading=_reading_of(data.shape[1:], dtype),
         digest=functools.partial(_digest_rows, data),
     )
 
@@ -88,5 +98,8 @@ def _reading_of(shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
 def _digest_rows(array: np.ndarray) -> np.ndarray:
     found = np.empty((len(array), DIGEST_BYTES), np.uint8)
     for index, row in enumerate(array):
-        found[index] = np.frombuffer(digest_image(row), np.uint8)
+        found[index] = np.frombuffer(
+            digest_text(row) if isinstance(row, str) else digest_image(row),
+            np.uint8,
+        )
     return found

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from keras_transfer._checks import is_integer
-from keras_transfer.data import Augmentation, ImageData, ImageSplit
+from keras_transfer.data import (
+    Augmentation,
+    ImageData,
+    ImageSplit,
+    LabelledData,
+    TextSplit,
+)
 from keras_transfer.features.backbones import (
     BackboneLike,
     Outputs,
@@ -158,7 +164,7 @@ def extract_features(
             for row, more in zip(entries, new, strict=True):
                 row += more
         found[name] = _collect(entries, part, sources)
-    if isinstance(data, ImageData | Mapping):
+    if isinstance(data, LabelledData | Mapping):
         return Features(
             found["train"],
             found.get("validation"),
@@ -215,15 +221,16 @@ class _Split(NamedTuple):
 
 
 def _splits(data: Any) -> dict[str, _Split]:
-    if isinstance(data, ImageData):
+    if isinstance(data, LabelledData):
         names = ("train", "validation", "test")
         parts = {name: getattr(data, name) for name in names}
-        sized = {
-            name: dataclasses.replace(part, image_size=data.image_size)
-            for name, part in parts.items()
-            if len(part)
-        }
-        return {name: _split(part) for name, part in sized.items()}
+        parts = {name: part for name, part in parts.items() if len(part)}
+        if isinstance(data, ImageData):
+            parts = {
+                name: dataclasses.replace(part, image_size=data.image_size)
+                for name, part in parts.items()
+            }
+        return {name: _split(part) for name, part in parts.items()}
     if isinstance(data, Mapping):
         unknown = sorted(set(data) - {"train", "validation", "test"})
         if unknown or "train" not in data:
@@ -239,7 +246,7 @@ def _common_shape(parts: Mapping[str, _Split]) -> tuple[int, ...]:
     shapes = {name: part.examples.shape for name, part in parts.items()}
     if "train" not in shapes:
         raise ValueError(
-            "`data` must hold images to train on. Received: "
+            "`data` must hold examples to train on. Received: "
             f"{', '.join(shapes) or 'nothing'}."
         )
     if len(set(shapes.values())) > 1:
@@ -252,7 +259,7 @@ def _common_shape(parts: Mapping[str, _Split]) -> tuple[int, ...]:
 
 
 def _split(part: Any) -> _Split:
-    if isinstance(part, ImageSplit):
+    if isinstance(part, ImageSplit | TextSplit):
         return _Split(examples_of(part), part.labels, part.ids)
     labels = None
     if isinstance(part, tuple | list) and len(part) == 2:

@@ -179,7 +179,7 @@ def fill(
                 bar = None
                 if verbose:
                     bar = keras.utils.Progbar(
-                        passes, unit_name=title or "image"
+                        passes, unit_name=title or "example"
                     )
                 _keep(feed(missing), entries, digests, bar)
     return Tally(passes, time.monotonic() - started)
@@ -290,8 +290,12 @@ def feed_inputs(
     """
     import tensorflow as tf
 
-    channels = examples.shape[-1]
-    looks = [tf.function(view.make(channels)) for view in views]
+    looks = [
+        None
+        if view.kind == "clean"
+        else tf.function(view.make(examples.shape[-1]))
+        for view in views
+    ]
 
     def feed(missing: np.ndarray) -> Iterator[Computed]:
         rows = np.flatnonzero(missing.any(axis=0))
@@ -303,7 +307,7 @@ def feed_inputs(
             drop_remainder=False,
             order=epoch_order(len(rows), shuffle=False, seed=0),
             initial_epoch=0,
-            dtype=np.dtype(examples.dtype).type,
+            dtype=examples.numpy_dtype,
         )
         for images, numbers in batches.prefetch(2):
             batch = np.asarray(numbers)
@@ -313,9 +317,10 @@ def feed_inputs(
                     continue
                 some = images if wanted.all() else images[wanted]
                 chosen = batch[wanted]
-                if view.kind != "clean":
+                look = looks[index]
+                if look is not None:
                     seeds = view.seeds(examples.digests[chosen])
-                    some = looks[index](some, tf.constant(seeds))
+                    some = look(some, tf.constant(seeds))
                 outputs = compute(some)
                 yield Computed(index, chosen, _grouped(outputs, sizes))
 

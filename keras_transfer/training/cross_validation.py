@@ -19,7 +19,8 @@ import numpy as np
 from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
 from keras_transfer._statistics import student
-from keras_transfer.data import ImageData, scanning, splitting
+from keras_transfer.data import LabelledData, scanning, splitting
+from keras_transfer.data.pixels import digest_image
 from keras_transfer.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.features.extraction import open_store
 from keras_transfer.features.store import Choice
@@ -229,7 +230,8 @@ def cross_validate(
     >>> mean, half_width = found.interval("accuracy")
     """
     _check(build, folds, validation_fraction, seed, verbose, arguments)
-    pool = _pool_images(data) if isinstance(data, ImageData) else _pool(data)
+    labelled = isinstance(data, LabelledData)
+    pool = _pool_labelled(data) if labelled else _pool(data)
     parts = _folds(pool, int(folds), int(seed))
     models = _Models(build)
     # What one fold computes serves the others.
@@ -301,20 +303,18 @@ class _Pool:
     select: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 
 
-def _pool_images(data: ImageData) -> _Pool:
+def _pool_labelled(data: LabelledData) -> _Pool:
     splits = [s for s in (data.train, data.validation) if len(s)]
-    if len({id(split.pixels) for split in splits}) > 1:
+    sources = {id(getattr(split, "pixels", None)) for split in splits}
+    if len(sources) > 1:
         raise ValueError(
             "`data` must hold train and validation images of one source. "
             "Received: images of two. Load them together: `load_images({"
             '"train": ..., "validation": ...})`.'
         )
-    joined = dataclasses.replace(
-        data.train,
-        ids=tuple(name for split in splits for name in split.ids),
-        labels=np.concatenate([split.labels for split in splits]),
-        positions=np.concatenate([split.positions for split in splits]),
-    )
+    joined = splits[0]
+    for split in splits[1:]:
+        joined = joined.joined(split)
     # By id, so that it does not matter which split an image came from.
     order = sorted(range(len(joined)), key=joined.ids.__getitem__)
     whole = joined.subset(order)
@@ -325,13 +325,14 @@ def _pool_images(data: ImageData) -> _Pool:
         for group in groups
         for name in group
     }
-    digest = hashlib.sha256(repr((data.class_names, data.image_size)).encode())
+    size = getattr(data, "image_size", None)
+    digest = hashlib.sha256(repr((data.class_names, size)).encode())
     digest.update(repr(whole.ids).encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(whole.labels).tobytes())
 
     def select(
         train: np.ndarray, validation: np.ndarray, test: np.ndarray
-    ) -> ImageData:
+    ) -> LabelledData:
         parts = {"train": train, "validation": validation, "test": test}
         return dataclasses.replace(
             data,
@@ -341,11 +342,11 @@ def _pool_images(data: ImageData) -> _Pool:
             },
         )
 
-    kind = "multi-label" if data.multi_label else "int"
+    kind = "multi-label" if data.train.multi_label else "int"
     return _Pool(
         ids=whole.ids,
         classes=_classes(whole.labels, kind, data.class_names),
-        exclusive=not data.multi_label,
+        exclusive=not data.train.multi_label,
         groups=_numbered(same.get(name, name) for name in whole.ids),
         digest=digest.hexdigest(),
         select=select,
@@ -377,7 +378,7 @@ def _pool(data: Any) -> _Pool:
         classes=_classes(pair[1], source.labels),
         exclusive=source.labels in ("int", "one-hot"),
         groups=_numbered(
-            hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+            row if isinstance(row, str) else digest_image(row)
             for row in pair[0]
         ),
         digest=source.digest(),

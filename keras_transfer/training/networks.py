@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from keras_transfer.training.probing import has_exact_probe
 
 # Inputs that a network is tried with.
 _LOOK = 32
+_SENTENCE = "Nobody has read this text before."
 
 
 def together(cuts: Sequence[Cut | None]) -> list[Cut]:
@@ -114,19 +116,21 @@ class Networks:
         """What computes them, in the keys of what is kept."""
         return FOLDED if self._folded else "tensorflow"
 
-    def look(self, model: keras.Model, shape: Sequence[int]) -> np.ndarray:
+    def look(self, model: keras.Model, shape: Sequence[int]) -> Any:
         """Returns inputs to try a network with: no example has to pass.
 
-        Noise in `[0, 255]` for images; zeros for whatever else a model may
-        take, such as the numbers of tokens.
+        Noise in `[0, 255]` for images, a sentence for texts; zeros for whatever
+        else a model may take, such as the numbers of tokens.
 
         Args:
             model: The model.
             shape: Of one input.
 
         Returns:
-            float32 array `(32, ...)`.
+            float32 array `(32, ...)`, or a tensor of texts `(32,)`.
         """
+        if model.inputs[0].dtype == "string":
+            return keras.ops.convert_to_tensor([_SENTENCE] * _LOOK)
         if not has_children(model):
             return np.zeros((_LOOK, *shape), np.float32)
         noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.data import ImageData, ImageSplit
+from keras_transfer.data import ImageSplit, LabelledData, TextSplit
 from keras_transfer.doctor import Diagnosis
 from keras_transfer.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.reports import plot_history
@@ -71,7 +71,7 @@ class Run:
         """Measures the model on labelled examples.
 
         Args:
-            data: An `ImageSplit`, a pair of arrays, or a batched
+            data: A split such as `data.test`, a pair of arrays, or a batched
                 `tf.data.Dataset` in a fixed order. Defaults to `None`: the
                 test examples of the data that the model was trained on.
 
@@ -89,12 +89,12 @@ class Run:
         if self._objective.kind != "regression":
             class_names = getattr(self._data, "class_names", None)
         ids = None
-        if isinstance(data, ImageData):
+        if isinstance(data, LabelledData):
             raise TypeError(
                 "`data` must be one split, such as `data.test`. Received: all "
                 "of them."
             )
-        if isinstance(data, ImageSplit):
+        if isinstance(data, ImageSplit | TextSplit):
             labels, ids = data.labels, data.ids
             class_names = data.class_names
             if self.model.output_shape[-1] == 1 and labels.ndim == 1:
@@ -115,8 +115,8 @@ class Run:
             )
         else:
             raise TypeError(
-                "`data` must be an `ImageSplit`, a pair of arrays or a "
-                f"tf.data.Dataset. Received: {type(data).__name__}"
+                "`data` must be a split such as `data.test`, a pair of arrays "
+                f"or a tf.data.Dataset. Received: {type(data).__name__}"
             )
         return evaluate_outputs(
             outputs,
@@ -169,7 +169,9 @@ def _test_part(data: Any) -> Any:
     part = getattr(data, "test", None)
     if isinstance(data, Mapping):
         part = data.get("test")
-    if part is None or (isinstance(part, ImageSplit) and not len(part)):
+    if part is None or (
+        isinstance(part, ImageSplit | TextSplit) and not len(part)
+    ):
         raise ValueError(
             "`data` must be given: the data that the model was trained on have "
             "no test examples. Received: None"

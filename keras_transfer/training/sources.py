@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer.data import Augmentation, ImageData, ImageSplit
+from keras_transfer.data import Augmentation, ImageData, ImageSplit, TextData
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
+from keras_transfer.data.texts import digest_text
 from keras_transfer.features.examples import Examples, examples_of
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def open_source(
     """Makes a `Source` of any data that `fine_tune` takes.
 
     Args:
-        data: `ImageData`; a pair of arrays; a batched `tf.data.Dataset`; or a
-            dict of one of the latter two with keys `"train"` and, where there
-            is any, `"validation"`.
+        data: `ImageData`; `TextData`; a pair of arrays; a batched
+            `tf.data.Dataset`; or a dict of one of the latter two with keys
+            `"train"` and, where there is any, `"validation"`.
         batch_size: Examples in a batch; for a dataset it is its own.
         seed: Of the order and the augmentation.
         augment: Changes of the training images, or `None`.
@@ -98,6 +99,9 @@ def open_source(
         source = _from_images(data, batch_size, seed, augment, cache)
         yes_or_no = one_output and not data.multi_label
         return _yes_or_no(source) if yes_or_no else source
+    if isinstance(data, TextData):
+        source = _from_texts(data, batch_size, seed, augment)
+        return _yes_or_no(source) if one_output else source
     parts = dict(data) if isinstance(data, Mapping) else {"train": data}
     parts = {name: part for name, part in parts.items() if part is not None}
     unknown = sorted(set(parts) - set(_SPLITS))
@@ -172,6 +176,25 @@ def _from_images(
     )
 
 
+def _from_texts(
+    data: TextData, batch_size: int, seed: int, augment: Augmentation | None
+) -> Source:
+    if augment is not None:
+        raise ValueError(
+            "`augment` must be None for texts: it changes images. Received: "
+            f"augment={augment!r}"
+        )
+    parts: dict[str, Any] = {
+        name: split.arrays()
+        for name, split in (
+            ("train", data.train),
+            ("validation", data.validation),
+        )
+        if len(split) or name == "train"
+    }
+    return _from_arrays(parts, batch_size, seed, None)
+
+
 def _has_size(data: ImageData, split: ImageSplit) -> bool:
     """Whether all images have one size; whoever trains on them says if not."""
     try:
@@ -222,7 +245,7 @@ def _from_arrays(
                 found.update(f"{name} {array.shape} {array.dtype}".encode())
                 for start in range(0, len(array), _AT_ONCE):
                     some = array[start : start + _AT_ONCE]
-                    found.update(np.ascontiguousarray(some).tobytes())
+                    found.update(_content(some))
         return found.hexdigest()
 
     def batches(
@@ -267,6 +290,12 @@ def _from_arrays(
     )
 
 
+def _content(rows: np.ndarray) -> bytes:
+    if rows.dtype == object:  # of texts; its own bytes are addresses
+        return b"".join(digest_text(text) for text in rows)
+    return np.ascontiguousarray(rows).tobytes()
+
+
 def _as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(part, tuple | list) or len(part) != 2:
         what = f"{name} of type {type(part).__name__}"
@@ -276,17 +305,24 @@ def _as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
                 "tf.data.Dataset of (inputs, labels, weights)"
             )
         raise TypeError(
-            "`data` must be ImageData, a pair (inputs, labels) of arrays or a "
-            f"batched tf.data.Dataset. Received: {what}."
+            "`data` must be ImageData or TextData, a pair (inputs, labels) of "
+            f"arrays or a batched tf.data.Dataset. Received: {what}."
         )
     x, y = (np.asarray(array) for array in part)
-    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+    texts = x.ndim == 1 and (
+        x.dtype.kind == "U"
+        or (x.dtype == object and all(isinstance(text, str) for text in x))
+    )
+    if texts:
+        x = x.astype(object)
+    if (x.dtype.kind not in "biuf" and not texts) or y.dtype.kind not in "biuf":
         raise TypeError(
-            f"`data` must hold arrays of numbers. Received: {name} of dtypes "
-            f"{x.dtype} and {y.dtype}. Images with names of classes: "
-            "`load_images((images, labels))`; texts: a tf.data.Dataset."
+            "`data` must hold arrays of numbers, or of texts and numbers. "
+            f"Received: {name} of dtypes {x.dtype} and {y.dtype}. With names "
+            "of classes: `load_images((images, labels))`, "
+            "`load_texts((texts, labels))`."
         )
-    if x.ndim < 2 or len(x) != len(y) or not len(x):
+    if (x.ndim < 2 and not texts) or len(x) != len(y) or not len(x):
         raise ValueError(
             "`data` must hold at least one example, with as many labels as "
             f"inputs, inputs of shape (n, ...). Received: {name} of shapes "

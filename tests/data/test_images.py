@@ -291,7 +291,7 @@ def test_wrong_arguments(data, arrays):
             train.batches(**arguments)
     labels = np.random.default_rng(0).integers(0, 2, (40, 3))
     multi = load_images((arrays[0], labels), multi_label=True)
-    with pytest.raises(ValueError, match="the images have several labels"):
+    with pytest.raises(ValueError, match="the examples have several labels"):
         multi.train.batches(label_mode="int")
     with pytest.raises(ValueError, match="`shots` needs one class per image"):
         multi.train.shots(1)

@@ -438,7 +438,7 @@ def test_multi_label_arrays(arrays):
     labels = np.random.default_rng(0).integers(0, 2, (40, 3))
     data = load_images((arrays[0], labels), multi_label=True, split=(1, 0, 0))
     np.testing.assert_array_equal(data.train.labels, labels)
-    with raises("`class_weights` needs one class per image"):
+    with raises("`class_weights` needs one class per example"):
         data.class_weights()
 
 

@@ -1,0 +1,133 @@
+"""Reads TensorFlow Datasets, downloading and preparing them where needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from keras_transfer._errors import nearest
+
+_SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+
+
+def open_splits(
+    source: str, kind: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Opens the splits of a classification data set.
+
+    Args:
+        source: `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`.
+        kind: Name of the feature that goes in: `"Image"` or `"Text"`.
+
+    Returns:
+        Tuple of a dict from `"train"` and others to `tf.data.Dataset` of
+        (input, label), and the names of the classes.
+
+    Raises:
+        ImportError: If TensorFlow Datasets is missing.
+        ValueError: If there is no such data set, it cannot be prepared, or is
+            no such classification.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as err:
+        raise ImportError(
+            '`source="tfds:..."` needs TensorFlow Datasets: '
+            "pip install tensorflow-datasets"
+        ) from err
+    builder = _builder(tfds, source.removeprefix("tfds:"))
+    input_key, label_key = _keys(tfds, builder, source, kind)
+    _prepare(builder, source)
+    parts = {}
+    for split in builder.info.splits:
+        if split not in _SPLITS or not builder.info.splits[split].num_examples:
+            continue
+        dataset = builder.as_dataset(split=split, shuffle_files=False)
+        parts[_SPLITS[split]] = dataset.map(
+            lambda x: (x[input_key], x[label_key])
+        )
+    if "train" not in parts:
+        raise ValueError(
+            '`source` must have a split "train". Received: '
+            f"source={source!r} with splits {list(builder.info.splits)}."
+        )
+    return parts, tuple(builder.info.features[label_key].names)
+
+
+def read_texts(source: str) -> dict[str, tuple[list[str], list[str]]]:
+    """Reads texts and the names of their classes into memory, by split."""
+    datasets, names = open_splits(source, "Text")
+    found = {}
+    for split, dataset in datasets.items():
+        pairs = [
+            (text.decode("utf-8", "replace"), names[label])
+            for text, label in dataset.as_numpy_iterator()
+        ]
+        texts, labels = zip(*pairs, strict=True)
+        found[split] = (list(texts), list(labels))
+    return found
+
+
+def _builder(tfds: Any, name: str) -> Any:
+    try:
+        return tfds.builder(name, try_gcs=False)
+    except tfds.core.DatasetNotFoundError as err:
+        stem = name.split("/")[0].split(":")[0]
+        known: Iterable[str] = tfds.list_builders(with_community_datasets=False)
+        raise ValueError(
+            '`source` must be "tfds:" and the name of a data set of TensorFlow '
+            f"Datasets. Received: {name!r}.{nearest(stem, known)}"
+        ) from err
+    except (ValueError, AssertionError, RuntimeError) as err:
+        raise ValueError(
+            "`source` must name a config and a version that the data set has. "
+            f"Received: {name!r}. TFDS says: {err}"
+        ) from err
+
+
+def _keys(tfds: Any, builder: Any, source: str, kind: str) -> tuple[str, str]:
+    features = builder.info.features
+    is_dict = isinstance(features, tfds.features.FeaturesDict)
+    items = list(features.items()) if is_dict else []
+    wanted = getattr(tfds.features, kind)
+    inputs = [k for k, f in items if type(f) is wanted]
+    labels = [k for k, f in items if isinstance(f, tfds.features.ClassLabel)]
+    supervised = builder.info.supervised_keys or ()
+    for keys in (inputs, labels):
+        if len(keys) > 1:
+            keys[:] = [key for key in keys if key in supervised] or keys
+    if len(inputs) != 1 or len(labels) != 1:
+        raise ValueError(
+            f"`source` must be a classification data set with one {kind} and "
+            f"one ClassLabel. Received: source={source!r} with features "
+            f"{[f'{k}: {type(f).__name__}' for k, f in items]}."
+        )
+    return inputs[0], labels[0]
+
+
+def _prepare(builder: Any, source: str) -> None:
+    if builder.is_prepared():
+        return
+    try:
+        builder.download_and_prepare()
+    except ModuleNotFoundError as err:
+        raise ImportError(
+            f'Preparing source="{source}" needs a package that TFDS does not '
+            f"install: pip install {err.name}"
+        ) from err
+    except Exception as err:
+        # Downloads fail in as many ways as there are data sets.
+        raise ValueError(
+            f"`source` must be a data set that is prepared or can be "
+            f"downloaded. Received: source={source!r}, not prepared in "
+            f"{builder.data_path}, and preparing it failed "
+            f"({type(err).__name__}: {str(err)[:200]}). Prepare it on a "
+            "machine with internet and copy the folder here, set "
+            "TFDS_DATA_DIR to where it is, or pass a folder instead."
+        ) from err
