@@ -30,11 +30,6 @@ _NAMING = re.compile(
 _STEM = "stem"
 # More tensors than this between two halves are no place to cut.
 _MAX_WIDTH = 4
-_NORMALIZATIONS = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-)
 
 
 class Block(NamedTuple):
@@ -115,9 +110,10 @@ def _cuts(backbone: keras.Model) -> tuple[_graph.Cut, ...]:
 
     Single tensors where possible. Where they leave more than half of the
     weighted layers in one piece, that piece is cut again at the joins of
-    branches, where the fewest tensors cross that cut it at all: two in NASNet,
-    whose cells read the last two, and in BERT, whose blocks all read the mask;
-    three in DINOv3, whose blocks all read sines and cosines of the positions.
+    branches and at layers that are blocks, where few tensors cross: two in
+    NASNet, whose cells read the last two, and in BERT, whose blocks all read
+    the mask; three in DINOv3, whose blocks all read sines and cosines of the
+    positions, and in DeBERTa.
     """
     graph = _graph.steps(backbone)
     single = _graph.cuts(backbone, max_width=1)
@@ -140,18 +136,35 @@ def _joins(
     done: frozenset[int],
 ) -> list[_graph.Cut]:
     graph = _graph.steps(backbone)
-    joins = frozenset(i for i in piece if len(graph[i].inputs) > 1)
-    chain: list[_graph.Cut] = []
+    places = frozenset(
+        i for i in piece if len(graph[i].inputs) > 1 or _is_block(graph[i])
+    )
+    best: tuple[int, list[_graph.Cut]] = (0, [])
     for width in range(2, _MAX_WIDTH + 1):
+        chain: list[_graph.Cut] = []
         upper = end.steps
-        for cut in reversed(_graph.cuts(backbone, width, joins)):
+        for cut in reversed(_graph.cuts(backbone, width, places)):
             # A chain: each first half within the next one's.
             if done < cut.steps < upper:
                 chain.insert(0, cut)
                 upper = cut.steps
-        if chain:
-            return _with_stem(backbone, chain, width, done)
-    return []
+        chain = _with_stem(backbone, chain, width, done)
+        pieces = sum(
+            bool(_weighted(graph, one.steps - other))
+            for one, other in zip(
+                chain, [done, *(cut.steps for cut in chain)], strict=False
+            )
+        )
+        # Fewer tensors, unless more of them give twice the pieces.
+        if pieces >= 2 * best[0] > 0 or not best[0]:
+            best = (pieces, chain)
+    return best[1]
+
+
+def _is_block(step: _graph.Step) -> bool:
+    """Whether a step is a layer made of others, as those of transformers."""
+    parts = list(_graph.layers_below(step.operation))
+    return len([part for part in parts if part.weights]) > 2
 
 
 def _with_stem(
@@ -235,7 +248,8 @@ def _merge(
 
 
 def _belongs_before(layers: Sequence[keras.layers.Layer]) -> bool:
-    return all(isinstance(layer, _NORMALIZATIONS) for layer in layers)
+    """Whether there is nothing but normalizations, whoever wrote them."""
+    return all("Norm" in type(layer).__name__ for layer in layers)
 
 
 def _merge_shared(found: list[Block]) -> list[Block]:

@@ -8,7 +8,7 @@ found as well in a reloaded file and in a network nobody has seen before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
@@ -121,7 +121,7 @@ def split(
     images = _graph.input_like(given, "image")
     x = images if whole else around(model.get_layer("preprocessing"))(images)
     if depth < len(found):
-        x = keras.Model(entry, cut)(x)
+        x = _up_to(entry, cut, x)
     head = None if whole else around(model.get_layer("head"))
     if pooling is not None:
         x = keras.Model(_single(_graph.tensors_in(head)), pooling)(x)
@@ -141,6 +141,21 @@ def split(
     if head is not None:
         x = head(x)
     return prefix, keras.Model(crossing, x, name="suffix")
+
+
+def _up_to(entry: Any, cut: Any, x: keras.KerasTensor) -> Any:
+    """Calls what lies between a model's input and a cut."""
+    tensors = keras.tree.flatten(cut)
+    reached = [tensor for tensor in tensors if tensor is not entry]
+    found = iter(keras.tree.flatten(keras.Model(entry, reached)(x)))
+    # Later blocks may read the input of the first one, too. As an output it
+    # has to be another tensor than the input.
+    return _single(
+        [
+            keras.layers.Identity()(x) if tensor is entry else next(found)
+            for tensor in tensors
+        ]
+    )
 
 
 def around(model: keras.Model) -> keras.Model:
