@@ -189,7 +189,8 @@ def _with_stem(
             if start < other.steps < cut.steps
             and _weighted(graph, other.steps - start)
         ]
-        return [*chain[:place], *below[-1:], *chain[place:]]
+        if below:
+            return [*chain[:place], below[-1], *chain[place:]]
     return chain
 
 

@@ -26,7 +26,9 @@ step format "$VENV_PYTHON" -m ruff format --check .
 step lint "$VENV_PYTHON" -m ruff check .
 step types "$VENV_PYTHON" -m mypy keras_transfer
 step docs "$VENV_PYTHON" tools/check_docs.py
-step tests bash tools/test.sh -m "not gpu"
+# Two at a time: most of a test is Python, on one core. A file stays together,
+# since its tests share models.
+step tests bash tools/test.sh -m "not gpu" -n 2 --dist loadfile
 step "clean tree" leaves_nothing
 step wheel bash tools/check_wheel.sh
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,10 +65,15 @@ class TextTokenizer(keras.layers.Layer):
 
     def call(self, texts: Any) -> Any:
         """Returns the token ids of `texts`."""
+        return self._graph(texts)
+
+    @functools.cached_property
+    def _graph(self) -> Any:
+        """The tokenizer as a graph: outside of one KerasHub runs other code."""
         import tensorflow as tf
 
-        # As a graph: outside of one KerasHub runs other code.
-        return tf.function(self._encode)(texts)
+        spec = tf.TensorSpec((None,), tf.string)
+        return tf.function(self._encode, input_signature=[spec])
 
     def _encode(self, texts: Any) -> Any:
         import tensorflow as tf
@@ -79,12 +85,12 @@ class TextTokenizer(keras.layers.Layer):
             column = tf.fill([tf.size(texts), 1], token)
             parts.insert(0 if name == "start_token_id" else 2, column)
         ids = tf.concat(parts, axis=1)
-        length = self.sequence_length
-        if self.bucketing:
-            longest = tf.cast(tf.reduce_max(ids.row_lengths()), tf.int32)
-            longest = tf.maximum(-(-longest // _BUCKET) * _BUCKET, _BUCKET)
-            length = tf.minimum(longest, length)
-        return ids.to_tensor(-1, shape=(None, length))
+        if not self.bucketing:
+            return ids.to_tensor(-1, shape=(None, self.sequence_length))
+        longest = tf.maximum(tf.reduce_max(ids.row_lengths()), 1)
+        rounded = -(-longest // _BUCKET) * _BUCKET
+        length = tf.minimum(rounded, self.sequence_length)
+        return ids.to_tensor(-1, shape=tf.stack([-1, length]))
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the layer is made of."""

@@ -161,7 +161,7 @@ def notes_on_splits(
         f'Class "{name}" has 1 example: it is in train, and no other split '
         "can measure this class."
         for name, count in sorted(total.items())
-        if count == 1 and len(fractions) > 1
+        if count == 1 and sum(part > 0 for part in fractions.values()) > 1
     ]
     counts = Counter(splits)
     notes += [

@@ -123,3 +123,11 @@ def digest_text(text: str) -> bytes:
     """Returns 16 bytes that identify a text."""
     content = text.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def is_texts(array: np.ndarray) -> bool:
+    """Whether an array is a row of texts: of `str`, or of objects that are."""
+    if array.ndim != 1:
+        return False
+    strings = all(isinstance(text, str) for text in array)
+    return array.dtype.kind == "U" or (array.dtype == object and strings)

@@ -18,6 +18,7 @@ from keras_transfer.data import (
     LabelledData,
     TextSplit,
 )
+from keras_transfer.data.texts import is_texts
 from keras_transfer.features.backbones import (
     BackboneLike,
     Outputs,
@@ -266,19 +267,22 @@ def _split(part: Any) -> _Split:
         part, labels = part
         labels = np.asarray(labels)
     images = part if isinstance(part, np.ndarray) else None
-    if images is None or images.ndim < 2 or images.dtype.kind not in "uif":
+    texts = images is not None and is_texts(images)
+    if images is not None and texts:
+        images = images.astype(object)
+    elif images is None or images.ndim < 2 or images.dtype.kind not in "uif":
         what = type(part).__name__
         if images is not None:
             what = f"an array of {images.dtype} of shape {images.shape}"
         raise TypeError(
-            "`data` must be what `load_images` returned, one of its splits, an "
-            "array of images, a pair (images, labels) or a dict of pairs. "
-            f"Received: {what}"
+            "`data` must be what `load_images` or `load_texts` returned, one "
+            "of its splits, an array of images or of texts, a pair of these "
+            f"and labels or a dict of pairs. Received: {what}"
         )
     if not len(images) or (labels is not None and len(labels) != len(images)):
         raise ValueError(
-            "`data` must hold at least one image, and as many labels as "
-            f"images. Received: {len(images)} images"
+            "`data` must hold at least one example, and as many labels as "
+            f"examples. Received: {len(images)} examples"
             + ("" if labels is None else f", {len(labels)} labels")
         )
     if labels is not None and labels.ndim == 2 and _one_hot(labels):

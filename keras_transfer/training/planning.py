@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_transfer._blocks import has_children
 from keras_transfer.data import Augmentation
 from keras_transfer.features.cost import (
     Candidate,
@@ -251,6 +252,13 @@ def _cut_of(
     if isinstance(cut, str):
         return cut
     shape = source.indexed["train"].examples.shape
+    if has_children(model):
+        (given,) = output_shapes(model.get_layer("preprocessing"), [shape])
+        if None in given:
+            return (
+                "texts of a batch are as long as its longest one "
+                "(`bucketing=True`)"
+            )
     return networks.objection(model, cut, shape) or cut
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_transfer.data import Augmentation, ImageData, ImageSplit, TextData
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
-from keras_transfer.data.texts import digest_text
+from keras_transfer.data.texts import digest_text, is_texts
 from keras_transfer.features.examples import Examples, examples_of
 
 if TYPE_CHECKING:
@@ -309,10 +309,7 @@ def _as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
             f"arrays or a batched tf.data.Dataset. Received: {what}."
         )
     x, y = (np.asarray(array) for array in part)
-    texts = x.ndim == 1 and (
-        x.dtype.kind == "U"
-        or (x.dtype == object and all(isinstance(text, str) for text in x))
-    )
+    texts = is_texts(x)
     if texts:
         x = x.astype(object)
     if (x.dtype.kind not in "biuf" and not texts) or y.dtype.kind not in "biuf":

@@ -243,3 +243,151 @@ def enliven(network, seed=0):
             continue
         noise = generator.uniform(0, 0.1, weight.shape)
         weight.assign(np.asarray(weight) + noise)
+
+
+WORDS = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *"abcdefg"]
+
+_SIZES = {"vocabulary_size": len(WORDS), "num_layers": 2, "hidden_dim": 16}
+_ENCODER = {
+    **_SIZES,
+    "num_heads": 2,
+    "intermediate_dim": 16,
+    "max_sequence_length": 16,
+}
+_ROTARY = {k: v for k, v in _ENCODER.items() if k != "max_sequence_length"}
+_DECODER = {
+    **_SIZES,
+    "num_query_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_dim": 16,
+}
+_EXPERTS = {"moe_intermediate_dim": 8, "num_experts": 2, "top_k": 1}
+_LINEAR = {
+    "linear_num_key_heads": 1,
+    "linear_num_value_heads": 1,
+    "linear_key_head_dim": 4,
+    "linear_value_head_dim": 4,
+}
+_TWO = ["token_embedding", "transformer_layer_0", "transformer_layer_1"]
+
+# Family -> arguments of its class, and the names of its blocks.
+TEXTS = {
+    "Albert": (
+        {**_ENCODER, "embedding_dim": 4},
+        # Both layers share their weights.
+        ["token_embedding", "embeddings_layer_norm", "group_0_inner_layer_0"],
+    ),
+    "Bert": (_ENCODER, _TWO),
+    "Bloom": (_ROTARY, _TWO),
+    "DebertaV3": (
+        {**_ENCODER, "num_layers": 4},
+        [
+            "token_embedding",
+            *(f"disentangled_attention_encoder_layer_{i}" for i in range(4)),
+        ],
+    ),
+    "DistilBert": (
+        _ENCODER,
+        ["token_and_position_embedding", *_TWO[1:]],
+    ),
+    "Electra": (
+        {
+            "vocab_size": len(WORDS),
+            **{k: v for k, v in _ENCODER.items() if k != "vocabulary_size"},
+            "embedding_dim": 4,
+        },
+        ["token_embedding", "embeddings_layer_norm", *_TWO[1:]],
+    ),
+    "ESM": ({**_ROTARY, "max_wavelength": 10000}, _TWO),
+    "FNet": (
+        {k: v for k, v in _ENCODER.items() if k != "num_heads"},
+        [
+            "token_embedding",
+            "embeddings_layer_norm",
+            "f_net_layer_0",
+            "f_net_layer_1",
+        ],
+    ),
+    "Falcon": (
+        {
+            **{k: v for k, v in _ROTARY.items() if k != "num_heads"},
+            "num_attention_heads": 2,
+        },
+        _TWO,
+    ),
+    "GPT2": (_ENCODER, _TWO),
+    "GPTNeoX": (_ENCODER, _TWO),
+    "Gemma": (
+        {**_DECODER, "head_dim": 4},
+        ["token_embedding", "decoder_block_0", "decoder_block_1"],
+    ),
+    "Gemma3": (
+        {**_DECODER, "head_dim": 4, "image_size": 16},
+        ["token_embedding", "decoder_block_0", "decoder_block_1"],
+    ),
+    "GptOss": (
+        {**_DECODER, "head_dim": 4, "num_experts": 2, "top_k": 2},
+        _TWO,
+    ),
+    "Llama": (_DECODER, _TWO),
+    "Llama3": (_DECODER, _TWO),
+    "Mistral": (_DECODER, _TWO),
+    "Mixtral": ({**_DECODER, "num_experts": 2}, _TWO),
+    "OPT": (_ENCODER, ["embeddings", *_TWO[1:]]),
+    "Phi3": (_DECODER, _TWO),
+    "Qwen": (_DECODER, _TWO),
+    "Qwen3": ({**_DECODER, "head_dim": 4}, _TWO),
+    "Qwen3Moe": ({**_DECODER, **_EXPERTS, "head_dim": 4}, _TWO),
+    "QwenMoe": (
+        {**_DECODER, **_EXPERTS, "shared_expert_intermediate_dim": 8},
+        _TWO,
+    ),
+    "Qwen3_5": ({**_DECODER, **_LINEAR, "head_dim": 4}, _TWO),
+    "Qwen3_5Moe": (
+        {
+            **{k: v for k, v in _DECODER.items() if k != "intermediate_dim"},
+            **_LINEAR,
+            **_EXPERTS,
+            "shared_expert_intermediate_size": 8,
+            "head_dim": 4,
+        },
+        _TWO,
+    ),
+    "RWKV7": (
+        {
+            "vocabulary_size": len(WORDS),
+            "num_layers": 2,
+            "hidden_size": 8,
+            "head_size": 4,
+            "intermediate_dim": 16,
+            "gate_lora": 4,
+            "mv_lora": 4,
+            "aaa_lora": 4,
+            "decay_lora": 4,
+        },
+        None,
+    ),
+    "Roberta": (_ENCODER, ["embeddings", *_TWO[1:]]),
+    "RoformerV2": ({**_ROTARY, "head_size": 8}, _TWO),
+    "SmolLM3": (
+        {
+            **_SIZES,
+            "intermediate_dim": 16,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "rope_layer_enabled_list": [True, True],
+            "layer_types": ["full_attention"] * 2,
+            "mlp_bias": False,
+            "layer_norm_epsilon": 1e-6,
+            "max_position_embeddings": 16,
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 1.0,
+        },
+        _TWO,
+    ),
+    "XLMRoberta": (_ENCODER, ["embeddings", *_TWO[1:]]),
+    # One block: what crosses between its layers has other shapes than said.
+    "XLNet": (_ROTARY, ["backbone"]),
+}

@@ -6,9 +6,26 @@ import pytest
 
 import keras_transfer as ktr
 
-from ._kerashub import IMAGES, enliven
+from ._kerashub import IMAGES, TEXTS, WORDS, enliven
 
 hub = pytest.importorskip("keras_hub")
+
+_QUICK = ("Bert", "GPT2", "ResNet", "ViT")
+
+
+def families(table):
+    """The families as parameters; CI runs them all."""
+    marks = {"XLNet": pytest.mark.filterwarnings("ignore:Gradients do not exi")}
+    return [
+        pytest.param(
+            name,
+            marks=[
+                *([] if name in _QUICK else [pytest.mark.slow]),
+                *([marks[name]] if name in marks else []),
+            ],
+        )
+        for name in table
+    ]
 
 
 def make(family):
@@ -56,7 +73,7 @@ def test_the_table_is_complete():
     assert takes_images - others == set(IMAGES)
 
 
-@pytest.mark.parametrize("family", IMAGES)
+@pytest.mark.parametrize("family", families(IMAGES))
 def test_an_image_family(family, tmp_path):
     original = make(family)
     backbone = ktr.load_backbone(original, pixel_range="[0, 1]")
@@ -66,13 +83,20 @@ def test_an_image_family(family, tmp_path):
     assert gap(found, wanted) < 1e-4
     assert backbone.num_features == wanted.shape[-1]
 
-    model = ktr.build_classifier(backbone, 3)
+    check(
+        ktr.build_classifier(backbone, 3),
+        IMAGES[family][1],
+        images(4),
+        tmp_path,
+    )
+
+
+def check(model, names, x, folder):
+    """Blocks, cuts, training and saving of a classifier of three classes."""
     blocks = ktr.blocks(model)
-    names = IMAGES[family][1]
     if names is not None:
         endings = zip(blocks, names, strict=True)
         assert all(block.name.endswith(name) for block, name in endings)
-    assert len(blocks) > 1
     covered = [id(weight) for block in blocks for weight in block.weights]
     child = model.get_layer("backbone")
     assert sorted(covered) == sorted(id(weight) for weight in child.weights)
@@ -86,14 +110,14 @@ def test_an_image_family(family, tmp_path):
     before = {id(w): np.array(w) for w in model.weights}
     opened = {id(weight) for weight in blocks[-1].weights}
     model.compile("sgd", "sparse_categorical_crossentropy")
-    model.fit(images(4), np.array([0, 1, 2, 0]), verbose=0)
+    model.fit(x, np.array([0, 1, 2, 0]), verbose=0)
     moved = {
         id(w) for w in child.weights if not np.array_equal(before[id(w)], w)
     }
     assert moved and moved <= opened
 
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
+    model.save(folder / "model.keras")
+    again = keras.models.load_model(folder / "model.keras")
     np.testing.assert_allclose(again(x), model(x), atol=1e-6)
     trains = [weight.trainable for weight in model.weights]
     assert [weight.trainable for weight in again.weights] == trains
@@ -126,3 +150,66 @@ def test_the_half_for_images(family):
     found = backbone.model(backbone.preprocessing(x))
     assert gap(found, call(both.vision_encoder, x / 127.5 - 1)) < 1e-4
     assert len(ktr.blocks(backbone.model)) >= 3
+
+
+def texts():
+    return np.array(["a b c", "d", "g f e d c b a", "unknown a"], dtype=object)
+
+
+def padded(tokenizer, rows, length):
+    """Token ids and mask, by hand."""
+    ids = np.full((len(rows), length), tokenizer.pad_token_id, "int32")
+    for row, text in zip(ids, rows, strict=True):
+        words = [WORDS.index(w) if w in WORDS else 0 for w in text.split()]
+        words = [2, *words, 3][:length]
+        row[: len(words)] = words
+    mask = np.arange(length) < [[len(t.split()) + 2] for t in rows]
+    return ids, mask.astype("int32")
+
+
+def test_the_table_of_texts_is_complete():
+    """All families that take token ids, and what goes with them."""
+    others = {
+        # They write: another text goes in beside the first one.
+        *("Bart", "T5", "T5Gemma", "T5Gemma2", "Moonshine", "Whisper"),
+        # They take images or sound as well.
+        *("BLIP2", "Gemma3n", "Gemma4", "PaliGemma", "CLIP", "SigLIP"),
+        *("MetaCLIP2", "VideoPrism", "PARSeq", "StableDiffusion3", "Flux"),
+        # Other names for the same class, and for half of one.
+        *("ESM2", "Qwen2", "SmolLM", "EdRec"),
+    }
+    takes_texts = {
+        name.removesuffix("Backbone")
+        for name in dir(hub.models)
+        if name.endswith("Backbone")
+        and {"vocabulary_size", "vocab_size"}
+        & {*getattr(hub.models, name).__init__.__code__.co_varnames}
+    }
+    assert takes_texts - others == set(TEXTS)
+
+
+@pytest.mark.parametrize("family", families(TEXTS))
+def test_a_text_family(family, tmp_path):
+    keras.utils.set_random_seed(0)
+    original = getattr(hub.models, f"{family}Backbone")(**TEXTS[family][0])
+    enliven(original)
+    tokenizer = hub.models.BertTokenizer(WORDS)
+    backbone = ktr.load_text_backbone(
+        original, tokenizer=tokenizer, sequence_length=12
+    )
+    ids, mask = padded(tokenizer, texts(), 12)
+    given = {
+        "token_ids": ids,
+        "padding_mask": mask,
+        "segment_ids": np.zeros_like(ids),
+    }
+    taken = original.input if isinstance(original.input, dict) else {}
+    wanted = original({name: given[name] for name in taken or ["token_ids"]})
+    if isinstance(wanted, dict):
+        wanted = wanted["sequence_output"]
+    there = mask[..., None]
+    wanted = (np.asarray(wanted) * there).sum(1) / there.sum(1)
+    found = backbone.model(backbone.preprocessing(texts()))
+    assert gap(found, wanted) < 1e-4
+    model = ktr.build_text_classifier(backbone, 3)
+    check(model, TEXTS[family][1], texts(), tmp_path)
