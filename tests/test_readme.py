@@ -17,6 +17,8 @@ SMALLER = {
     '"VGG16"': '"ResNet20"',
     '"MobileNetV2", alpha=0.35': '"ResNet20"',
     '"MobileNetV2"': '"ResNet20"',
+    '"bert_base_en"': '"vectors.txt"',
+    "depth=2, learning_rate=1e-4": "depth=1, learning_rate=1e-4",
     "image_size=224": "image_size=32",
     "(160, 160, 3)": "(32, 32, 3)",
     "epochs=5": "epochs=1",
@@ -41,6 +43,13 @@ def test_every_block_runs(tmp_path, capsys):
             target = tmp_path / "flowers" / path.parent.name / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
+    words = {"good": "1 0", "bad": "0 1", "film": "1 1"}
+    Path("vectors.txt").write_text(
+        "".join(f"{word} {numbers}\n" for word, numbers in words.items())
+    )
+    Path("reviews.tsv").write_text(
+        "".join(f"{w} film {i}\t{w}\n" for i in range(20) for w in words)
+    )
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
     targets = np.eye(10)[:4]
     names = {

