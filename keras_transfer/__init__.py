@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         fit_probe,
         stack_features,
     )
+    from keras_transfer.lora import add_lora
     from keras_transfer.multipliers import block_multipliers, layer_decay
     from keras_transfer.optimizers import LearningRateMultiplier
     from keras_transfer.penalties import (
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "add_lora",
     "Augmentation",
     "Backbone",
     "block_multipliers",
@@ -129,6 +131,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "add_lora": "lora",
     "Augmentation": "data",
     "Backbone": "backbones",
     "block_multipliers": "multipliers",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from keras_transfer import _graph
+from keras_transfer import _graph, _lora
 from keras_transfer._blocks import Block, backbone_of, find_blocks
 from keras_transfer._errors import nearest
 
@@ -153,6 +153,11 @@ def set_trainable(
     was = [part.trainable for part in parts]
     backbone = backbone_of(model)
     _open(model, backbone)
+    below = list(_graph.layers_below(backbone))
+    # Where there are adapters, they train and nothing else.
+    holders = {
+        id(part) for part in below if _lora.adapted(_graph.layers_below(part))
+    }
     for step in _graph.steps(backbone):
         if id(step.operation) not in states:
             continue
@@ -161,7 +166,9 @@ def set_trainable(
         for part in _graph.layers_below(step.operation):
             is_norm = isinstance(part, keras.layers.BatchNormalization)
             state = states[id(step.operation)] and id(part) not in closed
+            state = state and (not holders or id(part) in holders)
             part.trainable = state and (train_batch_norm or not is_norm)
+    _lora.settle(below)
     after = model.trainable_variables
     if made_trainable:
         changed = [v for v in after if id(v) not in before]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_transfer import _graph
+from keras_transfer import _graph, _lora
 from keras_transfer.backbones import tokens
 from keras_transfer.backbones.dropout import still_dropout
 
@@ -37,6 +37,8 @@ class KerasHubNetwork(keras.Model):
             `read_tokens` beside the network.
             Defaults to `None`, one that takes images.
         still: Whether what drops at random is off. Defaults to `True`.
+        adapters: Ranks of low-rank adapters by the position of their layer.
+            Defaults to `None`, none.
         closed: Positions of the layers in it that do not train. Defaults to
             `()`.
         name: Name of the model. Defaults to `"backbone"`.
@@ -56,6 +58,7 @@ class KerasHubNetwork(keras.Model):
         part: str | None = None,
         text: dict[str, Any] | None = None,
         still: bool = True,
+        adapters: Mapping[str, int] | None = None,
         closed: Sequence[int] = (),
         name: str = "backbone",
         **options: Any,
@@ -78,21 +81,27 @@ class KerasHubNetwork(keras.Model):
         if still:
             still_dropout(self)
         layers = list(_graph.layers_below(self))
+        for place, rank in (adapters or {}).items():
+            layers[int(place)].enable_lora(rank)
         for index, layer in enumerate(layers):
             if index:  # not the model itself
                 layer.trainable = index not in closed
             if hasattr(layer, _INTERPOLATED):
                 _save_as_they_are(layer)
+        _lora.settle(layers)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the network is made of, and which layers are closed."""
-        closed = [
-            index
-            for index, layer in enumerate(_graph.layers_below(self))
-            if index and not layer.trainable
-        ]
+        layers = list(enumerate(_graph.layers_below(self)))
+        closed = [i for i, layer in layers if i and not layer.trainable]
+        ranks = {
+            str(i): layer.lora_rank
+            for i, layer in layers
+            if getattr(layer, "lora_enabled", False)
+        }
         return {
             **json.loads(self._made_of),
+            "adapters": ranks,
             "closed": closed,
             "name": self.name,
             "trainable": self.trainable,
