@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         build_regressor,
         build_text_classifier,
         class_names,
+        load_model,
     )
     from keras_transfer.data import (
         Augmentation,
@@ -116,6 +117,7 @@ __all__ = [
     "list_backbones",
     "load_backbone",
     "load_images",
+    "load_model",
     "load_text_backbone",
     "load_texts",
     "LPFT",
@@ -167,6 +169,7 @@ _MODULES = {
     "list_backbones": "backbones",
     "load_backbone": "backbones",
     "load_images": "data",
+    "load_model": "builders",
     "load_text_backbone": "backbones",
     "load_texts": "data",
     "LPFT": "strategies",

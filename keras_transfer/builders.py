@@ -106,7 +106,7 @@ def build_classifier(
 
 
 def build_text_classifier(
-    backbone: str | Path | Backbone,
+    backbone: str | Path | keras.Model | Backbone,
     num_classes: int | None = None,
     *,
     data: TextData | None = None,
@@ -153,12 +153,18 @@ def build_text_classifier(
     Raises:
         ImportError: If KerasHub is needed and not installed.
         ValueError: If the arguments do not fit each other.
-        TypeError: If `backbone` is neither a name nor a `Backbone`.
+        TypeError: If `backbone` is none of these, or what was loaded is to be
+            loaded otherwise.
 
     Example:
 
     >>> model = build_text_classifier("bert_tiny_en", 2)  # doctest: +SKIP
     """
+    if data is not None and not hasattr(data.train, "texts"):
+        raise TypeError(
+            "`data` must be what `load_texts` returned. Received: "
+            f"{data!r}. For images there is `build_classifier`."
+        )
     names = _names(class_names, data)
     num_classes = _num_classes(num_classes, names)
     _check_softmax(activation, num_classes)
@@ -248,6 +254,33 @@ def build_regressor(
         dropout=dropout,
         activation=activation,
     )
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """Opens a saved model, whatever its backbone was.
+
+    `keras.models.load_model` does it alone where the model is made of Keras'
+    own layers. Transformers of KerasHub, models of TF-Hub and tokenizers are
+    layers of this package, which Keras has to know before.
+
+    Args:
+        path: A `.keras` file.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        ImportError: If it needs KerasHub, which is not installed.
+        ValueError: If there is no such file.
+
+    Example:
+
+    >>> build_classifier("ResNet20", num_classes=3).save("model.keras")
+    >>> load_model("model.keras").output_shape
+    (None, 3)
+    """
+    # Importing this module has made the layers known.
+    return keras.models.load_model(path, compile=False)
 
 
 def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
@@ -349,7 +382,17 @@ def _image_backbone(
     backbone: str | Path | Backbone, data: ImageData | None
 ) -> Backbone:
     """Loads a backbone, or copies one."""
+    if data is not None and not hasattr(data, "image_size"):
+        raise TypeError(
+            "`data` must be what `load_images` returned. Received: "
+            f"{data!r}. For texts there is `build_text_classifier`."
+        )
     if isinstance(backbone, Backbone):
+        if not backbone.input_shape:
+            raise ValueError(
+                f"`backbone` must take images. Received: {backbone.name!r}, "
+                "which takes texts. Use `build_text_classifier`."
+            )
         if data is not None:
             _check_data(backbone, data)
         return backbone.copy()

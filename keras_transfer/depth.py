@@ -118,7 +118,7 @@ def split(
     else:
         cut = _single(found[len(found) - depth - 1].outputs)
     (given,) = _graph.tensors_in(model)
-    images = _graph.input_like(given, "image")
+    images = _graph.input_like(given, given.name)
     x = images if whole else around(model.get_layer("preprocessing"))(images)
     if depth < len(found):
         x = _up_to(entry, cut, x)

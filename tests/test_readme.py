@@ -53,6 +53,7 @@ def test_every_block_runs(tmp_path, capsys):
     images = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3))
     targets = np.eye(10)[:4]
     names = {
+        "np": np,
         "x_train": images,
         "y_train": targets,
         "x_val": images,

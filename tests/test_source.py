@@ -20,6 +20,7 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.py"))
 LEVELS = {
     "backbones": 1,
     "heads": 1,
+    "lora": 1,
     "depth": 1,
     "penalties": 1,
     "multipliers": 1,

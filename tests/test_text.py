@@ -17,6 +17,7 @@ from keras_transfer.features import FeatureStore
 
 hub = pytest.importorskip("keras_hub")
 
+ALL = (1.0, 0.0, 0.0)
 SOME = np.array(["a b c", "d", "g f e d c b a"], dtype=object)
 
 
@@ -203,7 +204,7 @@ def test_a_bert_of_a_package():
     found = np.asarray(
         backbone.model(backbone.preprocessing(tf.constant(texts)))
     )
-    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    found = found / np.linalg.norm(found, axis=1, keepdims=True)
     alike = found @ found.T
     assert alike[0, 1] > 0.7 > 0.3 > alike[0, 2]
 
@@ -248,6 +249,18 @@ def test_word_vectors_by_hand(tmp_path, kind):
     np.testing.assert_allclose(found[0], np.maximum(good, (good + bad) / 2))
 
 
+def test_words_with_spaces_and_lengths(tmp_path):
+    """GloVe's largest table has ". . ." in it."""
+    file = tmp_path / "v.txt"
+    file.write_text("good 1 2\n. . . 3 4\n 5 6\nbad 7 8\n")
+    backbone = ktr.load_text_backbone(file, fit_to=["good " * 9, "bad"])
+    assert backbone.preprocessing.output_shape == (None, 16)
+    found = backbone.model(backbone.preprocessing(np.array(["bad"])))
+    np.testing.assert_array_equal(found, [[7, 8]])
+    wide = ktr.load_text_backbone(file, bucketing=True)
+    assert wide.preprocessing(np.array(["good bad", "bad"])).shape == (2, 2)
+
+
 def test_word_vectors_train_or_do_not(tmp_path):
     model = ktr.build_text_classifier(write_vectors(tmp_path / "v.txt"), 2)
     (block,) = ktr.blocks(model)
@@ -275,8 +288,10 @@ def test_word_vectors_train_or_do_not(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", b"word\n", "line 1 has no numbers"),
-        ("a.txt", b"a 1 2\nb 1\n", "does not: all input arrays"),
+        ("a.txt", b"word\n", "line 1 has 0 numbers"),
+        ("a.txt", b"a 1 2\nb 1\n", "line 2 has 1 numbers, not 2"),
+        ("a.txt", b"a 1 nan\n", "b'a' has numbers that are none"),
+        ("a.bin", b"2 1\na 1234\n", "ends too early"),
         ("a.txt", b"a 1 x\n", "does not: could not convert"),
         ("a.bin", b"hello\n", "two counts"),
         ("a.bin", b"2 2\na 1234", "ends too early"),
@@ -394,6 +409,75 @@ def test_features_and_probe(preset, data, tmp_path):
     )
 
 
+def test_another_vocabulary_is_another_network(bert, data):
+    store = FeatureStore()
+    for words in (WORDS, [*WORDS[:5], *WORDS[:4:-1]]):
+        backbone = ktr.load_text_backbone(
+            bert, tokenizer=hub.models.BertTokenizer(words), sequence_length=12
+        )
+        found = ktr.extract_features(backbone, SOME, store=store, verbose=0)
+        np.testing.assert_allclose(
+            found.values,
+            backbone.model(backbone.preprocessing(SOME)),
+            atol=1e-5,
+        )
+
+
+def test_a_copy_without_its_vocabulary(preset):
+    model = ktr.build_text_classifier(preset, 2)
+    copy = keras.models.clone_model(model)
+    with pytest.raises(ValueError, match="has lost its vocabulary"):
+        copy.predict(SOME, verbose=0)
+
+
+def test_a_saved_model_is_a_backbone_again(preset, tmp_path):
+    model = ktr.build_text_classifier(preset, 2)
+    weight = model.get_layer("backbone").weights[-1]
+    weight.assign(weight + 1)
+    model.save(tmp_path / "model.keras")
+    for source in (model, tmp_path / "model.keras"):
+        again = ktr.build_text_classifier(source, 3)
+        child = again.get_layer("backbone")
+        pairs = zip(
+            child.weights, model.get_layer("backbone").weights, strict=True
+        )
+        assert all(np.array_equal(one, other) for one, other in pairs)
+        assert again.predict(SOME, verbose=0).shape == (3, 3)
+
+
+def test_opens_in_a_fresh_process(preset, tmp_path):
+    model = ktr.build_text_classifier(preset, class_names=["no", "yes"])
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import keras_transfer as ktr, numpy as np;"
+        "m = ktr.load_model('model.keras');"
+        "x = np.array(['a b c', 'd', 'g f e d c b a'], dtype=object);"
+        "np.save('out.npy', m.predict(x, verbose=0))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "out.npy")
+    np.testing.assert_allclose(found, model.predict(SOME, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["DebertaV3", "ESM", "FNet", "RoformerV2"])
+def test_features_of_the_first_blocks(family, tokenizer):
+    """The mean over the tokens that there are, whatever else crosses."""
+    network = getattr(hub.models, f"{family}Backbone")(**TEXTS[family][0])
+    enliven(network)
+    backbone = ktr.load_text_backbone(
+        network, tokenizer=tokenizer, sequence_length=8
+    )
+    block = ktr.blocks(backbone.model)[1]
+    found = ktr.extract_features(
+        backbone, SOME, layers=block.name, store="memory", verbose=0
+    )
+    ids = np.asarray(backbone.preprocessing(SOME))
+    inner = keras.Model(backbone.model.inputs[0], block.outputs[0])
+    there = (ids >= 0)[..., None]
+    wanted = (np.asarray(inner(ids)) * there).sum(1) / there.sum(1)
+    np.testing.assert_allclose(found.values, wanted, atol=1e-5)
+
+
 def test_features_of_blocks_ignore_what_is_beyond_the_end(preset):
     wide, narrow = (
         ktr.extract_features(
@@ -420,6 +504,16 @@ def test_cross_validation_and_check(preset, data):
     assert len(found.evaluations) == 2
     model = ktr.build_text_classifier(backbone, data=data)
     assert not ktr.check(model, data, loss="categorical_crossentropy").errors
+
+
+def test_few_examples(preset, data):
+    """Splits go in as they are."""
+    parts = {"train": data.train.shots(8), "validation": data.validation}
+    model = ktr.build_text_classifier(preset, data=data)
+    run = ktr.fine_tune(
+        model, parts, strategy=ktr.LinearProbe(exact=True), verbose=0
+    )
+    assert run.evaluate(data.test)["accuracy"] >= 0
 
 
 def test_pairs_of_arrays(preset):
@@ -461,6 +555,12 @@ def test_wrong_arguments(preset, bert, tokenizer, tmp_path):
         load(file, pooling="token")
     with pytest.raises(ValueError, match="existing folder or one of the"):
         load("bert_tiny_en_casedd")
+    with pytest.raises(TypeError, match="must be a name, a path or"):
+        load(123)
+    with pytest.raises(ValueError, match="`max_words` must be an integer"):
+        load(file, max_words=0)
+    with pytest.raises(ValueError, match="`fit_to` must hold texts"):
+        load(preset, fit_to=[])
     vit = hub.models.ViTBackbone((32, 32, 3), 16, 1, 1, 8, 8)
     with pytest.raises(ValueError, match="`source` must take text"):
         load(vit, tokenizer=tokenizer)
@@ -491,6 +591,24 @@ def test_texts_and_images_do_not_mix(preset, data):
             ktr.load_backbone("ResNet20"), data, store="memory"
         )
     model = ktr.build_text_classifier(preset, data=data)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), "uint8")
+    pictures = (noise, np.arange(40) % 2)
+    both = ktr.load_images(pictures, split=ALL, verify=False)
+    for wrong, given in (
+        (ktr.build_classifier("ResNet20", 2), data),
+        (model, pictures),
+        (model, both),
+    ):
+        with pytest.raises(ValueError, match="other-kind: The model takes"):
+            ktr.fine_tune(wrong, given, verbose=0)
+    with pytest.raises(TypeError, match="there is `build_text_classifier`"):
+        ktr.build_classifier("ResNet20", data=data)
+    with pytest.raises(TypeError, match="there is `build_classifier`"):
+        ktr.build_text_classifier(preset, data=both)
+    with pytest.raises(ValueError, match="`backbone` must take images"):
+        ktr.build_classifier(ktr.load_text_backbone(preset), 2)
+    with pytest.raises(ValueError, match="`load_text_backbone` loads it"):
+        ktr.load_backbone(model, pixel_range="[0, 1]")
     with pytest.raises(ValueError, match="`augment` must be None for texts"):
         ktr.fine_tune(model, data, augment=ktr.Augmentation(), verbose=0)
 

@@ -192,16 +192,16 @@ def _explained(
     known = hub.models.Backbone.presets
     if "://" not in preset and preset not in known:
         return ValueError(
-            f"`source` must be {PREFIX!r} and an existing folder or one of "
-            f"the {len(known)} presets of KerasHub "
-            "(`keras_hub.models.Backbone.presets`). Received: "
+            f"`source` must be an existing folder or one of the {len(known)} "
+            "presets of KerasHub (`keras_hub.models.Backbone.presets`); word "
+            "vectors are files ending in .txt, .vec or .bin. Received: "
             f"source={handle!r}.{nearest(preset, known)}"
         )
     return ConnectionError(
         f"Preset {preset!r} is not in the cache and could not be fetched "
         f"({first}). Ways out: connect to the internet once; point "
         "KAGGLEHUB_CACHE (or HF_HOME) to a cache that has it; "
-        f"`load_backbone({PREFIX!r} + folder)` with a copy of it."
+        f"{PREFIX!r} and the folder of a copy of it."
     )
 
 

@@ -147,9 +147,11 @@ def load_backbone(
     Args:
         source: A name out of `list_backbones()`; the path of a `.keras` or
             legacy `.h5` file that holds a model; a `keras.Model`, functional
-            or Sequential, of which a copy is taken; or `"hub:"` and the folder,
+            or Sequential, of which a copy is taken; `"hub:"` and the folder,
             the archive or the address of a TF-Hub model: a SavedModel of
-            TensorFlow 2 that takes images, one block.
+            TensorFlow 2 that takes images, one block; `"kerashub:"` and a
+            preset of KerasHub or a folder of KerasHub, Hugging Face or timm;
+            `"hf://..."`; or a backbone or task object of KerasHub.
         weights: `"pretrained"`, the published weights of the name or those
             that the model has; their own name, such as `"imagenet"`; the path
             of a `.weights.h5`, legacy `.h5` or `.keras` file; or `None`, new
@@ -167,7 +169,8 @@ def load_backbone(
             name of the layer whose output are the features. For a TF-Hub model
             `pixel_range` (`"[0, 1]"` unless given), `signature`, `output` (the
             name of one of several) and `training_mode` (whether
-            BatchNormalization moves where it trains; no).
+            BatchNormalization moves where it trains; no). For a network of
+            KerasHub `pixel_range`, where it has no image converter.
 
     Returns:
         A `Backbone`.
@@ -176,6 +179,7 @@ def load_backbone(
         ValueError: If the name is unknown, the weights do not fit, the images
             are too small or Keras is set to `channels_first`.
         TypeError: If `source` is of another type, or an option is unknown.
+        ImportError: If KerasHub is needed and not installed.
         ConnectionError: If the weights have to be fetched and cannot be.
 
     Example:
@@ -212,7 +216,8 @@ def load_backbone(
     if source not in known:
         raise ValueError(
             f"`source` must be one of the {len(known)} names of "
-            f"`list_backbones()`, the path of a model file or a keras.Model. "
+            "`list_backbones()`, the path of a model file, a keras.Model, or "
+            f'"hub:" or "kerashub:" and a handle; texts: `load_text_backbone`. '
             f"Received: source={source!r}.{nearest(source, known)}"
         )
     spec = known[source]
@@ -252,6 +257,11 @@ def _load_own(
         raise TypeError(
             "`source_options` of a model must be `pixel_range` and "
             f"`output_layer`. Received: {', '.join(sorted(unknown))}"
+        )
+    if source.inputs and source.inputs[0].dtype == "string":
+        raise ValueError(
+            f"`source` must take images. Received: {source.name!r}, which "
+            "takes texts: `load_text_backbone` loads it."
         )
     parts = list(_graph.layers_below(source))
     nested = [part.name for part in parts if kerashub.is_backbone(part)]

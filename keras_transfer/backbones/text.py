@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer import _graph
+from keras_transfer._blocks import has_children
 from keras_transfer._checks import is_integer
 from keras_transfer.backbones import kerashub, word_vectors
 from keras_transfer.backbones._spec import spec_of_own
@@ -44,9 +46,10 @@ def load_text_backbone(
         source: A preset of KerasHub (`"bert_base_en"`, `"hf://..."`), a folder
             of one or of Hugging Face (BERT, ALBERT, RoBERTa, DistilBERT, GPT-2
             and others), each with or without `"kerashub:"` before it; a
-            backbone object of KerasHub, of which a copy is taken; or a file of
+            backbone object of KerasHub, of which a copy is taken; a file of
             word vectors (`.txt`, `.vec` of GloVe, fastText or word2vec; `.bin`
-            of word2vec).
+            of word2vec); or a model made by `build_text_classifier` or its
+            `.keras` file, whose backbone is taken as it was loaded.
         weights: `"pretrained"`, or `None` for new random weights. Defaults to
             `"pretrained"`.
         pooling: How the vectors of tokens become that of the text, where there
@@ -74,6 +77,7 @@ def load_text_backbone(
         ImportError: If KerasHub is not installed.
         ValueError: If there is no such preset, folder or file, it takes no
             text, or an argument does not fit.
+        TypeError: If `source` is of another type.
         ConnectionError: If it has to be fetched and cannot be.
 
     Example:
@@ -81,6 +85,20 @@ def load_text_backbone(
     >>> backbone = load_text_backbone("glove.6B.100d.txt")  # doctest: +SKIP
     """
     _check(weights, pooling, sequence_length)
+    if not isinstance(source, str | Path | keras.Model):
+        raise TypeError(
+            "`source` must be a name, a path or a network of KerasHub. "
+            f"Received: source={source!r}"
+        )
+    if str(source).endswith(".keras") and Path(str(source)).is_file():
+        source = keras.models.load_model(source, compile=False)
+    if isinstance(source, keras.Model) and has_children(source):
+        return _of_model(source, weights is not None)
+    if max_words is not None and (not is_integer(max_words) or max_words < 1):
+        raise ValueError(
+            "`max_words` must be an integer above 0, or None. Received: "
+            f"max_words={max_words!r}"
+        )
     path = Path(source) if isinstance(source, str | Path) else None
     if path is not None and path.suffix in word_vectors.SUFFIXES:
         if tokenizer is not None or pooling == "token":
@@ -93,8 +111,10 @@ def load_text_backbone(
             path,
             pretrained=weights is not None,
             pooling=pooling,
-            sequence_length=sequence_length or _SEQUENCE_LENGTH,
+            sequence_length=sequence_length,
+            bucketing=bucketing,
             max_words=max_words,
+            fit_to=fit_to,
         )
         name, origin = path.stem, "user"
     else:
@@ -122,7 +142,26 @@ def load_text_backbone(
     )
 
 
-def _check(weights: object, pooling: object, sequence_length: object) -> None:
+def _of_model(model: keras.Model, pretrained: bool) -> Backbone:
+    """Takes the backbone out of a text model that was built here."""
+    preprocessing = model.get_layer("preprocessing")
+    network = model.get_layer("backbone")
+    if preprocessing.inputs[0].dtype != "string":
+        raise ValueError(
+            f"`source` must take text. Received: {model.name!r}, which takes "
+            "images: `load_backbone` loads it."
+        )
+    copy = kerashub.clone(network)
+    if pretrained:
+        _graph.set_weights(copy, network.get_weights())
+    name = model.name.removesuffix("_classifier")
+    width = int(network.output_shape[-1])
+    return Backbone(
+        spec_of_own(name, "user", None, None, width), preprocessing, copy
+    )
+
+
+def _check(weights: object, pooling: object, sequence_length: Any) -> None:
     if weights not in (None, PRETRAINED):
         raise ValueError(
             '`weights` must be "pretrained" or None for a network that takes '
@@ -133,7 +172,7 @@ def _check(weights: object, pooling: object, sequence_length: object) -> None:
             f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}. "
             f"Received: pooling={pooling!r}"
         )
-    valid = is_integer(sequence_length) and int(str(sequence_length)) > 2
+    valid = is_integer(sequence_length) and int(sequence_length) > 2
     if sequence_length is not None and not valid:
         raise ValueError(
             "`sequence_length` must be an integer above 2, or None. Received: "
@@ -179,7 +218,7 @@ def _of_kerashub(
         pooling = "last"
     model = KerasHubNetwork(
         network,
-        text={"pad": pad_of(tokenizer), "pooling": pooling},
+        text={"pad": pad_of(network, tokenizer), "pooling": pooling},
         still=pretrained,
     )
     texts = keras.Input((), dtype="string", name="text")
@@ -189,8 +228,12 @@ def _of_kerashub(
     return keras.Model(texts, layer(texts), name="preprocessing"), model
 
 
-def pad_of(tokenizer: Any) -> int:
+def pad_of(network: keras.Model, tokenizer: Any) -> int:
     """The id of the token that stands for nothing; 0 where there is none."""
+    taken = [end.name for end in _graph.tensors_in(network)]
+    if "padding_mask" not in taken:
+        # It makes the mask itself, of the tokens that are not this one.
+        return int(getattr(network, "pad_token_id", None) or 0)
     return int(getattr(tokenizer, "pad_token_id", None) or 0)
 
 

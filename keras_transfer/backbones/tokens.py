@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -30,6 +33,12 @@ class TextTokenizer(keras.layers.Layer):
             up to a multiple of 16, and not `sequence_length`. Defaults to
             `False`.
         name: Name of the layer. Defaults to `"tokenizer"`.
+        content: Digest of the vocabulary, in configs; not read. Defaults to
+            `None`.
+
+    Raises:
+        ValueError: If it is called without its vocabulary, as after
+            `keras.models.clone_model`, which copies none.
 
     Input: string `(batch,)`. Output: int32 `(batch, sequence_length)`, -1
     beyond the end of a text.
@@ -48,6 +57,7 @@ class TextTokenizer(keras.layers.Layer):
         sequence_length: int = 128,
         bucketing: bool = False,
         name: str = "tokenizer",
+        content: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(name=name, **options)
@@ -72,6 +82,15 @@ class TextTokenizer(keras.layers.Layer):
         """The tokenizer as a graph: outside of one KerasHub runs other code."""
         import tensorflow as tf
 
+        try:
+            self.tokenizer.vocabulary_size()
+        except Exception as err:  # KerasHub's, where there is none.
+            raise ValueError(
+                f"Layer {self.name!r} has lost its vocabulary, which is in no "
+                "config. Copy a text model by saving and loading it "
+                "(`model.save`, `keras.models.load_model`), not by "
+                "`clone_model` or `from_config`."
+            ) from err
         spec = tf.TensorSpec((None,), tf.string)
         return tf.function(self._encode, input_signature=[spec])
 
@@ -99,7 +118,18 @@ class TextTokenizer(keras.layers.Layer):
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
             "sequence_length": self.sequence_length,
             "bucketing": self.bucketing,
+            # Two tokenizers with one config may know other words.
+            "content": self._digest(),
         }
+
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(digest_size=16)
+        with tempfile.TemporaryDirectory() as folder:
+            self.tokenizer.save_assets(folder)
+            for file in sorted(Path(folder).iterdir()):
+                digest.update(file.name.encode() + b"\0")
+                digest.update(file.read_bytes())
+        return digest.hexdigest()
 
 
 def longest(tokenizer: Any, texts: Sequence[str] | np.ndarray) -> int:
@@ -116,6 +146,8 @@ def longest(tokenizer: Any, texts: Sequence[str] | np.ndarray) -> int:
     import tensorflow as tf
 
     lengths = tf.function(lambda some: tokenizer(some).row_lengths())
+    if not len(texts):
+        raise ValueError("`fit_to` must hold texts. Received: none.")
     batches = tf.data.Dataset.from_tensor_slices(list(texts)).batch(1024)
     most = max(int(tf.reduce_max(lengths(batch))) for batch in batches)
     return -(-(most + len(_ends(tokenizer))) // 8) * 8
@@ -151,14 +183,17 @@ def pool(
     ops = keras.ops
     if pooling == "token":
         return features[:, 0]
-    there = ops.expand_dims(ops.cast(mask, features.dtype), -1)
     if pooling == "last":
         count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
         index = ops.expand_dims(ops.maximum(count - 1, 0), -1)
         return ops.squeeze(ops.take_along_axis(features, index, axis=1), 1)
     if pooling == "avg":
+        # In float32, since a sum of tokens may overflow float16.
+        there = ops.expand_dims(ops.cast(mask, "float32"), -1)
         count = ops.maximum(ops.sum(there, axis=1), 1)
-        return ops.sum(features * there, axis=1) / count
+        total = ops.sum(ops.cast(features, "float32") * there, axis=1)
+        return ops.cast(total / count, features.dtype)
+    there = ops.expand_dims(ops.cast(mask, features.dtype), -1)
     # Below all that a network gives, and within float16.
     lowest = ops.max(features * there - 3e4 * (1 - there), axis=1)
     return lowest * ops.max(there, axis=1)

@@ -24,6 +24,7 @@ def load_texts(
     on_error: str = "raise",
     class_names: Sequence[str] | None = None,
     encoding: str = "utf-8",
+    header: bool | None = None,
 ) -> TextData:
     """Loads labelled texts from a table, a folder, arrays or TFDS.
 
@@ -59,6 +60,9 @@ def load_texts(
             has them. Defaults to `None`: alphabetical, or by number where all
             are integers.
         encoding: Of files. Defaults to `"utf-8"`.
+        header: Whether the first row of a table names its columns. Defaults to
+            `None`: it does where `text_column` or `label_column` is a name, or
+            one of its names is known for labels.
 
     Returns:
         `TextData`.
@@ -80,7 +84,11 @@ def load_texts(
     checks.check_choice("on_error", on_error, ("raise", "skip"))
     names = check_class_names(class_names)
     records = read_texts(
-        source, text=text_column, label=label_column, encoding=encoding
+        source,
+        text=text_column,
+        label=label_column,
+        encoding=encoding,
+        header=header,
     )
     kept, skipped = _keep_good(records)
     if skipped and on_error == "raise":
@@ -98,7 +106,12 @@ def load_texts(
     splits, notes = splitting.assign_splits(
         ids, labels, [records.splits[i] for i in kept], groups, fractions, seed
     )
-    report = DataReport(skipped=tuple(skipped), notes=notes, kind="texts")
+    report = DataReport(
+        skipped=tuple(skipped),
+        ignored=tuple(sorted(records.ignored)),
+        notes=notes,
+        kind="texts",
+    )
     report = scanning.report_duplicates(report, groups, ids, labels, splits)
     encoded = splitting.encode_labels(labels, names, multi_label=False)
     together = np.array(texts, dtype=object)
@@ -133,7 +146,7 @@ def _keep_good(
 def _names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     found = {name for (name,) in labels}
     try:
-        return tuple(sorted(found, key=int))
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
     except ValueError:
         return tuple(sorted(found))
 

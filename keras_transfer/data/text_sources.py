@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,14 @@ class TextRecords:
         texts: The texts.
         labels: The name of the class of each.
         splits: The split each was given, or `None`.
+        ignored: Names of what is no candidate.
     """
 
     ids: list[str] = dataclasses.field(default_factory=list)
     texts: list[str] = dataclasses.field(default_factory=list)
     labels: list[str] = dataclasses.field(default_factory=list)
     splits: list[str | None] = dataclasses.field(default_factory=list)
+    ignored: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, row_id: str, text: str, label: str, split: Any) -> None:
         """Adds one text."""
@@ -45,7 +49,12 @@ class TextRecords:
 
 
 def read_texts(
-    source: Any, *, text: Column, label: Column, encoding: str
+    source: Any,
+    *,
+    text: Column,
+    label: Column,
+    encoding: str,
+    header: bool | None,
 ) -> TextRecords:
     """Reads any of the sources that `load_texts` takes.
 
@@ -54,6 +63,8 @@ def read_texts(
         text: Name or number of the column with the texts, or `None`.
         label: Likewise with the classes.
         encoding: Of files.
+        header: Whether the first row of a table names its columns, or `None`
+            where that is to be seen.
 
     Returns:
         `TextRecords`.
@@ -70,9 +81,9 @@ def read_texts(
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         if path.is_file() and path.suffix.lower() in _TABLES:
-            _read_table(records, path, None, text, label, encoding)
+            _read_table(records, path, None, text, label, encoding, header)
         elif path.is_dir():
-            _read_folder(records, path, text, label, encoding)
+            _read_folder(records, path, text, label, encoding, header)
         else:
             raise ValueError(
                 "`source` must be a .csv or .tsv file, a folder of them or of "
@@ -82,12 +93,15 @@ def read_texts(
             )
         return records
     parts = source if isinstance(source, Mapping) else {None: source}
+    known = [SPLIT_NAMES.get(str(name)) for name in parts]
+    if isinstance(source, Mapping) and (
+        None in known or len(set(known)) < len(known)
+    ):
+        raise ValueError(
+            '`source` must have keys "train", "validation" and "test", each '
+            f"once. Received: {list(parts)}."
+        )
     for name, part in parts.items():
-        if name is not None and name not in SPLIT_NAMES:
-            raise ValueError(
-                '`source` must have keys "train", "validation" and "test". '
-                f"Received: {list(parts)}."
-            )
         _read_pair(records, part, name and SPLIT_NAMES[name])
     return records
 
@@ -114,31 +128,52 @@ def _read_pair(records: TextRecords, part: Any, split: str | None) -> None:
             f"dtype {labels.dtype}."
         )
     for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        records.add(f"{split or 'all'}/{number:06}", text, str(label), split)
+        # pandas has None and NaN where there is none.
+        name = "" if label is None or label != label else str(label)
+        records.add(f"{split or 'all'}/{number:06}", text, name, split)
 
 
 def _read_folder(
-    records: TextRecords, root: Path, text: Column, label: Column, encoding: str
+    records: TextRecords,
+    root: Path,
+    text: Column,
+    label: Column,
+    encoding: str,
+    header: bool | None,
 ) -> None:
     tables = [
         path
         for path in sorted(root.iterdir())
         if path.suffix.lower() in _TABLES and path.stem.lower() in SPLIT_NAMES
     ]
-    for path in tables:
-        split = SPLIT_NAMES[path.stem.lower()]
-        _read_table(records, path, split, text, label, encoding)
+    given = [SPLIT_NAMES[path.stem.lower()] for path in tables]
+    if len(set(given)) < len(given):
+        raise ValueError(
+            "`source` must hold one file for each split. Received: "
+            f"{', '.join(path.name for path in tables)} in {str(root)!r}."
+        )
+    for split, path in zip(given, tables, strict=True):
+        _read_table(records, path, split, text, label, encoding, header)
     if tables:
+        used = set(tables)
+        others = [path for path in sorted(root.iterdir()) if path not in used]
+        records.ignored += [path.name for path in others]
         return
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
     splits = [path for path in folders if path.name.lower() in SPLIT_NAMES]
     places: list[tuple[str | None, Path]]
     places = [(SPLIT_NAMES[path.name.lower()], path) for path in splits]
-    for given, place in places or [(None, root)]:
-        for path in sorted(place.glob("*/**/*.txt")):
-            name = path.relative_to(place).parts[0]
+    if splits:
+        others = [path for path in sorted(root.iterdir()) if path not in splits]
+        records.ignored += [path.name for path in others]
+    for part, place in places or [(None, root)]:
+        for path in sorted(place.rglob("*")):
+            inside = path.relative_to(place).parts
             row_id = path.relative_to(root).as_posix()
-            records.add(row_id, _decode(path, encoding), name, given)
+            if path.suffix.lower() == ".txt" and len(inside) > 1:
+                records.add(row_id, _decode(path, encoding), inside[0], part)
+            elif path.is_file():
+                records.ignored.append(row_id)
     if not records.ids:
         raise ValueError(
             "`source` must hold train.csv or train.tsv, or class folders with "
@@ -153,37 +188,43 @@ def _read_table(
     text: Column,
     label: Column,
     encoding: str,
+    header: bool | None,
 ) -> None:
     delimiter = _TABLES[path.suffix.lower()]
     content = _decode(path, encoding).lstrip("\ufeff")
     # Tab-separated texts hold quotation marks that quote nothing.
     quoted = delimiter != "\t"
-    rows = list(
-        _numbered(
-            csv.reader(
-                content.splitlines(keepends=True),
-                delimiter=delimiter,
-                quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-            )
-        )
+    reader = csv.reader(
+        io.StringIO(content, newline=""),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
+    try:
+        rows = list(_numbered(reader))
+    except csv.Error as err:
+        raise ValueError(
+            f"`source` must be a table. Received: {str(path)!r}, whose line "
+            f"{reader.line_num} cannot be read: {err}."
+        ) from err
     if not rows:
         raise ValueError(
             f"`source` must hold texts. Received: {str(path)!r}, an empty file."
         )
-    header = [name.strip().lower() for name in rows[0][1]]
-    columns, named = _columns(header, path, text, label)
-    split_column = (
-        header.index("split") if named and "split" in header else None
-    )
+    first = [name.strip().lower() for name in rows[0][1]]
+    columns, named = _columns(first, path, text, label, header)
+    if not named and header is None:
+        _check_no_header(first, [row for _, row in rows[1:]], columns[1], path)
+    split_column = first.index("split") if named and "split" in first else None
     for number, row in rows[1:] if named else rows:
-        if len(row) <= max(columns):
+        if len(row) <= max(columns) or len(row) != len(first):
             raise ValueError(
-                "`source` must have a text and a label in each row. Received: "
-                f"{str(path)!r}, whose line {number} has {len(row)} columns."
+                "`source` must have as many columns in each row. Received: "
+                f"{str(path)!r}, whose line {number} has {len(row)} columns, "
+                f"the first one {len(first)}. A text with {delimiter!r} in it "
+                "needs quotation marks around it in a .csv file."
             )
         given = split
-        if split_column is not None and len(row) > split_column:
+        if split_column is not None:
             given = _split_of(row[split_column], path, number)
         body, name = (row[column] for column in columns)
         records.add(f"{path.name}:{number}", body, name.strip(), given)
@@ -196,20 +237,22 @@ def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(
-    header: Sequence[str], path: Path, text: Column, label: Column
+    first: Sequence[str],
+    path: Path,
+    text: Column,
+    label: Column,
+    header: bool | None,
 ) -> tuple[tuple[int, int], bool]:
     """Finds the columns, and whether the first row names them."""
     wanted = (("text", text, _TEXT_COLUMNS), ("label", label, _LABEL_COLUMNS))
-    asked = any(isinstance(column, str) for column in (text, label))
-    named = asked or any(
-        name in header
-        for names in (_TEXT_COLUMNS, _LABEL_COLUMNS)
-        for name in names
-    )
+    named = header
+    if named is None:
+        asked = any(isinstance(column, str) for column in (text, label))
+        named = asked or any(name in first for name in _LABEL_COLUMNS)
     found: list[int] = []
     for place, (what, column, known) in enumerate(wanted):
         names = (column.lower(),) if isinstance(column, str) else known
-        matches = [header.index(name) for name in names if name in header]
+        matches = [first.index(name) for name in names if name in first]
         if isinstance(column, int):
             found.append(column)
         elif named and matches:
@@ -217,7 +260,8 @@ def _columns(
         elif named:
             raise ValueError(
                 f"`{what}_column` must be a column of {str(path)!r}, which has "
-                f"{', '.join(header)}. Received: {what}_column={column!r}"
+                f"{', '.join(first)}. Received: {what}_column={column!r}. "
+                f"Pass {what}_column=NAME."
             )
         else:
             found.append(place)
@@ -227,6 +271,25 @@ def _columns(
             f"{found[0]} and {found[1]} of {str(path)!r}."
         )
     return (found[0], found[1]), named
+
+
+def _check_no_header(
+    first: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    column: int,
+    path: Path,
+) -> None:
+    """Raises for a first row that seems to name columns nobody knows."""
+    counts = Counter(row[column].strip() for row in rows if len(row) > column)
+    label = first[column] if len(first) > column else ""
+    alone = label not in (name.lower() for name in counts)
+    repeated = bool(counts) and min(counts.values()) > 1
+    if alone and (repeated or any(name in first for name in _TEXT_COLUMNS)):
+        raise ValueError(
+            "`text_column` and `label_column` must be given where the first "
+            f"row has names of its own. Received: {str(path)!r}, which begins "
+            f"with {', '.join(first)}. If that is an example: header=False."
+        )
 
 
 def _split_of(name: str, path: Path, number: int) -> str | None:

@@ -11,6 +11,7 @@ from keras_transfer import _graph
 from keras_transfer._names import find_class_names
 from keras_transfer.data.images import ImageSplit
 from keras_transfer.data.labelled import LabelledSplit
+from keras_transfer.data.texts import TextSplit
 from keras_transfer.doctor.context import Context, Part
 from keras_transfer.doctor.diagnosis import Finding, plural, some
 from keras_transfer.doctor.reading import (
@@ -280,6 +281,33 @@ def no_validation(context: Context) -> Iterator[Finding]:
         )
 
 
+def other_kind(context: Context) -> Iterator[Finding]:
+    """Texts go into a model of images, or images into one of texts."""
+    inputs = list(getattr(context.model, "inputs", None) or ())
+    if len(inputs) != 1:
+        return
+    source = context.train.source
+    rows = context.train.inputs
+    texts = isinstance(source, TextSplit) or (
+        rows is not None and rows.dtype.kind in "OU"
+    )
+    images = isinstance(source, ImageSplit) or (
+        rows is not None and rows.dtype.kind in "iuf"
+    )
+    takes_texts = inputs[0].dtype == "string"
+    if (texts and not takes_texts) or (images and takes_texts):
+        wanted, given = "images", "texts"
+        if takes_texts:
+            wanted, given = given, wanted
+        cure = "build_classifier" if takes_texts else "build_text_classifier"
+        yield Finding(
+            "other-kind",
+            "error",
+            f"The model takes {wanted}, and the data are {given}.",
+            f"Build the model with `{cure}`, or load other data.",
+        )
+
+
 def split_overlap(context: Context) -> Iterator[Finding]:
     """What measures was trained on."""
     for name, part in context.parts.items():
@@ -298,8 +326,9 @@ def split_overlap(context: Context) -> Iterator[Finding]:
             else f"{shared} of the {len(part.labels)} {name} examples are "
             f"training examples as well ({share:.1%}): what is measured on "
             "them is too good.",
-            "Take them out of one side; `load_images(source)` splits so that "
-            "copies stay together, and lists them in `data.report.leaks`.",
+            "Take them out of one side; `load_images` and `load_texts` split "
+            "so that copies stay together, and list them in "
+            "`data.report.leaks`.",
         )
 
 
@@ -356,6 +385,7 @@ CHECKS = (
     class_sizes,
     few_examples,
     no_validation,
+    other_kind,
     split_overlap,
     augmentation_behind_cache,
 )

@@ -173,12 +173,17 @@ def cut_at(
         for block in chosen
     ]
     (given,) = _graph.tensors_in(backbone.preprocessing)
-    pixels = _graph.input_like(given, "image")
+    pixels = _graph.input_like(given, given.name)
     flat = [tensor for end in ends for tensor in end]
     inner = keras.Model(backbone.model.inputs[0], flat)
-    flat = keras.tree.flatten(inner(backbone.preprocessing(pixels)))
+    given_to = backbone.preprocessing(pixels)
+    flat = keras.tree.flatten(inner(given_to))
     if backbone.takes_texts:
-        outputs = _of_tokens(flat, ends, pooling)
+        outputs = [
+            _of_tokens(tensor, given_to, pooling) for tensor in _own(flat, ends)
+        ]
+    elif not _is_map(ends):
+        outputs = [_pool(tensor, pooling) for tensor in _own(flat, ends)]
     else:
         outputs = [_pool(tensor, pooling) for tensor in flat]
         if len(outputs) > len(ends):
@@ -194,26 +199,38 @@ def cut_at(
     )
 
 
-def _of_tokens(
-    outputs: list[keras.KerasTensor],
-    ends: list[list[keras.KerasTensor]],
-    pooling: str | None,
-) -> list[keras.KerasTensor]:
-    """Pools what leaves the blocks of a network that reads tokens.
+def _is_map(ends: list[list[keras.KerasTensor]]) -> bool:
+    """Whether all that leaves the blocks are feature maps (NASNet: several)."""
+    return all(len(tensor.shape) == 4 for end in ends for tensor in end)
 
-    That are vectors of tokens and the mask of where there are any; vectors of
-    texts are as they are.
+
+def _own(
+    outputs: list[keras.KerasTensor], ends: list[list[keras.KerasTensor]]
+) -> list[keras.KerasTensor]:
+    """Takes what each block made itself of what leaves it.
+
+    The rest is what later blocks read as well: a mask, positions.
     """
-    found = []
     tensors = iter(outputs)
-    for end in ends:
-        features, *masks = sorted(
-            (next(tensors) for _ in end), key=lambda t: -len(t.shape)
+    return [[next(tensors) for _ in end][0] for end in ends]
+
+
+def _of_tokens(
+    features: keras.KerasTensor,
+    token_ids: keras.KerasTensor,
+    pooling: str | None,
+) -> keras.KerasTensor:
+    """Pools vectors of tokens; vectors of texts are as they are."""
+    if len(features.shape) != 3:
+        return features
+    if pooling is not None:
+        return tokens.pool(features, token_ids >= 0, pooling)
+    if features.shape[1] is None:
+        raise ValueError(
+            "`pooling` must be given for texts of different lengths "
+            "(`bucketing=True`). Received: pooling=None"
         )
-        if pooling is not None and len(features.shape) == 3 and masks:
-            features = tokens.pool(features, masks[0], pooling)
-        found.append(features)
-    return found
+    return features
 
 
 def _pool(tensor: keras.KerasTensor, pooling: str | None) -> keras.KerasTensor:

@@ -88,7 +88,8 @@ def network_to(
     entry = list(_graph.tensors_in(backbone))
     tensors = [_tensors(found, end) for end in ends]
     if start is None:
-        inputs = [_graph.input_like(_graph.tensors_in(model)[0], "image")]
+        (given,) = _graph.tensors_in(model)
+        inputs = [_graph.input_like(given, given.name)]
         x = inputs[0]
         xs = [x if whole else around(model.get_layer("preprocessing"))(x)]
     else:

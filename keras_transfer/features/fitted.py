@@ -256,7 +256,7 @@ class FittedProbe:
                 raise ValueError(
                     f"`features` must be of the same {part.backbone} that the "
                     "probe was fitted on. Received: features of other weights, "
-                    "image size or pooling."
+                    "image size, sequence length or pooling."
                 )
         self._check_width((len(split), *split.shape))
 
@@ -288,7 +288,7 @@ class FittedProbe:
             )
         if not self._is_of(model, layer):
             return (
-                "features of a backbone with other weights, image size or "
+                "features of a backbone with other weights, image size, "
                 "pooling than the model's"
             )
         names = find_class_names(model.get_config())

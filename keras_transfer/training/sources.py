@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer.data import Augmentation, ImageData, ImageSplit, TextData
+from keras_transfer.data import (
+    Augmentation,
+    ImageData,
+    ImageSplit,
+    TextData,
+    TextSplit,
+)
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
 from keras_transfer.data.texts import digest_text, is_texts
 from keras_transfer.features.examples import Examples, examples_of
@@ -79,8 +85,8 @@ def open_source(
 
     Args:
         data: `ImageData`; `TextData`; a pair of arrays; a batched
-            `tf.data.Dataset`; or a dict of one of the latter two with keys
-            `"train"` and, where there is any, `"validation"`.
+            `tf.data.Dataset`; or a dict with keys `"train"` and, where there
+            is any, `"validation"`, of datasets, or of pairs and splits.
         batch_size: Examples in a batch; for a dataset it is its own.
         seed: Of the order and the augmentation.
         augment: Changes of the training images, or `None`.
@@ -111,6 +117,12 @@ def open_source(
             f'"validation" and "test". Received: keys {sorted(parts)}.'
         )
     parts.pop("test", None)
+    parts = {
+        name: part.arrays()
+        if isinstance(part, ImageSplit | TextSplit)
+        else part
+        for name, part in parts.items()
+    }
     datasets = [hasattr(part, "element_spec") for part in parts.values()]
     if all(datasets):
         return _from_datasets(parts, seed, augment)

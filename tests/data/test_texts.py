@@ -118,6 +118,44 @@ def test_encoding(tmp_path):
     assert data.train.texts[0] == "café"
 
 
+def test_rows_end_where_the_table_says(tmp_path):
+    """Unicode has other line ends, which are part of a text."""
+    odd = "a\x0bb\x0cc\x85d\u2028e"
+    file = write(tmp_path / "x.csv", ["text,label", f"{odd},1", "f,0"])
+    data = load_texts(file, split=ALL)
+    assert data.train.texts[0] == odd and len(data.train) == 2
+
+
+def test_a_first_row_like_a_header(tmp_path):
+    lines = ["unique\tthird", "a\tpos", "b\tneg", "c\tpos", "d\tneg"]
+    file = write(tmp_path / "x.tsv", lines)
+    with pytest.raises(ValueError, match="header=False"):
+        load_texts(file)
+    assert len(load_texts(file, header=False, split=ALL).train) == 5
+    assert (
+        len(
+            load_texts(
+                file, header=True, text_column=0, label_column=1, split=ALL
+            ).train
+        )
+        == 4
+    )
+    review = write(tmp_path / "y.tsv", ["review\t0", "a\t0", "b\t1"])
+    assert len(load_texts(review, split=ALL).train) == 3
+
+
+def test_what_is_ignored_is_told(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.tsv", ["a\t0", f"b {name}\t1"])
+    write(tmp_path / "notes.md", ["x"])
+    with pytest.warns(UserWarning, match="identical texts"):
+        data = load_texts(tmp_path, split=ALL)
+    assert data.report.ignored == ("notes.md",)
+    write(tmp_path / "train.csv", ["c,0"])
+    with pytest.raises(ValueError, match="one file for each split"):
+        load_texts(tmp_path)
+
+
 # --- Splits and reports ---
 
 
@@ -149,6 +187,9 @@ def test_leaks_and_conflicts_are_told():
 
 def test_empty_texts(tmp_path):
     source = (["good", " ", "bad"], [1, 1, 0])
+    for nothing in (None, float("nan")):
+        with pytest.raises(ValueError, match="all/000001: it has no label"):
+            load_texts((["a", "b", "c"], np.array(["x", nothing, "y"], object)))
     with pytest.raises(ValueError, match="all/000001: the text is empty"):
         load_texts(source)
     data = load_texts(source, on_error="skip", split=ALL)
@@ -202,6 +243,11 @@ def test_batches():
         ((["a", "b"], [0.5, 1.5]), ValueError, "dtype float64"),
         ((["a", "b"], [0, 0]), ValueError, "at least two classes"),
         ({"training data": (["a"], [0])}, ValueError, "must have keys"),
+        (
+            {"val": (["a"], [0]), "dev": (["b"], [1])},
+            ValueError,
+            "each once",
+        ),
     ],
     ids=str,
 )
@@ -231,12 +277,20 @@ def test_wrong_files(tmp_path):
     for lines, options, message in (
         ([""], {}, "an empty file"),
         (["good\t1", "bad"], {}, "line 2 has 1 columns"),
+        (["good\t1", "bad\t0\t?"], {}, "line 2 has 3 columns"),
+        (["a,1", "b, c,0"], {"suffix": ".csv"}, "needs quotation marks"),
+        (
+            ["phrase\tpolarity", "a\tpos", "b\tneg", "c\tpos", "d\tneg"],
+            {},
+            "begins with phrase, polarity",
+        ),
         (["text\tlabel\tsplit", "a\t1\tthird"], {}, "line 2: 'third'"),
-        (["text\tkind", "a\t1"], {}, "`label_column` must be a column"),
+        (["text\tkind", "a\t1"], {}, "begins with text, kind"),
+        (["text\tkind", "a\t1"], {"header": True}, "`label_column` must be"),
         (["a\t1"], {"text_column": 1}, "must be two columns"),
         (["a\t1"], {"encoding": "latin-99"}, "one that Python knows"),
     ):
-        file = write(tmp_path / "x.tsv", lines)
+        file = write(tmp_path / f"x{options.pop('suffix', '.tsv')}", lines)
         with pytest.raises(ValueError, match=message):
             load_texts(file, **options)
     other = write(tmp_path / "x.json", ["{}"])
