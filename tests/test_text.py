@@ -87,6 +87,94 @@ def test_equals_kerashub(tokenizer):
     )
 
 
+MERGES = ["\u0120 a", "\u0120 b", "\u0120 c", "\u0120 d"]
+LETTERS = {
+    letter: number
+    for number, letter in enumerate(
+        [*"abcd", "\u0120", *(f"\u0120{x}" for x in "abcd")], start=4
+    )
+}
+
+
+def byte_pairs(family):
+    if family == "GPT2":
+        words = {"<|endoftext|>": 0, **LETTERS}
+        return hub.models.GPT2Tokenizer(words, MERGES), (0, 0)
+    special = ["<s>", "<pad>", "</s>", "<mask>"]
+    words = {word: number for number, word in enumerate(special)} | LETTERS
+    return hub.models.RobertaTokenizer(words, MERGES), (0, 2)
+
+
+def sentence_pieces(family, folder):
+    """A real model of SentencePiece, trained on three letters."""
+    import sentencepiece
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c d"] * 20),
+        model_prefix=str(folder / "pieces"),
+        vocab_size=11,
+        model_type="word",
+        pad_id=0,
+        unk_id=1,
+        bos_id=2,
+        eos_id=3,
+        pad_piece="<pad>" if family == "Albert" else "[PAD]",
+        unk_piece="<unk>" if family == "Albert" else "[UNK]",
+        bos_piece="[CLS]",
+        eos_piece="[SEP]",
+        user_defined_symbols="[MASK]",
+        hard_vocab_limit=False,
+    )
+    proto = (folder / "pieces.model").read_bytes()
+    return getattr(hub.models, f"{family}Tokenizer")(proto), (2, 3)
+
+
+# KerasHub leaves the file of a SentencePiece model open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("family", ["GPT2", "Roberta", "Albert", "DebertaV3"])
+def test_tokenizers_of_other_kinds(family, tmp_path):
+    """The ends that KerasHub itself gives to texts of the family."""
+    if family in ("GPT2", "Roberta"):
+        theirs, (start, end) = byte_pairs(family)
+    else:
+        theirs, (start, end) = sentence_pieces(family, tmp_path)
+    assert [theirs.start_token_id, theirs.end_token_id] == [start, end]
+    ids = np.asarray(TextTokenizer(theirs, 8)(np.array(["a b c", "d"])))
+    assert ids.shape == (2, 8)
+    for row, count in zip(ids, (3, 1), strict=True):
+        kept = row[row >= 0].tolist()
+        assert kept[0] == start and kept[-1] == end
+        assert len(kept) == count + 2
+        assert (row[len(kept) :] == -1).all()
+    # A vocabulary of its own is in the file.
+    network = getattr(hub.models, f"{family}Backbone")(**TEXTS[family][0])
+    model = ktr.build_text_classifier(
+        ktr.load_text_backbone(network, tokenizer=theirs, sequence_length=8), 2
+    )
+    model.save(tmp_path / "model.keras")
+    again = ktr.load_model(tmp_path / "model.keras")
+    x = np.array(["a b c", "d", "b"], dtype=object)
+    np.testing.assert_allclose(
+        again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
+    )
+
+
+def test_which_networks_read_on():
+    """Those whose first token knows nothing of the text."""
+    from keras_transfer.backbones.text import _is_causal
+
+    found = {
+        family
+        for family in TEXTS
+        if _is_causal(
+            getattr(hub.models, f"{family}Backbone")(**TEXTS[family][0]), hub
+        )
+    }
+    both = {"ESM", "XLNet", "Albert", "Bert", "DebertaV3", "DistilBert"}
+    both |= {"Electra", "FNet", "Roberta", "RoformerV2", "XLMRoberta"}
+    assert found == set(TEXTS) - both
+
+
 def test_buckets(tokenizer):
     layer = TextTokenizer(tokenizer, sequence_length=40, bucketing=True)
     assert layer(SOME).shape == (3, 16)

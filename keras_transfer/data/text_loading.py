@@ -57,8 +57,8 @@ def load_texts(
             `"skip"` them and list them in `.report.skipped`. Defaults to
             `"raise"`.
         class_names: The classes in the order of their labels, as the source
-            has them. Defaults to `None`: alphabetical, or by number where all
-            are integers.
+            has them. Defaults to `None`: alphabetical, by number where all are
+            integers, in its order for TFDS.
         encoding: Of files. Defaults to `"utf-8"`.
         header: Whether the first row of a table names its columns. Defaults to
             `None`: it does where `text_column` or `label_column` is a name, or
@@ -98,7 +98,7 @@ def load_texts(
             'Repair or remove them, or pass on_error="skip".'
         )
     labels = [(records.labels[i],) for i in kept]
-    names = names or _names(labels)
+    names = names or records.class_names or _names(labels)
     _check_classes(labels, names)
     ids = [records.ids[i] for i in kept]
     texts = [records.texts[i] for i in kept]

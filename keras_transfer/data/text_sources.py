@@ -32,6 +32,8 @@ class TextRecords:
         labels: The name of the class of each.
         splits: The split each was given, or `None`.
         ignored: Names of what is no candidate.
+        class_names: The classes in the order of a source that numbers them, or
+            `None`.
     """
 
     ids: list[str] = dataclasses.field(default_factory=list)
@@ -39,6 +41,7 @@ class TextRecords:
     labels: list[str] = dataclasses.field(default_factory=list)
     splits: list[str | None] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
+    class_names: tuple[str, ...] | None = None
 
     def add(self, row_id: str, text: str, label: str, split: Any) -> None:
         """Adds one text."""
@@ -75,7 +78,8 @@ def read_texts(
     """
     records = TextRecords()
     if isinstance(source, str) and source.startswith("tfds:"):
-        for split, pair in tfds.read_texts(source).items():
+        pairs, records.class_names = tfds.read_texts(source)
+        for split, pair in pairs.items():
             _read_pair(records, pair, split)
         return records
     if isinstance(source, str | os.PathLike):

@@ -60,8 +60,17 @@ def open_splits(
     return parts, tuple(builder.info.features[label_key].names)
 
 
-def read_texts(source: str) -> dict[str, tuple[list[str], list[str]]]:
-    """Reads texts and the names of their classes into memory, by split."""
+def read_texts(
+    source: str,
+) -> tuple[dict[str, tuple[list[str], list[str]]], tuple[str, ...]]:
+    """Reads texts into memory.
+
+    Args:
+        source: `"tfds:name"` and the like.
+
+    Returns:
+        Texts and the names of their classes by split, and all names in order.
+    """
     datasets, names = open_splits(source, "Text")
     found = {}
     for split, dataset in datasets.items():
@@ -71,7 +80,7 @@ def read_texts(source: str) -> dict[str, tuple[list[str], list[str]]]:
         ]
         texts, labels = zip(*pairs, strict=True)
         found[split] = (list(texts), list(labels))
-    return found
+    return found, names
 
 
 def _builder(tfds: Any, name: str) -> Any:

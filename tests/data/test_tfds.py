@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from keras_transfer.data import load_images
+from keras_transfer.data import load_images, load_texts
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -143,3 +143,43 @@ def test_no_image_classification():
         ValueError, match="`multi_label` must be False for a TF"
     ):
         load_images("tfds:tiny_shapes", multi_label=True)
+
+
+class TinyReviews(tfds.core.GeneratorBasedBuilder):
+    """Texts of two classes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "text": tfds.features.Text(),
+                    "label": tfds.features.ClassLabel(names=["pos", "neg"]),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {
+            "train": self._generate_examples(20, "train"),
+            "test": self._generate_examples(6, "test"),
+        }
+
+    def _generate_examples(self, count, split):
+        for i in range(count):
+            yield i, {"text": f"café {split} {i}", "label": i % 2}
+
+
+def test_texts():
+    data = load_texts("tfds:tiny_reviews")
+    assert data.class_names == ("pos", "neg")
+    assert [len(data.train), len(data.validation), len(data.test)] == [18, 2, 6]
+    found = dict(zip(data.test.texts, data.test.labels, strict=True))
+    assert found == {f"café test {i}": i % 2 for i in range(6)}
+    ordered = load_texts("tfds:tiny_reviews", class_names=["neg", "pos"])
+    assert ordered.class_names == ("neg", "pos")
+    assert ordered.test.labels.sum() == 3
+    with pytest.raises(ValueError, match="with one Text and one ClassLabel"):
+        load_texts("tfds:tiny_shapes")
