@@ -130,6 +130,7 @@ def sentence_pieces(family, folder):
 
 
 # KerasHub leaves the file of a SentencePiece model open.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("family", ["GPT2", "Roberta", "Albert", "DebertaV3"])
 def test_tokenizers_of_other_kinds(family, tmp_path):
