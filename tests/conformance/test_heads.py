@@ -99,7 +99,21 @@ def feature_maps(number=2):
 
 
 def test_table_is_complete():
-    assert tuple(POOLING) == POOLINGS
+    assert (*POOLING, "token") == POOLINGS
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_sequences(pooling):
+    """Those of transformers; a map of one column says the rest."""
+    x = feature_maps()[:, :, 0]
+    model = build_head(x.shape[1:], OUTPUTS, pooling=pooling)
+    if pooling == "token":
+        vectors = x[:, 0].astype("float64")
+    else:
+        vectors = POOLING[pooling](x[:, :, None].astype("float64"))
+    kernel, bias = arrays(model, "predictions")
+    expected = ACTIVATION["softmax"](vectors @ kernel + bias)
+    np.testing.assert_allclose(model(x), expected, rtol=1e-5)
 
 
 def test_outputs_are_the_formula(head):
