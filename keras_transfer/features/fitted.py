@@ -289,7 +289,7 @@ class FittedProbe:
         if not self._is_of(model, layer):
             return (
                 "features of a backbone with other weights, image size, "
-                "pooling than the model's"
+                "sequence length or pooling than the model's"
             )
         names = find_class_names(model.get_config())
         if names and self.class_names and names != self.class_names:

@@ -293,7 +293,7 @@ def test_wrong_arguments(data, arrays):
     multi = load_images((arrays[0], labels), multi_label=True)
     with pytest.raises(ValueError, match="the examples have several labels"):
         multi.train.batches(label_mode="int")
-    with pytest.raises(ValueError, match="`shots` needs one class per image"):
+    with pytest.raises(ValueError, match="`shots` needs one class per example"):
         multi.train.shots(1)
     np.testing.assert_array_equal(
         epoch(multi.train.batches())[1], multi.train.labels

@@ -508,7 +508,7 @@ def test_refuses_a_model_whose_features_are_others(change):
         variable = model.get_layer("backbone").weights[0]
         variable.assign(variable * 1.01)
     before = model.get_weights()
-    with pytest.raises(ValueError, match="other weights, image size or pool"):
+    with pytest.raises(ValueError, match="other weights, image size, sequ"):
         probe.write_to(model)
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
