@@ -139,6 +139,7 @@ def _joins(
     places = frozenset(
         i for i in piece if len(graph[i].inputs) > 1 or _is_block(graph[i])
     )
+    made_of_others = any(_is_block(graph[i]) for i in piece)
     best: tuple[int, list[_graph.Cut]] = (0, [])
     for width in range(2, _MAX_WIDTH + 1):
         chain: list[_graph.Cut] = []
@@ -158,6 +159,8 @@ def _joins(
         # Fewer tensors, unless more of them give twice the pieces.
         if pieces >= 2 * best[0] > 0 or not best[0]:
             best = (pieces, chain)
+        if best[1] and not made_of_others:
+            break
     return best[1]
 
 

@@ -230,11 +230,10 @@ def _of_kerashub(
 
 def pad_of(network: keras.Model, tokenizer: Any) -> int:
     """The id of the token that stands for nothing; 0 where there is none."""
-    taken = [end.name for end in _graph.tensors_in(network)]
-    if "padding_mask" not in taken:
-        # It makes the mask itself, of the tokens that are not this one.
-        return int(getattr(network, "pad_token_id", None) or 0)
-    return int(getattr(tokenizer, "pad_token_id", None) or 0)
+    # ESM makes the mask itself, of the tokens that are not this one.
+    own = getattr(network, "pad_token_id", None)
+    known = getattr(tokenizer, "pad_token_id", None) if own is None else own
+    return int(known or 0)
 
 
 def _is_causal(network: keras.Model, hub: Any) -> bool:

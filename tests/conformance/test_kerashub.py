@@ -156,9 +156,9 @@ def texts():
     return np.array(["a b c", "d", "g f e d c b a", "unknown a"], dtype=object)
 
 
-def padded(tokenizer, rows, length):
+def padded(pad, rows, length):
     """Token ids and mask, by hand."""
-    ids = np.full((len(rows), length), tokenizer.pad_token_id, "int32")
+    ids = np.full((len(rows), length), pad, "int32")
     for row, text in zip(ids, rows, strict=True):
         words = [WORDS.index(w) if w in WORDS else 0 for w in text.split()]
         words = [2, *words, 3][:length]
@@ -197,7 +197,8 @@ def test_a_text_family(family, tmp_path):
     backbone = ktr.load_text_backbone(
         original, tokenizer=tokenizer, sequence_length=12
     )
-    ids, mask = padded(tokenizer, texts(), 12)
+    pad = getattr(original, "pad_token_id", tokenizer.pad_token_id)
+    ids, mask = padded(pad, texts(), 12)
     given = {
         "token_ids": ids,
         "padding_mask": mask,
