@@ -35,9 +35,9 @@ def add_lora(
         depth: How many blocks get adapters, counted from the output. Defaults
             to `"all"`.
         names: Names of the layers that get one, or patterns for them, among
-            Dense, EinsumDense, Embedding and Conv layers. Defaults to queries
-            and values of attention, under the names that Keras and KerasHub
-            give them.
+            Dense, EinsumDense, Embedding and Conv layers. Defaults to
+            `_lora.NAMES`: queries and values of attention, under the names
+            that Keras and KerasHub give them.
 
     Returns:
         Tuple of the paths of the variables that are trainable in the backbone

@@ -42,6 +42,7 @@ class KerasHubNetwork(keras.Model):
         closed: Positions of the layers in it that do not train. Defaults to
             `()`.
         name: Name of the model. Defaults to `"backbone"`.
+        **options: Of every model, such as `trainable`.
 
     Raises:
         ImportError: If KerasHub is not installed.

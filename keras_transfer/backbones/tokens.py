@@ -35,6 +35,7 @@ class TextTokenizer(keras.layers.Layer):
         name: Name of the layer. Defaults to `"tokenizer"`.
         content: Digest of the vocabulary, in configs; not read. Defaults to
             `None`.
+        **options: Of every layer, such as `dtype`.
 
     Raises:
         ValueError: If it is called without its vocabulary, as after

@@ -29,13 +29,10 @@ if TYPE_CHECKING:
 class ImageSplit(LabelledSplit):
     """Some of the examples of a data set; made by `load_images`.
 
+    A `LabelledSplit` (name, labels, class names), whose ids are paths relative
+    to the folder, paths in the manifest, or `"split/000123"`.
+
     Args:
-        name: `"train"`, `"validation"` or `"test"`.
-        ids: Tuple of stable strings: the path relative to the folder, the
-            path in the manifest, or `"split/000123"`.
-        labels: int32 `(n,)`, or float32 0/1 `(n, num_classes)` where
-            multi-label.
-        class_names: Tuple of the names of the classes.
         pixels: Where the images come from.
         positions: int64 `(n,)`, the place of each example in `pixels`.
         image_size: `(height, width)` that images are resized to, or `None`.
@@ -268,16 +265,16 @@ class ImageSplit(LabelledSplit):
 class ImageData(LabelledData):
     """A labelled image data set in three splits; made by `load_images`.
 
+    A `LabelledData`: it has class names and a report.
+
     Args:
         train: The examples to train on.
         validation: The examples to choose by; may be empty.
         test: The examples to measure on; may be empty.
-        class_names: Tuple of names; the label of a class is its place.
         image_size: `(height, width)` of all images, or `None` where they
             differ and none was asked for.
         channels: The number of channels.
         multi_label: Whether an image may have several classes.
-        report: What was skipped, ignored or found twice.
     """
 
     train: ImageSplit

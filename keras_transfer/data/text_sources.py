@@ -27,13 +27,13 @@ class TextRecords:
     """What a source holds, one entry per text.
 
     Args:
-        ids: Stable ids.
-        texts: The texts.
-        labels: The name of the class of each.
-        splits: The split each was given, or `None`.
-        ignored: Names of what is no candidate.
-        class_names: The classes in the order of a source that numbers them, or
-            `None`.
+        ids: Stable ids. Defaults to `[]`.
+        texts: The texts. Defaults to `[]`.
+        labels: The name of the class of each. Defaults to `[]`.
+        splits: The split each was given, or `None`. Defaults to `[]`.
+        ignored: Names of what is no candidate. Defaults to `[]`.
+        class_names: The classes in the order of a source that numbers them.
+            Defaults to `None`.
     """
 
     ids: list[str] = dataclasses.field(default_factory=list)

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 class TextSplit(LabelledSplit):
     """Some of the texts of a data set; made by `load_texts`.
 
+    A `LabelledSplit` (name, labels, class names), whose ids are paths relative
+    to the folder, a file and the number of its row, or `"split/000123"`.
+
     Args:
-        name: `"train"`, `"validation"` or `"test"`.
-        ids: Tuple of stable strings: the path relative to the folder, the
-            file and the number of its row, or `"split/000123"`.
-        labels: int32 `(n,)`.
-        class_names: Tuple of the names of the classes.
         texts: Object array `(n,)` of `str`.
     """
 
@@ -100,12 +98,12 @@ class TextSplit(LabelledSplit):
 class TextData(LabelledData):
     """A labelled text data set in three splits; made by `load_texts`.
 
+    A `LabelledData`: it has class names and a report.
+
     Args:
         train: The examples to train on.
         validation: The examples to choose by; may be empty.
         test: The examples to measure on; may be empty.
-        class_names: Tuple of names; the label of a class is its place.
-        report: What was skipped or found twice.
     """
 
     train: TextSplit
