@@ -81,6 +81,11 @@ def tensors_out(model: keras.Model) -> tuple[keras.KerasTensor, ...]:
     return tuple(keras.tree.flatten(_functional(model).outputs))
 
 
+def takes_texts(model: keras.Model) -> bool:
+    """Whether texts go into a model, not numbers."""
+    return [end.dtype for end in tensors_in(model)] == ["string"]
+
+
 def input_like(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Returns a new input of the shape and dtype of a symbolic tensor."""
     return keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)

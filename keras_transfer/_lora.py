@@ -53,7 +53,6 @@ def enable(
     ]
     for layer in chosen:
         layer.enable_lora(rank)
-    settle(chosen)
     return chosen
 
 

@@ -181,7 +181,7 @@ def build_text_classifier(
         if backbone_options.get("sequence_length") is None:
             backbone_options["fit_to"] = texts
         backbone = load_text_backbone(backbone, **backbone_options)
-    if backbone.preprocessing.inputs[0].dtype != "string":
+    if not _graph.takes_texts(backbone.preprocessing):
         raise ValueError(
             "`backbone` must take text. Received: "
             f"{backbone.name!r}, which takes images. Load it with "
@@ -416,8 +416,8 @@ def _assemble(
         layer.trainable = False
     head = build_head(tuple(backbone.model.output_shape[1:]), **head_options)
     given = backbone.preprocessing.inputs[0]
-    kind = "text" if given.dtype == "string" else "image"
-    inputs = _graph.input_like(given, kind)
+    texts = _graph.takes_texts(backbone.preprocessing)
+    inputs = _graph.input_like(given, "text" if texts else "image")
     x = backbone.preprocessing(inputs)
     x = backbone.model(x)
     outputs = head(x)

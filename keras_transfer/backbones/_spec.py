@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -35,6 +36,14 @@ NORMALIZATIONS: dict[str, Normalization] = {
 def normalization_of(value: str | Normalization) -> Normalization:
     """Returns the `Normalization` that a name or itself stands for."""
     return NORMALIZATIONS[value] if isinstance(value, str) else value
+
+
+def name_of(handle: str) -> str:
+    """A name for a network: the last part of its handle that is no number."""
+    parts = re.split(r"[/\\:]", handle.partition("?")[0])
+    words = [part for part in parts if part and not part.isdigit()]
+    name = re.sub(r"\.(tar\.gz|tgz|tar)$", "", words[-1] if words else "hub")
+    return re.sub(r"\W+", "_", name).strip("_") or "hub"
 
 
 class BackboneSpec(NamedTuple):

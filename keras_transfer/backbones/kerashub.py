@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from keras_transfer.backbones._spec import (
     NORMALIZATIONS,
     BackboneSpec,
     Normalization,
+    name_of,
     spec_of_own,
 )
 from keras_transfer.backbones.kerashub_network import (
@@ -326,13 +326,3 @@ def _normalization_of(converter: Any) -> str | Normalization | None:
         if not known.bgr and np.allclose(found[:2], known[:2], rtol=1e-6):
             return name
     return found
-
-
-def name_of(handle: str) -> str:
-    """A name for a network: the last part of its handle that is no number."""
-    words = [
-        part
-        for part in re.split(r"[/\\:]", handle)
-        if part and not part.isdigit()
-    ]
-    return re.sub(r"\W+", "_", words[-1] if words else handle)

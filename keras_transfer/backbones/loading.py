@@ -85,7 +85,7 @@ class Backbone:
         model = kerashub.clone(self.model)
         _graph.set_weights(model, self.model.get_weights())
         preprocessing = self.preprocessing
-        if preprocessing.inputs[0].dtype != "string":
+        if not _graph.takes_texts(preprocessing):
             # A tokenizer is not cloned: its vocabulary is in no config.
             preprocessing = keras.models.clone_model(preprocessing)
         return dataclasses.replace(
@@ -258,7 +258,7 @@ def _load_own(
             "`source_options` of a model must be `pixel_range` and "
             f"`output_layer`. Received: {', '.join(sorted(unknown))}"
         )
-    if source.inputs and source.inputs[0].dtype == "string":
+    if _graph.is_functional(source) and _graph.takes_texts(source):
         raise ValueError(
             f"`source` must take images. Received: {source.name!r}, which "
             "takes texts: `load_text_backbone` loads it."

@@ -13,7 +13,7 @@ from keras_transfer import _graph
 from keras_transfer._blocks import has_children
 from keras_transfer._checks import is_integer
 from keras_transfer.backbones import kerashub, word_vectors
-from keras_transfer.backbones._spec import spec_of_own
+from keras_transfer.backbones._spec import name_of, spec_of_own
 from keras_transfer.backbones.kerashub_network import (
     KerasHubNetwork,
     import_keras_hub,
@@ -132,7 +132,7 @@ def load_text_backbone(
             tokenizer,
             fit_to,
         )
-        name = kerashub.name_of(
+        name = name_of(
             source.name if isinstance(source, keras.Model) else str(source)
         )
         origin = "keras_hub"
@@ -146,7 +146,7 @@ def _of_model(model: keras.Model, pretrained: bool) -> Backbone:
     """Takes the backbone out of a text model that was built here."""
     preprocessing = model.get_layer("preprocessing")
     network = model.get_layer("backbone")
-    if preprocessing.inputs[0].dtype != "string":
+    if not _graph.takes_texts(preprocessing):
         raise ValueError(
             f"`source` must take text. Received: {model.name!r}, which takes "
             "images: `load_backbone` loads it."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import keras
@@ -10,6 +9,7 @@ import keras
 from keras_transfer.backbones._spec import (
     NORMALIZATIONS,
     BackboneSpec,
+    name_of,
     spec_of_own,
 )
 from keras_transfer.backbones.saved_model import SavedModelLayer
@@ -60,7 +60,7 @@ def build(
         signature=signature,
         output=output,
         training_mode=training_mode,
-        name=_name_of(handle),
+        name=name_of(handle),
     )
     taken = layer.takes
     own = tuple(taken.shape[1:]) if taken.shape.rank is not None else ()
@@ -129,11 +129,3 @@ def find(handle: str) -> Path:
             "internet once; point TFHUB_CACHE_DIR to a cache that has it; "
             f"`load_backbone({PREFIX!r} + folder)` with a copy of it."
         ) from err
-
-
-def _name_of(handle: str) -> str:
-    """A name for the layer: the last part of the handle that is no number."""
-    parts = [p for p in re.split(r"[/\\]", handle.partition("?")[0]) if p]
-    words = [p for p in parts if not p.isdigit()]
-    name = re.sub(r"\.(tar\.gz|tgz|tar)$", "", words[-1] if words else "hub")
-    return re.sub(r"\W+", "_", name).strip("_") or "hub"

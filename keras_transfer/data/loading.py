@@ -10,7 +10,13 @@ import numpy as np
 from keras_transfer._checks import check_class_names
 from keras_transfer.data import checks, decoding, scanning, splitting
 from keras_transfer.data.images import ImageData, ImageSplit
-from keras_transfer.data.report import DataReport, list_problems, printable
+from keras_transfer.data.report import (
+    DataReport,
+    check_named,
+    list_problems,
+    printable,
+    refuse,
+)
 from keras_transfer.data.sources import Records, read_source
 
 Labels = list[tuple[str, ...]]
@@ -109,12 +115,8 @@ def load_images(
     )
     scan = scanning.scan(records.pixels, verify)
     kept, names, skipped = _keep_good(records, scan, names)
-    if skipped and on_error == "raise":
-        raise ValueError(
-            "`source` must hold images that can be used. Received: "
-            f"{len(skipped)} that cannot:\n{list_problems(skipped)}\n"
-            'Repair or remove them, or pass on_error="skip".'
-        )
+    if on_error == "raise":
+        refuse(skipped, "images")
     ids = [records.ids[i] for i in kept]
     labels = [records.labels[i] for i in kept]
     _check_enough(kept, skipped, labels, multi_label)
@@ -175,12 +177,7 @@ def _keep_good(
             bad.append((records.ids[i], reason))
     found = {name for labels in records.labels for name in labels}
     names = class_names or records.class_names or tuple(sorted(found))
-    unknown = sorted(found.difference(names))
-    if unknown:
-        raise ValueError(
-            "`class_names` must name every class of the source. Received: "
-            f"{printable(repr(unknown[:10]))} outside the classes {names[:10]}."
-        )
+    check_named(found, names)
     if records.keep_classes:
         return kept, names, bad
     trained = {

@@ -21,6 +21,35 @@ def list_problems(problems: Sequence[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def refuse(skipped: Sequence[tuple[str, str]], kind: str) -> None:
+    """Raises one error that lists what cannot be used, if anything.
+
+    Args:
+        skipped: `(id, reason)` of each.
+        kind: What they are, such as `"images"`.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if skipped:
+        raise ValueError(
+            f"`source` must hold {kind} that can be used. Received: "
+            f"{len(skipped)} that cannot:\n{list_problems(skipped)}\n"
+            'Repair or remove them, or pass on_error="skip".'
+        )
+
+
+def check_named(found: set[str], class_names: tuple[str, ...]) -> None:
+    """Raises where a source has classes that `class_names` lacks."""
+    unknown = sorted(found.difference(class_names))
+    if unknown:
+        raise ValueError(
+            "`class_names` must name every class of the source. Received: "
+            f"{printable(repr(unknown[:10]))} outside the classes "
+            f"{class_names[:10]}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class DataReport:
     """What loading found; `str(report)` is the readable form.

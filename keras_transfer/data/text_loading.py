@@ -9,7 +9,12 @@ import numpy as np
 
 from keras_transfer._checks import check_class_names
 from keras_transfer.data import checks, scanning, splitting
-from keras_transfer.data.report import DataReport, list_problems, printable
+from keras_transfer.data.report import (
+    DataReport,
+    check_named,
+    printable,
+    refuse,
+)
 from keras_transfer.data.text_sources import TextRecords, read_texts
 from keras_transfer.data.texts import TextData, TextSplit
 
@@ -91,12 +96,8 @@ def load_texts(
         header=header,
     )
     kept, skipped = _keep_good(records)
-    if skipped and on_error == "raise":
-        raise ValueError(
-            "`source` must hold texts that can be used. Received: "
-            f"{len(skipped)} that cannot:\n{list_problems(skipped)}\n"
-            'Repair or remove them, or pass on_error="skip".'
-        )
+    if on_error == "raise":
+        refuse(skipped, "texts")
     labels = [(records.labels[i],) for i in kept]
     names = names or records.class_names or _names(labels)
     _check_classes(labels, names)
@@ -155,12 +156,7 @@ def _check_classes(
     labels: Sequence[tuple[str, ...]], names: tuple[str, ...]
 ) -> None:
     found = {name for (name,) in labels}
-    unknown = sorted(found.difference(names))
-    if unknown:
-        raise ValueError(
-            "`class_names` must name every class of the source. Received: "
-            f"{printable(repr(unknown[:10]))} outside the classes {names[:10]}."
-        )
+    check_named(found, names)
     if len(found) < 2:
         raise ValueError(
             "`source` must hold texts of at least two classes. Received: only "

@@ -37,7 +37,7 @@ class Part:
         source: What the user passed.
         inputs: All of an array, the first batches of a dataset; `None` for an
             `LabelledSplit`, which is never decoded here.
-        labels: Likewise; those of an `LabelledSplit` are all.
+        labels: Likewise; those of a `LabelledSplit` are all.
         complete: Whether `labels` are all labels.
     """
 

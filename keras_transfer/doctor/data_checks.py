@@ -283,8 +283,8 @@ def no_validation(context: Context) -> Iterator[Finding]:
 
 def other_kind(context: Context) -> Iterator[Finding]:
     """Texts go into a model of images, or images into one of texts."""
-    inputs = list(getattr(context.model, "inputs", None) or ())
-    if len(inputs) != 1:
+    model = context.model
+    if not _graph.is_functional(model) or len(_graph.tensors_in(model)) != 1:
         return
     source = context.train.source
     rows = context.train.inputs
@@ -294,7 +294,7 @@ def other_kind(context: Context) -> Iterator[Finding]:
     images = isinstance(source, ImageSplit) or (
         rows is not None and rows.dtype.kind in "iuf"
     )
-    takes_texts = inputs[0].dtype == "string"
+    takes_texts = _graph.takes_texts(model)
     if (texts and not takes_texts) or (images and takes_texts):
         wanted, given = "images", "texts"
         if takes_texts:

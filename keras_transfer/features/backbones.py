@@ -39,7 +39,7 @@ class Loaded(NamedTuple):
     @property
     def takes_texts(self) -> bool:
         """Whether texts go in."""
-        return self.preprocessing.inputs[0].dtype == "string"
+        return _graph.takes_texts(self.preprocessing)
 
 
 class Outputs(NamedTuple):

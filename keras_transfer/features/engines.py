@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer import _graph
 from keras_transfer._errors import nearest
 from keras_transfer.features.cost import time_of
 from keras_transfer.features.filling import FOLDED, Compute, compiled
@@ -66,7 +67,7 @@ def choose_engine(
     if engine != "auto":
         return engine, translated(network, engine == "openvino-bfloat16")
     ours = compiled(network, shape, folded=True)
-    texts = network.inputs[0].dtype == "string"
+    texts = _graph.takes_texts(network)
     if count < _MANY or texts or not _may_translate():
         return FOLDED, ours
     theirs = translated(network, bfloat16=False)

@@ -169,7 +169,8 @@ def _held(value: Any) -> Any:
     if isinstance(value, keras.layers.Layer | keras.Variable):
         return "described where it belongs"
     if isinstance(value, type | types.FunctionType):
-        return f"{value.__module__}.{value.__qualname__}"
+        name = f"{value.__module__}.{value.__qualname__}"
+        return _source_of(value) if _is_own(value) else name
     if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(value))
         digest = _digest(array.reshape(-1).view(np.uint8).data)

@@ -130,7 +130,7 @@ class Networks:
         Returns:
             float32 array `(32, ...)`, or a tensor of texts `(32,)`.
         """
-        if model.inputs[0].dtype == "string":
+        if _graph.takes_texts(model):
             return keras.ops.convert_to_tensor([_SENTENCE] * _LOOK)
         if not has_children(model):
             return np.zeros((_LOOK, *shape), np.float32)

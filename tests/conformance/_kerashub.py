@@ -389,5 +389,5 @@ TEXTS = {
     ),
     "XLMRoberta": (_ENCODER, ["embeddings", *_TWO[1:]]),
     # One block: what crosses between its layers has other shapes than said.
-    "XLNet": (_ROTARY, ["backbone"]),
+    "XLNet": (_ROTARY, ["network"]),
 }
