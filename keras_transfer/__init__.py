@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         fine_tune,
         plan,
     )
+    from keras_transfer.tuning import SearchResult, SearchSpace, search
 
 __version__ = "0.1.0"
 
@@ -125,6 +126,9 @@ __all__ = [
     "Phase",
     "plan",
     "Run",
+    "search",
+    "SearchResult",
+    "SearchSpace",
     "split",
     "stack_features",
     "Surgical",
@@ -177,6 +181,9 @@ _MODULES = {
     "Phase": "strategies",
     "plan": "training",
     "Run": "training",
+    "search": "tuning",
+    "SearchResult": "tuning",
+    "SearchSpace": "tuning",
     "split": "depth",
     "stack_features": "features",
     "Surgical": "strategies",

@@ -132,6 +132,25 @@ class AttachedPenalty:
             setattr(model, _MARK, None)
         _trace_anew(self.model)
 
+    def reattach(self) -> None:
+        """Puts a detached penalty in force again, with coefficients of 0.
+
+        Pretrained weights are drawn to where they were at the first `attach`,
+        and steps that were traced then go on reading the same coefficients:
+        `set` gives them their values.
+
+        Raises:
+            ValueError: If the model has another penalty by now.
+        """
+        if self._attached:
+            return
+        check_free(self.model)
+        self._attached = True
+        for term in self._terms:
+            term.variable.regularizer = term
+        for model in (self.model, self.trainer):
+            setattr(model, _MARK, self)
+
     def __enter__(self) -> AttachedPenalty:
         return self
 

@@ -86,6 +86,12 @@ def takes_texts(model: keras.Model) -> bool:
     return [end.dtype for end in tensors_in(model)] == ["string"]
 
 
+def view(model: keras.Model) -> keras.Model:
+    """Makes another model of the same layers, to be compiled apart."""
+    model = _functional(model)
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
 def input_like(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Returns a new input of the shape and dtype of a symbolic tensor."""
     return keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)

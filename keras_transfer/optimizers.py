@@ -51,7 +51,11 @@ class _Untracked:
     pulls: dict[str, list[Pull]]
     steps: dict[str, _Step]
     previous: LearningRateMultiplier | None
-    rates: tuple[tf.Tensor, tf.Variable] | None = None  # and the next step
+    # A count of steps, and that of the optimizer before which it goes on from.
+    carried: list[tuple[keras.Variable, keras.Variable]] = dataclasses.field(
+        default_factory=list
+    )
+    rates: tuple[tf.Variable, tf.Variable] | None = None  # and the next step
 
 
 @keras.saving.register_keras_serializable(package="keras_transfer")
@@ -320,6 +324,15 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             )
         super().exclude_from_weight_decay(var_list, var_names)
 
+    def continue_counts(self) -> None:
+        """Goes on counting where the optimizer of the phase before is now.
+
+        For a second run through phases that are compiled already, with the
+        moments as they were after `build`.
+        """
+        for count, before in self._untracked.carried:
+            count.assign(before)
+
     def follow(self, rates: Sequence[float], step: int = 0) -> None:
         """Takes learning rates from a table, one for each call of `apply`.
 
@@ -340,9 +353,15 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
         """
         if not len(rates):
             raise ValueError("`rates` must hold one at least. Received: none.")
+        if self._untracked.rates is not None:
+            # What is traced goes on reading the same variables.
+            known, place = self._untracked.rates
+            known.assign(rates)
+            place.assign(step)
+            return
         self._untracked.rates = (
-            tf.constant(rates, tf.float32),
-            tf.Variable(step, dtype=tf.int64, trainable=False),
+            tf.Variable(rates, False, dtype=tf.float32, shape=[None]),
+            tf.Variable(step, False, dtype=tf.int64),
         )
 
     def apply(
@@ -359,7 +378,8 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
         """
         if self._untracked.rates is not None:
             rates, step = self._untracked.rates
-            place = tf.minimum(step, rates.shape[0] - 1)
+            last = tf.size(rates, tf.int64) - 1
+            place = tf.minimum(step, last)
             self._learning_rate.assign(tf.gather(rates, place))
             step.assign_add(1)
         # One step in so many, where gradients are accumulated.
@@ -534,6 +554,8 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
                     name=f"iteration_{len(counts)}",
                 )
                 counts[birth].assign(iterations)
+                if birth and not saved:
+                    self._untracked.carried.append((counts[birth], iterations))
             step.optimizer._iterations = counts[birth]
         self._counts = list(counts.values())
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,15 +25,15 @@ def mean_interval(
     `mean -+ t(n - 1) * s / sqrt(n)`, Student's interval for the mean.
 
     Args:
-        values: One number for each repetition, at least two.
+        values: One number for each repetition, at least one.
         confidence: Probability in `(0, 1)`. Defaults to `0.95`.
 
     Returns:
-        Tuple `(mean, half_width)`.
+        Tuple `(mean, half_width)`. One repetition does not say how far
+        others would be: its half-width is NaN.
 
     Raises:
-        ValueError: If there are fewer than two values, or `confidence` is no
-            probability.
+        ValueError: If there are no values, or `confidence` is no probability.
 
     Example:
 
@@ -40,12 +41,70 @@ def mean_interval(
     >>> round(mean, 2), round(half_width, 4)
     (0.92, 0.0497)
     """
-    if len(values) < 2:
-        raise ValueError(
-            "`values` must hold at least two repetitions. Received: "
-            f"{len(values)}"
-        )
+    if not len(values):
+        raise ValueError("`values` must hold a repetition. Received: none.")
+    if len(values) == 1:
+        return float(values[0]), math.nan
     return student(values, confidence)
+
+
+def plot_search(
+    rows: Sequence[Mapping[str, Any]], objective: str, path: str | Path
+) -> None:
+    """Draws the trials of a search: learning rate by lambda, for each depth.
+
+    Args:
+        rows: A mapping for each trial, with `objective`, and `learning_rate`,
+            `lambda` and `depth` where these varied.
+        objective: What colours the points.
+        path: PNG file to write.
+
+    Raises:
+        ValueError: If no row has the objective.
+
+    Example:
+
+    >>> rows = [{"learning_rate": 1e-3, "lambda": 0, "accuracy": 0.9}]
+    >>> plot_search(rows, "accuracy", folder / "search.png")
+    """
+    from matplotlib.figure import Figure
+
+    found = [row for row in rows if row.get(objective) is not None]
+    if not found:
+        raise ValueError(
+            f"`rows` must hold {objective!r}. Received: {len(rows)} rows "
+            "without."
+        )
+    depths = sorted({row.get("depth") for row in found}, key=str)
+    figure = Figure(figsize=(3.2 * len(depths) + 1, 3.4), layout="constrained")
+    values = [float(row[objective]) for row in found]
+    points: Any = None
+    axes_of = figure.subplots(1, len(depths), squeeze=False, sharey=True)[0]
+    lambdas = [float(row.get("lambda") or 0) for row in found]
+    least = min((value for value in lambdas if value > 0), default=1.0)
+    for axes, depth in zip(axes_of, depths, strict=True):
+        some = [row for row in found if row.get("depth") == depth]
+        points = axes.scatter(
+            [float(row.get("learning_rate") or 1) for row in some],
+            [float(row.get("lambda") or 0) for row in some],
+            c=[float(row[objective]) for row in some],
+            vmin=min(values),
+            vmax=max(values),
+            edgecolors="black",
+            linewidths=0.5,
+        )
+        axes.set_xscale("log")
+        # Zero has a place below all others.
+        axes.set_yscale("symlog", linthresh=least)
+        axes.set_ylim(-0.5 * least, max(*lambdas, least) * 3)
+        axes.set(
+            xlabel="learning rate",
+            title="" if depth is None else f"depth {depth}",
+        )
+        axes.grid(alpha=0.3)
+    axes_of[0].set_ylabel("lambda")
+    figure.colorbar(points, ax=axes_of, label=objective)
+    _save(figure, Path(path))
 
 
 def proportion_interval(

@@ -20,9 +20,12 @@ def test_mean_interval_is_students():
     assert half_width == pytest.approx(2.776445 * np.sqrt(2.5 / 5), rel=1e-6)
 
 
-def test_mean_interval_needs_two():
-    with pytest.raises(ValueError, match="at least two repetitions"):
-        mean_interval([0.5])
+def test_mean_interval_of_one_is_unknown():
+    mean, half_width = mean_interval([0.5])
+    assert mean == 0.5
+    assert np.isnan(half_width)
+    with pytest.raises(ValueError, match="must hold a repetition"):
+        mean_interval([])
 
 
 def test_proportion_interval_is_wilsons():

@@ -37,7 +37,7 @@ LEVELS = {
     "features": 2,
     "training": 3,
     "selection": 3,
-    "search": 4,
+    "tuning": 4,
     "__init__": 5,
 }
 

@@ -119,6 +119,21 @@ class Reader:
         row = sum(tensor.num_bytes for tensor in self.entries[0].tensors)
         return row * len(self.entries) * len(self)
 
+    @functools.cached_property
+    def _tensors(self) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """All activations, view after view, and the labels."""
+        import tensorflow as tf
+
+        by_view = [
+            entry.gather(places)
+            for entry, places in zip(self.entries, self._places, strict=True)
+        ]
+        with tf.device("CPU"):
+            return [
+                tf.constant(np.concatenate(arrays))
+                for arrays in zip(*by_view, strict=True)
+            ], tf.constant(self.labels)
+
     def _from_tensors(
         self,
         batch_size: int,
@@ -130,16 +145,7 @@ class Reader:
         import tensorflow as tf
 
         count, views = len(self), len(self.entries)
-        by_view = [
-            entry.gather(places)
-            for entry, places in zip(self.entries, self._places, strict=True)
-        ]
-        with tf.device("CPU"):
-            tensors = [
-                tf.constant(np.concatenate(arrays))
-                for arrays in zip(*by_view, strict=True)
-            ]
-            labels = tf.constant(self.labels)
+        tensors, labels = self._tensors
 
         def rows_of(number: int) -> np.ndarray:
             indices = order(number)

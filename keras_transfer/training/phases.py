@@ -15,6 +15,11 @@ from keras_transfer.training.probing import (
 from keras_transfer.training.trainable import keep_opened
 
 
+def default_strategy(model: keras.Model) -> str:
+    """Returns the name of the strategy where none is named."""
+    return "lp-ft" if begins_with_exact_probe(model) else "fine-tune"
+
+
 def choose_phases(
     model: keras.Model,
     strategy: str | Sequence[Phase] | None,
@@ -40,9 +45,7 @@ def choose_phases(
         TypeError: If an argument is of another type.
     """
     if strategy is None:
-        strategy = "fine-tune"
-        if begins_with_exact_probe(model):
-            strategy = "lp-ft"
+        strategy = default_strategy(model)
     phases = resolve(
         strategy,
         depth=depth,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from keras_transfer import _graph
 from keras_transfer.doctor import Diagnosis, check
 from keras_transfer.features.store import Choice, readable
 from keras_transfer.optimizers import LearningRateMultiplier
@@ -39,6 +41,7 @@ from keras_transfer.training.recorder import (
     Table,
 )
 from keras_transfer.training.settings import Settings
+from keras_transfer.training.shared import Shared, Trainer
 from keras_transfer.training.showing import ShowWhole
 from keras_transfer.training.sources import Source
 from keras_transfer.training.trainable import (
@@ -64,6 +67,10 @@ class Runner:
         phases: The phases.
         settings: How to train.
         objective: What is minimised.
+        shared: What other runs of the same model on the same data left, and
+            this one leaves to them. Defaults to `None`: it is the only one.
+        goes_on: Function from the table so far to whether the run goes on.
+            Defaults to `None`: to its end.
     """
 
     def __init__(
@@ -73,6 +80,9 @@ class Runner:
         phases: tuple[Phase, ...],
         settings: Settings,
         objective: Objective,
+        *,
+        shared: Shared | None = None,
+        goes_on: Callable[[Sequence[Row]], bool] | None = None,
     ) -> None:
         self.directory: RunDirectory | None = None
         self.attached: AttachedPenalty | None = None
@@ -83,25 +93,46 @@ class Runner:
         self._phases = phases
         self._settings = settings
         self._objective = objective
-        self._sets = TrainableSets(model, phases)
+        self._shared = shared
+        self._goes_on = goes_on
+        self._stopped = False
+        self._sets = TrainableSets(model, phases) if not shared else shared.sets
         names = ["loss", *(m.name for m in objective.metrics())]
         if source.validation is not None:
             names += [f"val_{name}" for name in names]
         self.table = Table(settings.monitor, settings.patience, names)
         self._progress = Progress(settings.verbose)
         # Whatever can be refused is refused here, before anything changes.
-        self._train = source.train(lambda: self._epoch)
-        self._validation = source.validation() if source.validation else None
         self._class_weight = self._weigh_classes()
-        self._start = _copies(model.variables)
+        if shared is None:
+            _ = self._train, self._validation
+            self._start = _copies(model.variables)
+        else:
+            self._start = shared.start
+            _assign(model.variables, self._start)
         self._best = self._start
         self._state: State | None = None
         self._optimizer: LearningRateMultiplier | None = None
+        self._trainer = model
         self._kept: Kept | None = None
         self._below: dict[int, np.ndarray] = {}  # by variable, of this phase
         self._phase = 0
         self._epoch = 0
         self._at_once = 1
+
+    @functools.cached_property
+    def _train(self) -> tf.data.Dataset:
+        return self._source.train(lambda: self._epoch)
+
+    @functools.cached_property
+    def _validation(self) -> tf.data.Dataset | None:
+        validation = self._source.validation
+        return None if validation is None else validation()
+
+    @property
+    def best_weights(self) -> list[np.ndarray]:
+        """Arrays of the model's variables at the best epoch so far."""
+        return self._best
 
     # --- Before and after ---
 
@@ -165,7 +196,7 @@ class Runner:
 
     def run(self) -> None:
         """Runs all phases, or those that are left."""
-        prefixes = self._make_plan()
+        prefixes = None if self._shared else self._make_plan()
         first = self._state.phase if self._state else 0
         for index, phase in enumerate(self._phases):
             self._phase = index
@@ -190,11 +221,16 @@ class Runner:
             trainer = self._compile(phase, begun)
             if phase.exact_probe and begun is None:
                 self._record(self._probe_row(trainer, seconds))
-            self._fit(trainer, phase)
+            if not self._stopped:
+                self._fit(trainer, phase)
             self._finish(trainer)
             self.plan.took[index] = time.monotonic() - started
+            if self._stopped:
+                break
 
     def _open_kept(self, prefixes: Prefixes | None, place: int) -> Kept | None:
+        if self._shared is not None:
+            return self._shared.open(self._phases[place])
         planned = self.plan.phases[place]
         if prefixes is None or planned.cut is None:
             return None
@@ -227,9 +263,11 @@ class Runner:
         if self._kept is None:
             return {}
         above = {id(v) for v in self._kept.suffix.variables}
+        # What runs share begins at the start of each: nothing has moved there.
+        known = None if self._shared is None else self._start
         return {
-            id(v): np.array(v)
-            for v in self._model.variables
+            id(v): np.array(v) if known is None else known[i]
+            for i, v in enumerate(self._model.variables)
             if id(v) not in above
         }
 
@@ -257,8 +295,7 @@ class Runner:
             self._model, self._source, self.plan, store, settings, networks
         )
 
-    @property
-    def _trainer(self) -> keras.Model:
+    def _choose_trainer(self) -> keras.Model:
         """What is fitted: the model, what is above the cut, or what penalises.
 
         All of them are made of the model's own layers.
@@ -285,6 +322,9 @@ class Runner:
         return self._kept.validation.batches(self._settings.batch_size)
 
     def _probe(self, phase: Phase) -> None:
+        if self._shared is not None and self._shared.probed is not None:
+            _assign(_head_variables(self._model), self._shared.probed)
+            return
         self._progress.say(f"{phase.name}: solving on frozen features")
         train = validation = None
         if self._kept is not None:
@@ -301,9 +341,25 @@ class Runner:
         set_exact_probe(
             self._model, train, validation, self._objective, self._class_weight
         )
+        if self._shared is not None:
+            self._shared.probed = _copies(_head_variables(self._model))
 
     def _compile(self, phase: Phase, begun: State | None) -> keras.Model:
         """Compiles for a phase, with the optimizer that it begins with."""
+        key = None
+        if self._shared is not None:
+            key = self._shared.key(
+                self._phases[: self._phase + 1],
+                self._settings,
+                self.attached,
+                self._count_at_once(),
+            )
+            known = self._shared.trainers.get(key)
+            if known is not None:
+                known.begin(phase.learning_rate)
+                self._optimizer, self._at_once = known.optimizer, known.at_once
+                self._trainer = known.model
+                return known.model
         optimizer = make_phase_optimizer(
             self._model,
             self._settings,
@@ -314,10 +370,14 @@ class Runner:
             optimizer.expect(begun.steps)
         elif self._optimizer is not None:
             optimizer.continue_from(self._optimizer)
+        before = () if self._optimizer is None else self._optimizer.variables
         self._optimizer = optimizer
         outer = scale_loss(self._model, optimizer)
         self._at_once = 1 if outer is not optimizer else self._count_at_once()
-        trainer = self._trainer
+        self._trainer = trainer = self._choose_trainer()
+        if key is not None:
+            # One for each way to compile: the layers are the same.
+            self._trainer = trainer = _graph.view(trainer)
         trainer.compile(
             outer,
             loss=self._objective.loss,
@@ -328,6 +388,10 @@ class Runner:
         outer.build(trainer.trainable_variables)
         if begun is not None:
             _assign(outer.variables, begun.optimizer)
+        if self._shared is not None and key is not None:
+            self._shared.trainers[key] = Trainer(
+                trainer, optimizer, self._at_once, before
+            )
         return trainer
 
     def _count_at_once(self) -> int:
@@ -484,7 +548,9 @@ class Runner:
             left * row["seconds"],
             is_best and self.table.measures,
         )
-        return not self.table.is_over(self._phase)
+        if self._goes_on is not None and not self._goes_on(self.table.rows):
+            self._stopped = True
+        return not self._stopped and not self.table.is_over(self._phase)
 
     def _validated(self) -> list[np.ndarray]:
         """The weights as they are validated: averaged where asked for."""
@@ -518,6 +584,10 @@ class Runner:
                 optimizer=_copies(self._trainer.optimizer.variables),
             )
         )
+
+
+def _head_variables(model: keras.Model) -> list[keras.Variable]:
+    return list(model.get_layer("head").variables)
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:

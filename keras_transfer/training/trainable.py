@@ -178,7 +178,7 @@ def reinitialize(model: keras.Model, seed: int) -> None:
     if backbone_of(model) is not model:
         parts = [model.get_layer("backbone"), model.get_layer("head")]
     for part in parts:
-        with _seeded(seed):
+        with seeded(seed):
             fresh = keras.models.clone_model(part)
         for old, new in zip(
             _graph.layers_below(part), _graph.layers_below(fresh), strict=True
@@ -194,7 +194,7 @@ def reinitialize(model: keras.Model, seed: int) -> None:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Keras draws the seeds of initializers from Python's generator."""
     state = random.getstate()
     random.seed(seed)

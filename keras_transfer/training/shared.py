@@ -1,0 +1,147 @@
+"""What runs of one model on the same data share; see `Workbench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Hashable, Sequence
+
+import keras
+import numpy as np
+
+from keras_transfer.optimizers import LearningRateMultiplier
+from keras_transfer.penalties import AttachedPenalty
+from keras_transfer.strategies import Depth, Phase
+from keras_transfer.training.identity import has_own_training
+from keras_transfer.training.plans import Plan
+from keras_transfer.training.prefixes import Kept, Prefixes
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.trainable import TrainableSets
+
+Opening = tuple[Depth, tuple[str, ...] | None, bool]
+
+
+def opening_of(phase: Phase) -> Opening:
+    """Returns what says which blocks a phase opens."""
+    return phase.depth, phase.blocks, phase.train_batch_norm
+
+
+class Trainer:
+    """A compiled model and its optimizer, which begin anew without a trace.
+
+    Args:
+        model: What is fitted, compiled and its optimizer built.
+        optimizer: The optimizer, without what scales the loss around it.
+        at_once: Steps in one call.
+        before: Variables of the optimizer of the phase before, whose moments
+            this one goes on with.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: LearningRateMultiplier,
+        at_once: int,
+        before: Sequence[keras.Variable] = (),
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.at_once = at_once
+        carried = {id(variable) for variable in before}
+        self._fresh = [
+            (variable, np.array(variable))
+            for variable in model.optimizer.variables
+            if id(variable) not in carried
+        ]
+
+    def begin(self, learning_rate: float) -> None:
+        """Makes everything as it was when it was compiled.
+
+        Args:
+            learning_rate: The rate to begin with.
+        """
+        for variable, value in self._fresh:
+            variable.assign(value)
+        self.optimizer.continue_counts()
+        self.optimizer.learning_rate = learning_rate
+
+
+@dataclasses.dataclass(eq=False)
+class Shared:
+    """What a run leaves to the next one.
+
+    Attributes:
+        model: The model.
+        sets: What trains in which phase.
+        start: The weights that each run starts from.
+        plan: Where activations are kept, for each opening a phase. Defaults to
+            an empty one.
+        prefixes: What makes activations, or `None`. Defaults to `None`.
+        places: The place of each opening in the plan. Defaults to `{}`.
+        kept: Activations by opening. Defaults to `{}`.
+        trainers: Compiled trainers, by what they were compiled for. Defaults
+            to `{}`.
+        probed: Weights of the head with the exact probe. Defaults to `None`.
+    """
+
+    model: keras.Model
+    sets: TrainableSets
+    start: list[np.ndarray]
+    plan: Plan = dataclasses.field(default_factory=lambda: Plan(()))
+    prefixes: Prefixes | None = None
+    places: dict[Opening, int] = dataclasses.field(default_factory=dict)
+    kept: dict[Opening, Kept | None] = dataclasses.field(default_factory=dict)
+    trainers: dict[Hashable, Trainer] = dataclasses.field(default_factory=dict)
+    probed: list[np.ndarray] | None = None
+
+    def open(self, phase: Phase) -> Kept | None:
+        """Returns the activations of a phase, computed at the first call.
+
+        Args:
+            phase: The phase, whose blocks are open.
+
+        Returns:
+            `Kept`, or `None` where nothing is kept.
+        """
+        opening = opening_of(phase)
+        if opening not in self.kept:
+            place = self.places[opening]
+            planned = self.plan.phases[place].cut is not None
+            self.kept[opening] = (
+                self.prefixes.open(place) if self.prefixes and planned else None
+            )
+        return self.kept[opening]
+
+    def key(
+        self,
+        phases: Sequence[Phase],
+        settings: Settings,
+        attached: AttachedPenalty | None,
+        at_once: int,
+    ) -> Hashable | None:
+        """Returns what a trainer is compiled for.
+
+        Args:
+            phases: Those of the run up to the one that it trains in: moments
+                go over from phase to phase.
+            settings: Which optimizer.
+            attached: The penalty in force.
+            at_once: Steps in one call.
+
+        Returns:
+            A key; `None` where every run must compile.
+        """
+        whole = attached is None or attached.trainer is self.model
+        if not whole or has_own_training(self.model):
+            return None
+        config = settings.identity()
+        config.pop("seed")
+        return (
+            tuple(
+                (*opening_of(p), p.layer_decay, p.head_multiplier, p.epochs > 0)
+                for p in phases
+            ),
+            json.dumps(config, sort_keys=True, default=str),
+            None if attached is None else id(attached),
+            at_once,
+        )

@@ -1,0 +1,290 @@
+"""Trains one model on the same data many times, doing once what can be."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer.penalties import AttachedPenalty, Penalty
+from keras_transfer.strategies import Phase
+from keras_transfer.training import identity
+from keras_transfer.training.networks import Networks
+from keras_transfer.training.objectives import make_objective, says_yes_or_no
+from keras_transfer.training.planning import Options, make_plan
+from keras_transfer.training.prefixes import Prefixes
+from keras_transfer.training.recorder import Row
+from keras_transfer.training.runner import Runner
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.shared import Shared, opening_of
+from keras_transfer.training.sources import Source, open_source
+from keras_transfer.training.trainable import TrainableSets, computing_in
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """What a run on a workbench came to.
+
+    Attributes:
+        rows: The table, as `Run.rows`.
+        best: Index of the best row, or `None` where the run failed before its
+            first.
+        weights: Arrays of the variables that are not as at the beginning, by
+            their place in `model.variables`, at the best row.
+        seconds: Time that it took.
+        error: Why it ended early, or `""`.
+    """
+
+    rows: tuple[Row, ...]
+    best: int | None
+    weights: Mapping[int, np.ndarray]
+    seconds: float
+    error: str = ""
+
+
+class Workbench:
+    """Trains one model on the same data many times.
+
+    Each run starts from the weights that the model came with, and gives the
+    numbers of `fine_tune` with the same arguments. Done once are: the
+    activations below the blocks that train, the exact probe, and the trace of
+    each training step; between runs of one kind weights, moments, rates and
+    coefficients are assigned.
+
+    Args:
+        model: The model.
+        data: As for `fine_tune`.
+        runs: The phases of each kind of run that will come, to plan by; rates
+            may differ from these, and epochs.
+        count: How many runs there will be, about.
+        penalised: Whether penalties will come that look at activations of the
+            whole network, so that nothing can be kept.
+        settings: How to train.
+        ignore: Names of findings of `check` that are meant.
+
+    Raises:
+        ValueError: If they do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        runs: Sequence[tuple[Phase, ...]],
+        settings: Settings,
+        *,
+        count: int = 1,
+        penalty: Penalty | None = None,
+        ignore: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        self._data = data
+        self._settings = settings
+        self._sources: dict[int, Source] = {}
+        self._attached: dict[Hashable, AttachedPenalty] = {}
+        self._stack = contextlib.ExitStack()
+        self._check(runs)
+        source = self._open(settings.seed)
+        self.objective = make_objective(
+            model,
+            source.labels,
+            loss=settings.loss,
+            label_smoothing=settings.label_smoothing,
+        )
+        openings = {opening_of(phase): phase for run in runs for phase in run}
+        phases = tuple(openings.values())
+        self.diagnosis = Runner(
+            model, source, phases, settings, self.objective
+        ).diagnose(data, ignore)
+        self._shared = Shared(
+            model,
+            TrainableSets(model, phases),
+            [np.array(variable) for variable in model.variables],
+        )
+        self._stack.callback(self._shared.sets.restore)
+        self._stack.enter_context(computing_in(model, settings.policy))
+        self._plan(runs, count, penalty)
+
+    @property
+    def plan(self) -> Any:
+        """What is computed once for all runs, and what in each pass."""
+        return self._shared.plan
+
+    def run(
+        self,
+        phases: tuple[Phase, ...],
+        *,
+        penalty: Penalty | None = None,
+        seed: int | None = None,
+        goes_on: Callable[[Sequence[Row]], bool] | None = None,
+    ) -> Finished:
+        """Runs phases from the weights that the model came with.
+
+        Args:
+            phases: The phases; they open what those of `runs` open.
+            penalty: A penalty. Defaults to `None`.
+            seed: Of the order and what is drawn. Defaults to `None`, that of
+                the settings.
+            goes_on: Function from the table so far to whether the run goes on.
+                Defaults to `None`: to its end.
+
+        Returns:
+            A `Finished`.
+        """
+        started = time.monotonic()
+        settings = self._settings
+        if seed is not None:
+            settings = dataclasses.replace(settings, seed=seed)
+        runner = Runner(
+            self.model,
+            self._open(settings.seed),
+            phases,
+            settings,
+            self.objective,
+            shared=self._shared,
+            goes_on=goes_on,
+        )
+        error = ""
+        with self._penalised(penalty) as runner.attached:
+            try:
+                runner.run()
+            except FloatingPointError as err:
+                error = str(err)
+            finally:
+                self._shared.sets.restore()
+        weights = {
+            place: array
+            for place, (array, old) in enumerate(
+                zip(runner.best_weights, self._shared.start, strict=True)
+            )
+            if array is not old and not np.array_equal(array, old)
+        }
+        return Finished(
+            tuple(runner.table.rows),
+            runner.table.best,
+            weights,
+            time.monotonic() - started,
+            error,
+        )
+
+    def assign(self, weights: Mapping[int, np.ndarray]) -> None:
+        """Gives the model the weights that a run came to.
+
+        Args:
+            weights: As `Finished.weights`.
+        """
+        for place, variable in enumerate(self.model.variables):
+            variable.assign(weights.get(place, self._shared.start[place]))
+
+    def close(self) -> None:
+        """Leaves the model open and closed as it was, compiled anew."""
+        for attached in self._attached.values():
+            attached.detach()
+        self._stack.close()
+        self.model.compile(
+            self._settings.make_optimizer(1e-3),
+            loss=self.objective.loss,
+            metrics=self.objective.metrics(),
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+
+    def _open(self, seed: int) -> Source:
+        if seed not in self._sources:
+            self._sources[seed] = open_source(
+                self._data,
+                batch_size=self._settings.batch_size,
+                seed=seed,
+                augment=self._settings.augment,
+                cache=self._settings.cache,
+                one_output=says_yes_or_no(self.model),
+            )
+        return self._sources[seed]
+
+    @contextlib.contextmanager
+    def _penalised(self, penalty: Penalty | None) -> Any:
+        if penalty is None:
+            yield None
+            return
+        coefficients = {}
+        fields = []
+        for field in dataclasses.fields(penalty):
+            value = getattr(penalty, field.name)
+            if isinstance(value, float):
+                coefficients[field.name] = value
+            else:
+                fields.append((field.name, value))
+        kind = (type(penalty), *fields)
+        attached = self._attached.get(kind)
+        if attached is None:
+            attached = self._attached[kind] = penalty.attach(self.model)
+        attached.reattach()
+        attached.set(**coefficients)
+        try:
+            yield attached
+        finally:
+            attached.detach()
+
+    def _check(self, runs: Sequence[tuple[Phase, ...]]) -> None:
+        for phases in runs:
+            for phase in phases:
+                if phase.reinitialize or phase.blocks is not None:
+                    raise ValueError(
+                        "`strategy` must open the last blocks, from pretrained "
+                        f"weights, to be run many times. Received: {phase}"
+                    )
+
+    def _plan(
+        self,
+        runs: Sequence[tuple[Phase, ...]],
+        count: int,
+        penalty: Penalty | None,
+    ) -> None:
+        """Decides what to keep, as if all runs were phases of one."""
+        shared, settings = self._shared, self._settings
+        by_opening: dict[Any, Phase] = {}
+        for phases in runs:
+            for phase in phases:
+                opening = opening_of(phase)
+                epochs = max(1, phase.epochs * count // len(runs))
+                known = by_opening.get(opening)
+                if known is not None:
+                    epochs += known.epochs
+                by_opening[opening] = dataclasses.replace(
+                    phase, epochs=epochs, name=f"depth {phase.depth}"
+                )
+        most = len(self.model.variables)  # More than there are blocks.
+        order = sorted(
+            by_opening,
+            key=lambda o: most if o[0] in (None, "all") else int(o[0]),
+        )
+        planned = tuple(by_opening[opening] for opening in order)
+        shared.places = {o: place for place, o in enumerate(order)}
+        networks = Networks()
+        shared.plan, store = make_plan(
+            self.model,
+            self._open(settings.seed),
+            planned,
+            shared.sets,
+            Options(
+                settings.store,
+                settings.views,
+                settings.augment is not None,
+                settings.batch_size,
+                identity.objection_to_parts(self.model, penalty),
+            ),
+            networks,
+        )
+        if store is not None:
+            shared.prefixes = Prefixes(
+                self.model,
+                self._open(settings.seed),
+                shared.plan,
+                store,
+                settings,
+                networks,
+            )

@@ -1,0 +1,284 @@
+"""The models that choices of a search are trained with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer._blocks import backbone_of
+from keras_transfer.builders import build_classifier, build_text_classifier
+from keras_transfer.data import ImageData, TextData
+from keras_transfer.features.fingerprints import digest_network
+from keras_transfer.strategies import Phase
+from keras_transfer.training import identity
+from keras_transfer.training.objectives import (
+    Objective,
+    make_objective,
+    says_yes_or_no,
+)
+from keras_transfer.training.phases import default_strategy
+from keras_transfer.training.plans import Plan
+from keras_transfer.training.recorder import Row, Table
+from keras_transfer.training.settings import Settings, plain
+from keras_transfer.training.sources import open_source
+from keras_transfer.training.trainable import seeded
+from keras_transfer.training.workbench import Finished, Workbench
+from keras_transfer.tuning.space import HEAD, Choice, Range, SearchSpace
+
+# Models that are kept compiled; another head or optimizer is another one.
+_MOST = 4
+
+
+class Benches:
+    """Trains choices, each on a bench for those that share its model.
+
+    Args:
+        source: A model, or what a backbone is loaded from.
+        data: As for `fine_tune`.
+        space: What varies.
+        settings: How to train, beside what varies.
+        epochs: Passes over the data in the main phase, or `None`.
+        count: How many trials there will be, about.
+        ignore: Names of findings of `check` that are meant. Defaults to `()`.
+
+    Raises:
+        ValueError: If the model cannot vary as the space wants it.
+        TypeError: If there is nothing to build a model of.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        data: Any,
+        space: SearchSpace,
+        settings: Settings,
+        *,
+        epochs: int | None,
+        count: int,
+        ignore: Sequence[str] = (),
+    ) -> None:
+        self._source = source
+        self._data = data
+        self._settings = settings
+        self._epochs = epochs
+        self._count = count
+        self._ignore = ignore
+        self._open: OrderedDict[tuple[str, ...], Workbench] = OrderedDict()
+        self._check(space)
+        if isinstance(source, keras.Model):
+            # Each run starts from what the user's model came with.
+            self._start = [np.array(variable) for variable in source.variables]
+        first = _first(space)
+        model = self._build(first)
+        self.space = space.for_model(model)
+        self._strategy = default_strategy(model)
+        self._has_head = backbone_of(model) is not model
+        opened = open_source(
+            data,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            augment=settings.augment,
+            cache=settings.cache,
+            one_output=says_yes_or_no(model),
+        )
+        self._labels = opened.labels
+        self._card = {
+            **identity.describe(model, opened, (), settings, None),
+            "weights": digest_network(model),
+            "space": plain(self.space),
+        }
+        metrics = self._objective_of(model, first).metrics()
+        self._columns = ["loss", *(metric.name for metric in metrics)]
+        if opened.validation is not None:
+            self._columns += [f"val_{name}" for name in self._columns]
+
+    def choose_objective(self, name: str | None) -> str:
+        """Returns the column that says which trial is best.
+
+        Args:
+            name: What the user named, or `None`.
+
+        Raises:
+            ValueError: If no trial reports it.
+        """
+        if name is None:
+            if "val_loss" not in self._columns:
+                raise ValueError(
+                    "`data` must have validation examples, which say which "
+                    "trial is best. Received: none. Hold some out, as "
+                    "`load_images` and `load_texts` do."
+                )
+            found = "val_accuracy"
+            return found if found in self._columns else "val_loss"
+        Table(name, None, self._columns)  # Raises where there is none.
+        self._settings = dataclasses.replace(self._settings, monitor=name)
+        return name
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what another process must ask for to go on."""
+        return self._card
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed once, for the model that was used last."""
+        return next(reversed(self._open.values())).plan
+
+    def run(
+        self,
+        choice: Choice,
+        seed: int,
+        epochs: int | None = None,
+        goes_on: Callable[[Sequence[Row]], bool] | None = None,
+    ) -> Finished:
+        """Trains a choice.
+
+        Args:
+            choice: The choice.
+            seed: Of the order and what is drawn.
+            epochs: Passes over the data. Defaults to `None`, as at
+                construction.
+            goes_on: Function from the table so far to whether it goes on.
+                Defaults to `None`: to its end.
+
+        Returns:
+            A `Finished`.
+        """
+        phases = self._phases(choice, epochs or self._epochs)
+        return self._bench(choice).run(
+            phases, penalty=choice.penalty(), seed=seed, goes_on=goes_on
+        )
+
+    def load(
+        self, choice: Choice, weights: Mapping[int, np.ndarray]
+    ) -> keras.Model:
+        """Makes the model of a choice with the weights that it came to.
+
+        Args:
+            choice: The choice.
+            weights: As `Finished.weights`.
+
+        Returns:
+            The model, compiled.
+        """
+        model = self._build(choice)
+        for place, array in weights.items():
+            model.variables[place].assign(array)
+        objective = self._objective_of(model, choice)
+        rate = float(choice.values["learning_rate"])
+        model.compile(
+            self._settings_of(choice).make_optimizer(rate),
+            loss=objective.loss,
+            metrics=objective.metrics(),
+        )
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    def close(self) -> None:
+        """Gives all models back as they were."""
+        while self._open:
+            self._open.popitem()[1].close()
+        if isinstance(self._source, keras.Model):
+            self._restore()
+
+    def _check(self, space: SearchSpace) -> None:
+        if isinstance(self._source, keras.Model):
+            for name in HEAD:
+                if getattr(space, name) != getattr(SearchSpace(), name):
+                    raise ValueError(
+                        f"`{name}` must be left out of `space` for a model, "
+                        "which has its own. Received: "
+                        f"{name}={getattr(space, name)!r:.100}. Pass a "
+                        "backbone, or a function `build(hp)`."
+                    )
+        elif not isinstance(self._data, ImageData | TextData):
+            raise TypeError(
+                "`model` must be a model where `data` are not those of "
+                "`load_images` or `load_texts`, which say how many classes "
+                f"there are. Received: {self._source!r:.100}"
+            )
+
+    def _restore(self) -> None:
+        for variable, array in zip(
+            self._source.variables, self._start, strict=True
+        ):
+            variable.assign(array)
+
+    def _bench(self, choice: Choice) -> Workbench:
+        key = choice.group
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key]
+        while len(self._open) >= _MOST:
+            self._open.popitem(last=False)[1].close()
+        bench = self._open[key] = Workbench(
+            self._build(choice),
+            self._data,
+            self._runs(choice),
+            self._settings_of(choice),
+            count=self._count,
+            penalty=choice.values["penalty"],
+            ignore=self._ignore,
+        )
+        return bench
+
+    def _runs(self, choice: Choice) -> list[tuple[Phase, ...]]:
+        """The phases of each kind of run on the bench of a choice."""
+        return [
+            self._phases(
+                Choice({**choice.values, "depth": depth, "strategy": strategy}),
+                self._epochs,
+            )
+            for depth in self.space.options("depth")
+            for strategy in self.space.options("strategy")
+        ]
+
+    def _phases(self, choice: Choice, epochs: int | None) -> tuple[Phase, ...]:
+        return choice.phases(self._strategy, epochs, self._has_head)
+
+    def _settings_of(self, choice: Choice) -> Settings:
+        values = choice.values
+        return dataclasses.replace(
+            self._settings,
+            optimizer=values["optimizer"],
+            label_smoothing=float(values["label_smoothing"]),
+            views=values["views"],
+        )
+
+    def _objective_of(self, model: keras.Model, choice: Choice) -> Objective:
+        return make_objective(
+            model,
+            self._labels,
+            loss=self._settings.loss,
+            label_smoothing=float(choice.values["label_smoothing"]),
+        )
+
+    def _build(self, choice: Choice) -> keras.Model:
+        """Makes the model of a choice, always with the same weights."""
+        if isinstance(self._source, keras.Model):
+            self._restore()
+            return self._source
+        head: dict[str, Any] = {
+            "dropout": float(choice.values["dropout"]),
+            "hidden_units": choice.values["hidden_units"],
+        }
+        if getattr(self._data, "multi_label", False):
+            head["activation"] = "sigmoid"
+        build: Callable[..., keras.Model] = build_classifier
+        if isinstance(self._data, TextData):
+            build = build_text_classifier
+        with seeded(self._settings.seed):
+            backbone = choice.values["backbone"] or self._source
+            return build(backbone, data=self._data, **head)
+
+
+def _first(space: SearchSpace) -> Choice:
+    firsts = {}
+    for field in dataclasses.fields(space):
+        first = space.options(field.name)[0]
+        firsts[field.name] = first.low if isinstance(first, Range) else first
+    return Choice(firsts)

@@ -1,0 +1,170 @@
+"""What happened in a search, line by line, so that it can happen again.
+
+    search.json     what was asked for; another search is refused
+    journal.jsonl   each trial that began or ended, in order
+
+An oracle of Keras-Tuner writes its own files one after the other, and a process
+that dies between them leaves a search that lost a trial. The journal is the
+truth: a line is there or not, and an oracle that starts anew with the same seed
+and hears the same news comes to the same state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """A file of events, one line of JSON each.
+
+    Args:
+        path: The file; it is made with the first event.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, event: Event) -> None:
+        """Adds an event, on the disk when this returns.
+
+        Args:
+            event: Plain values.
+        """
+        line = json.dumps(event, sort_keys=True) + "\n"
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> Iterator[Event]:
+        """Yields the events; a line cut short is removed, with what follows.
+
+        Raises:
+            ValueError: If a whole line is no event.
+        """
+        if not self._path.exists():
+            return
+        content = self._path.read_bytes()
+        whole, _, rest = content.rpartition(b"\n")
+        if rest:
+            with open(self._path, "r+b") as file:
+                file.truncate(len(content) - len(rest))
+        for number, line in enumerate(whole.splitlines()):
+            try:
+                event = json.loads(line)
+            except ValueError as err:
+                raise ValueError(
+                    f"{self._path} must hold the events of a search. Received: "
+                    f"line {number + 1} that is none. Choose another "
+                    "`directory`."
+                ) from err
+            yield event
+
+
+def watch(oracle: Any, journal: Journal) -> None:
+    """Lets an oracle write down what it hears, whoever tells it.
+
+    Its methods are replaced on the object: a user's own oracle may be of any
+    class, and the server of a chief calls them, too.
+
+    Args:
+        oracle: A `keras_tuner.Oracle`, with the state that `replay` gave it.
+        journal: Where to.
+    """
+    create, update, end = (
+        oracle.create_trial,
+        oracle.update_trial,
+        oracle.end_trial,
+    )
+    reports: dict[str, list[list[Any]]] = {}
+
+    def create_trial(tuner_id: str) -> Any:
+        known = oracle.ongoing_trials.get(tuner_id)
+        trial = create(tuner_id)
+        if trial.status == "RUNNING" and known is None:
+            journal.write(
+                {
+                    "event": "begin",
+                    "tuner": tuner_id,
+                    "trial": trial.trial_id,
+                    "values": trial.hyperparameters.values,
+                }
+            )
+        return trial
+
+    def update_trial(
+        trial_id: str, metrics: Mapping[str, float], step: int = 0
+    ) -> Any:
+        trial = update(trial_id, metrics, step=step)
+        numbers = {name: float(value) for name, value in metrics.items()}
+        reports.setdefault(trial_id, []).append([numbers, step])
+        return trial
+
+    def end_trial(trial: Any) -> None:
+        event = {
+            "event": "end",
+            "trial": trial.trial_id,
+            "status": str(trial.status),
+            "message": trial.message,
+            # With the end: a trial that died in between reports anew.
+            "reports": reports.pop(trial.trial_id, []),
+        }
+        try:
+            end(trial)
+        finally:
+            # Too many failures raise after they are counted.
+            journal.write(event)
+
+    oracle.create_trial = create_trial
+    oracle.update_trial = update_trial
+    oracle.end_trial = end_trial
+
+
+def replay(oracle: Any, journal: Journal) -> None:
+    """Tells a new oracle what happened before.
+
+    Trials that began and did not end are tried again.
+
+    Args:
+        oracle: A `keras_tuner.Oracle`, new.
+        journal: What happened.
+
+    Raises:
+        ValueError: If the oracle asks for other trials than it did.
+    """
+    for event in journal.read():
+        if event["event"] == "begin":
+            trial = oracle.create_trial(event["tuner"])
+            same = trial.trial_id == event["trial"]
+            if not same or trial.hyperparameters.values != event["values"]:
+                raise ValueError(
+                    "`directory` must hold a search with this oracle. "
+                    f"Received: one whose trial {event['trial']} was "
+                    f"{event['values']}, where this one asks for "
+                    f"{trial.hyperparameters.values}. Choose another directory."
+                )
+        elif event["event"] == "end":
+            trial = oracle.trials[event["trial"]]
+            for metrics, step in event["reports"]:
+                oracle.update_trial(trial.trial_id, metrics, step=step)
+            trial.status, trial.message = event["status"], event["message"]
+            oracle.end_trial(trial)
+        else:
+            _try_again(oracle)
+    if oracle.ongoing_trials:
+        journal.write({"event": "restart"})
+        _try_again(oracle)
+
+
+def _try_again(oracle: Any) -> None:
+    """Puts what began and did not end back, as Keras-Tuner does."""
+    lost = [trial.trial_id for trial in oracle.ongoing_trials.values()]
+    oracle.ongoing_trials.clear()
+    # The queue is a stack; the first one to begin shall be the first again.
+    oracle._retry_queue.extend(reversed(lost))

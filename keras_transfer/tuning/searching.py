@@ -1,0 +1,235 @@
+"""`search`: Keras-Tuner over learning rate, lambda and unfreeze depth."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_transfer._checks import is_integer
+from keras_transfer.data import Augmentation
+from keras_transfer.training.checkpoint import open_directory
+from keras_transfer.training.recorder import Progress
+from keras_transfer.training.settings import Settings, plain
+from keras_transfer.tuning.benches import Benches
+from keras_transfer.tuning.journal import Journal, replay, watch
+from keras_transfer.tuning.records import Records
+from keras_transfer.tuning.result import SearchResult, make_rows
+from keras_transfer.tuning.space import SearchSpace, check_fields
+from keras_transfer.tuning.trials import Trials
+
+# Where Keras-Tuner writes its own files, for whoever reads them.
+_PROJECT = "keras_tuner"
+
+
+def search(
+    model: Any,
+    data: Any,
+    *,
+    space: SearchSpace | Mapping[str, Any] | None = None,
+    trials: int = 24,
+    oracle: Any = "bayesian",
+    objective: Any = None,
+    epochs: int | None = None,
+    executions: int = 1,
+    directory: str | os.PathLike[str] | None = None,
+    batch_size: int = 32,
+    loss: str | keras.losses.Loss | Callable[..., Any] | None = None,
+    augment: Augmentation | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
+    clip_norm: float | None = None,
+    ema: float | None = None,
+    patience: int | None = None,
+    stop_hopeless: bool = False,
+    mixed_precision: bool | str | None = None,
+    cache: bool | None = None,
+    store: Any = None,
+    keep: int = 5,
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+    verbose: int = 1,
+) -> SearchResult:
+    """Searches learning rate, lambda and depth, at the price of a few trials.
+
+    Keras-Tuner proposes, and every trial starts at activations that are
+    computed once for all: trials of one depth share one compiled training step,
+    which takes other rates and lambdas without a new trace. A trial gives the
+    numbers that `fine_tune` gives with the same arguments. All trials see the
+    examples in the same order.
+
+    Args:
+        model: What `load_backbone` takes or returned; or a model made by a
+            builder, or any functional one, whose weights all trials start from.
+        data: As for `fine_tune`, with validation examples. Test examples are
+            not looked at.
+        space: A `SearchSpace`, or a dict of its fields. Defaults to `None`,
+            `SearchSpace()`.
+        trials: How many to run at most. Defaults to `24`.
+        oracle: `"bayesian"`, `"random"`, `"grid"` (of lists), `"hyperband"`
+            (each rung begins anew, with a schedule over its own epochs), or a
+            `keras_tuner.Oracle`. Defaults to `"bayesian"`.
+        objective: Column that says which trial is best, such as `"val_loss"`,
+            or a `keras_tuner.Objective`. Defaults to `None`: the validation
+            accuracy, for regression the validation loss.
+        epochs: Passes over the data in the main phase of a trial. Defaults to
+            `None`, those of the strategy.
+        executions: Runs of each trial, with `seed`, `seed + 1`, ..., whose
+            mean counts. Defaults to `1`.
+        directory: Folder that keeps the search: the same call goes on where it
+            was stopped, by whatever. Defaults to `None`.
+        batch_size: Examples in a step. Defaults to `32`.
+        loss: A Keras loss. Defaults to `None`: by output and labels.
+        augment: Changes of the training images. Defaults to `None`.
+        class_weight: Weights of classes, or `"balanced"`. Defaults to `None`.
+        clip_norm: Largest norm of the gradient. Defaults to `None`.
+        ema: Momentum of averaged weights. Defaults to `None`.
+        patience: Epochs without a new best after which a phase ends. Defaults
+            to `None`.
+        stop_hopeless: Whether a trial ends early whose best epoch so far is
+            below the median of what earlier trials had reached by then.
+            Defaults to `False`.
+        mixed_precision: As for `fine_tune`. Defaults to `None`.
+        cache: Whether decoded images stay in memory. Defaults to `None`.
+        store: Where activations are kept: `"memory"`, a folder, a
+            `FeatureStore`, or `False`. Defaults to `None`: wherever the plan
+            finds it faster.
+        keep: Trials whose weights are kept, the best ones. Defaults to `5`.
+        ignore: Names of findings of `check` that are meant. Defaults to `()`.
+        seed: Integer: of proposals, order and what is drawn. Defaults to `0`.
+        verbose: `0` for silence, `1` for a line a trial, `2` for Keras-Tuner's
+            tables as well. Defaults to `1`.
+
+    Returns:
+        A `SearchResult`: `best_model`, `table()`, `plot(path)`, `tuner`.
+
+    Raises:
+        ValueError: If arguments do not fit each other, the model or the data;
+            if `directory` is another search's.
+        TypeError: If an argument is of another type.
+        RuntimeError: If every trial failed.
+        OSError: If `directory` or `store` cannot be written to.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> space = SearchSpace(learning_rate=[1e-3, 1e-2], lambda_=0, depth=[0, 1])
+    >>> result = search(
+    ...     "ResNet20", data, space=space, oracle="grid", epochs=1, verbose=0
+    ... )
+    >>> len(result.rows)
+    4
+
+    Reference:
+        - Golovin et al., 2017, Google Vizier (the median rule),
+          https://doi.org/10.1145/3097983.3098043
+    """
+    for name, value in (("trials", trials), ("executions", executions)):
+        if not is_integer(value) or value < 1:
+            raise ValueError(
+                f"`{name}` must be an integer above 0. Received: "
+                f"{name}={value!r}"
+            )
+    if space is None or isinstance(space, Mapping):
+        space = check_fields(space or {})
+    if not isinstance(space, SearchSpace):
+        raise TypeError(
+            "`space` must be a `SearchSpace` or a dict. Received: "
+            f"space={space!r:.100}"
+        )
+
+    if not is_integer(keep) or keep < 1:
+        raise ValueError(
+            f"`keep` must be an integer above 0. Received: keep={keep!r}"
+        )
+    settings = Settings(
+        batch_size=batch_size,
+        loss=loss,
+        augment=augment,
+        class_weight=class_weight,
+        clip_norm=clip_norm,
+        ema=ema,
+        patience=patience,
+        mixed_precision=mixed_precision,
+        cache=cache,
+        store=store,
+        seed=seed,
+    )
+    benches = Benches(
+        model,
+        data,
+        space,
+        settings,
+        epochs=epochs,
+        count=trials * executions,
+        ignore=ignore,
+    )
+    name = benches.choose_objective(getattr(objective, "name", objective))
+    from keras_transfer.tuning import tuner
+
+    made = tuner.make_oracle(
+        oracle, benches.space, objective or name, trials, epochs, seed
+    )
+    made.verbose = max(0, verbose - 1)
+    with contextlib.ExitStack() as stack:
+        stack.callback(benches.close)
+        card = {
+            **benches.describe(),
+            "oracle": [type(made).__name__, plain(made.hyperparameters)],
+            "objective": name,
+            "executions": executions,
+            "epochs": epochs,
+            "stop_hopeless": stop_hopeless,
+        }
+        temporary = None
+        if directory is None:
+            temporary = tempfile.TemporaryDirectory(prefix="keras_transfer_")
+            folder = Path(temporary.name)
+        else:
+            folder = Path(directory)
+            opened = stack.enter_context(open_directory(folder, card))
+            opened.claim()
+        records = Records(folder)
+        runner = Trials(
+            benches,
+            records,
+            objective=name,
+            executions=executions,
+            seed=seed,
+            keep=keep,
+            stop_hopeless=stop_hopeless,
+            progress=Progress(verbose),
+            fail=tuner.failed,
+        )
+        made_tuner = tuner.TransferTuner(
+            run_trial=runner.run,
+            load_model=runner.load,
+            oracle=made,
+            directory=str(folder),
+            project_name=_PROJECT,
+            overwrite=True,
+        )
+        runner.oracle = made_tuner.oracle
+        journal = Journal(folder / "journal.jsonl")
+        replay(made, journal)
+        watch(made, journal)
+        made_tuner.search(verbose=max(0, verbose - 1))
+        rows = make_rows(made, records)
+        if not any(row["status"] == "completed" for row in rows):
+            why = rows[0].get("error", "") if rows else "no trial began"
+            raise RuntimeError(f"Every trial failed, the first one: {why}")
+        result = SearchResult(
+            rows=rows,
+            objective=name,
+            tuner=made_tuner,
+            plan=benches.plan,
+            _load=lambda trial: runner.load(made.trials[trial]),
+            _keeps=temporary,
+        )
+        if directory is not None:
+            result.save_table(folder / "table.csv")
+    return result

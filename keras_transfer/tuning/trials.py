@@ -1,0 +1,208 @@
+"""Runs the trials that an oracle asks for, and keeps what came of them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_transfer.training.recorder import Progress, Row, direction
+from keras_transfer.training.workbench import Finished
+from keras_transfer.tuning.benches import Benches
+from keras_transfer.tuning.records import Record, Records
+from keras_transfer.tuning.space import Choice
+
+# Columns of a run that are not measured.
+_OTHER = ("phase", "name", "epoch", "depth", "learning_rate", "seconds")
+# What Hyperband adds to the values of a trial.
+_EPOCHS = "tuner/epochs"
+
+
+class Trials:
+    """Runs trials, one after the other.
+
+    Args:
+        benches: What trains them.
+        records: Where they are kept.
+        objective: Name of the column that counts.
+        executions: Runs of each.
+        seed: Of the first run of each.
+        keep: Trials whose weights are kept.
+        stop_hopeless: Whether a trial may end early.
+        progress: Where lines go.
+        fail: Makes the error that fails a trial, and not the search.
+    """
+
+    def __init__(
+        self,
+        benches: Benches,
+        records: Records,
+        *,
+        objective: str,
+        executions: int,
+        seed: int,
+        keep: int,
+        stop_hopeless: bool,
+        progress: Progress,
+        fail: Callable[[str], Exception],
+    ) -> None:
+        self.oracle: Any = None
+        self.seconds = 0.0
+        self._benches = benches
+        self._records = records
+        self._objective = objective
+        self._executions = executions
+        self._seed = seed
+        self._keep = keep
+        self._stop_hopeless = stop_hopeless
+        self._progress = progress
+        self._fail = fail
+
+    def run(self, trial: Any) -> list[dict[str, float]]:
+        """Runs a trial.
+
+        Args:
+            trial: A `keras_tuner` trial.
+
+        Returns:
+            The metrics of each execution, at its best epoch.
+        """
+        started = time.monotonic()
+        hp = trial.hyperparameters
+        choice = Choice(self._benches.space.declare(hp))
+        epochs = hp.values.get(_EPOCHS)
+        others = self._others() if self._stop_hopeless else []
+        runs: list[Finished] = []
+        for place in range(self._executions):
+            run = self._benches.run(
+                choice,
+                self._seed + place,
+                None if epochs is None else int(epochs),
+                self._median_rule(others) if others else None,
+            )
+            runs.append(run)
+            if run.best is None:
+                raise self._fail(run.error)
+        metrics = [_metrics(run) for run in runs]
+        best = max(
+            range(len(runs)),
+            key=lambda i: metrics[i][self._objective] * self._sign,
+        )
+        record: Record = {
+            "values": dict(hp.values),
+            "seed": self._seed + best,
+            "metrics": metrics,
+            "rows": [list(run.rows) for run in runs],
+            "error": next((run.error for run in runs if run.error), ""),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        self.seconds += record["seconds"]
+        self._records.write(trial.trial_id, record, runs[best].weights)
+        self._say(trial, metrics, record)
+        self._prune(trial.trial_id)
+        return metrics
+
+    def load(self, trial: Any) -> keras.Model:
+        """Builds the model of a trial, with the weights of its best epoch.
+
+        Args:
+            trial: A `keras_tuner` trial.
+
+        Raises:
+            ValueError: If its weights were not kept.
+        """
+        weights = self._records.weights(trial.trial_id)
+        if weights is None:
+            raise ValueError(
+                f"`keep` must be large enough for trial {trial.trial_id}. "
+                f"Received: keep={self._keep}, which kept the weights of "
+                "better ones alone."
+            )
+        choice = Choice(self._benches.space.declare(trial.hyperparameters))
+        return self._benches.load(choice, weights)
+
+    @property
+    def _sign(self) -> int:
+        objective = getattr(self.oracle, "objective", None)
+        way = getattr(objective, "direction", None)
+        if way in ("min", "max"):
+            return 1 if way == "max" else -1
+        return direction(self._objective)
+
+    def _prune(self, trial: str) -> None:
+        """Removes weights of all but the best, counting the one that ends."""
+        scores = {}
+        for one in self._finished():
+            scores[one] = self._score(one)
+        scores[trial] = self._score(trial)
+        order = sorted(scores, key=lambda one: -scores[one] * self._sign)
+        self._records.keep(order[: self._keep])
+
+    def _score(self, trial: str) -> float:
+        record = self._records.read(trial)
+        found = [] if record is None else record["metrics"]
+        if not found:
+            return -self._sign * float("inf")
+        return statistics.fmean(one[self._objective] for one in found)
+
+    def _finished(self) -> list[str]:
+        return [
+            trial.trial_id
+            for trial in self.oracle.get_best_trials(10**6)
+            if trial.status == "COMPLETED"
+        ]
+
+    def _others(self) -> list[list[float]]:
+        """The best values so far, epoch by epoch, of all that has ended."""
+        curves = []
+        for trial in sorted(self._finished()):
+            record = self._records.read(trial)
+            for rows in record["rows"] if record else ():
+                curves.append(self._best_so_far(rows))
+        return [curve for curve in curves if curve]
+
+    def _best_so_far(self, rows: Sequence[Row]) -> list[float]:
+        best: list[float] = []
+        for row in rows:
+            value = row.get(self._objective)
+            if value is not None:
+                value *= self._sign
+                best.append(max(value, best[-1]) if best else value)
+        return best
+
+    def _median_rule(
+        self, others: Sequence[Sequence[float]]
+    ) -> Callable[[Sequence[Row]], bool]:
+        def goes_on(rows: Sequence[Row]) -> bool:
+            mine = self._best_so_far(rows)
+            there = [o[len(mine) - 1] for o in others if len(o) >= len(mine)]
+            return not there or mine[-1] >= statistics.median(there)
+
+        return goes_on
+
+    def _say(
+        self, trial: Any, metrics: Sequence[Mapping[str, float]], record: Record
+    ) -> None:
+        value = statistics.fmean(one[self._objective] for one in metrics)
+        chosen = "  ".join(
+            f"{name} {value:.3g}" if isinstance(value, float) else
+            f"{name} {value}"
+            for name, value in trial.hyperparameters.values.items()
+        )  # fmt: skip
+        self._progress.say(
+            f"trial {trial.trial_id}  {chosen}  {self._objective} {value:.4f}  "
+            f"{record['seconds']:.1f} s{'  ' if record['error'] else ''}"
+            f"{record['error'].partition('. ')[0]}"
+        )
+
+
+def _metrics(run: Finished) -> dict[str, float]:
+    row = run.rows[run.best or 0]
+    return {
+        name: float(value)
+        for name, value in row.items()
+        if name not in _OTHER and value is not None
+    }

@@ -1,0 +1,160 @@
+"""The tuner of a search, and its oracles: all that touches Keras-Tuner.
+
+Imported where a search begins, since it imports Keras-Tuner at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import keras_tuner
+
+from keras_transfer._errors import nearest
+from keras_transfer.training.recorder import direction
+from keras_transfer.tuning.space import SearchSpace
+
+_ORACLES = {
+    "random": keras_tuner.oracles.RandomSearchOracle,
+    "grid": keras_tuner.oracles.GridSearchOracle,
+    "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+    "hyperband": keras_tuner.oracles.HyperbandOracle,
+}
+
+
+class TransferTuner(keras_tuner.Tuner):
+    """A Keras-Tuner tuner whose trials start at what is computed already.
+
+    Made by `search`; `results_summary`, `get_best_hyperparameters` and
+    `get_best_models` are those of Keras-Tuner.
+
+    Args:
+        run_trial: Function from a trial to its metrics.
+        load_model: Function from a trial to its model, trained.
+        **arguments: Of `keras_tuner.Tuner`.
+    """
+
+    def __init__(
+        self,
+        run_trial: Callable[[Any], Mapping[str, float] | list[Any]],
+        load_model: Callable[[Any], keras.Model],
+        **arguments: Any,
+    ) -> None:
+        self.failure: Exception | None = None
+        self._run = run_trial
+        self._load = load_model
+        super().__init__(**arguments)
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """Called by Keras-Tuner.
+
+        Args:
+            trial: The trial.
+            *args: Not used.
+            **kwargs: Not used.
+        """
+        try:
+            return self._run(trial)
+        except keras_tuner.errors.FailedTrialError:
+            raise
+        except Exception as err:
+            # Keras-Tuner takes all others for something that the next trial
+            # may do better.
+            self.failure = err
+            raise keras_tuner.errors.FatalError(str(err)) from err
+
+    def load_model(self, trial: Any) -> keras.Model:
+        """Called by Keras-Tuner.
+
+        Args:
+            trial: The trial.
+        """
+        return self._load(trial)
+
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Runs the trials that are left.
+
+        Args:
+            *args: Of `keras_tuner.Tuner`; not needed.
+            **kwargs: Likewise.
+        """
+        try:
+            super().search(*args, **kwargs)
+        except keras_tuner.errors.FatalError:
+            if self.failure is None:
+                raise
+            raise self.failure from None
+
+
+def failed(message: str) -> Exception:
+    """Returns the error of a trial that failed, while the search goes on."""
+    return keras_tuner.errors.FailedTrialError(message)
+
+
+def make_oracle(
+    oracle: Any,
+    space: SearchSpace | None,
+    objective: Any,
+    trials: int,
+    epochs: int | None,
+    seed: int,
+) -> Any:
+    """Makes the oracle of a search.
+
+    Args:
+        oracle: A name, or an oracle of the user's, which is returned.
+        space: What varies, or `None` where a function of the user's says it.
+        objective: Name of what is measured, or a `keras_tuner.Objective`.
+        trials: How many to run at most.
+        epochs: Most epochs of a trial, which Hyperband needs.
+        seed: Of what it draws.
+
+    Raises:
+        ValueError: If it cannot search the space.
+        TypeError: If it is no oracle.
+    """
+    if isinstance(oracle, keras_tuner.Oracle):
+        if space is not None and not oracle.hyperparameters.space:
+            space.declare(oracle.hyperparameters)
+        return oracle
+    if not isinstance(oracle, str):
+        raise TypeError(
+            "`oracle` must be a name or a `keras_tuner.Oracle`. Received: "
+            f"oracle={oracle!r:.100}"
+        )
+    if oracle not in _ORACLES:
+        names = ", ".join(f'"{name}"' for name in _ORACLES)
+        raise ValueError(
+            f"`oracle` must be {names} or a `keras_tuner.Oracle`. Received: "
+            f"oracle={oracle!r}.{nearest(oracle, _ORACLES)}"
+        )
+    if isinstance(objective, str):
+        way = "max" if direction(objective) > 0 else "min"
+        objective = keras_tuner.Objective(objective, way)
+    arguments: dict[str, Any] = {"objective": objective, "seed": seed + 1}
+    # A rate that is too high fails a trial and says nothing of the next one.
+    arguments["max_consecutive_failed_trials"] = None
+    if space is not None:
+        declared = keras_tuner.HyperParameters()
+        space.declare(declared)
+        arguments["hyperparameters"] = declared
+        if oracle == "grid" and space.count() is None:
+            raise ValueError(
+                '`space` must hold lists where `oracle` is "grid": between two '
+                f"numbers there are too many. Received: {space}. Write "
+                "`learning_rate=[1e-4, 1e-3]`."
+            )
+        if not declared.space:
+            raise ValueError(
+                "`space` must vary something. Received: one value for each "
+                "field. Use `fine_tune`."
+            )
+    if oracle == "hyperband":
+        if epochs is None:
+            raise ValueError(
+                '`epochs` must be an integer where `oracle` is "hyperband": '
+                "the most that a trial may train. Received: epochs=None"
+            )
+        return _ORACLES[oracle](max_epochs=epochs, **arguments)
+    return _ORACLES[oracle](max_trials=trials, **arguments)
