@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_transfer import _graph
+from keras_transfer._blocks import has_children
 from keras_transfer._checks import check_class_names
 from keras_transfer._names import encode_class_names, find_class_names
 from keras_transfer.backbones import (
     Backbone,
+    kerashub,
     list_backbones,
     load_backbone,
     load_text_backbone,
@@ -367,6 +369,51 @@ def _num_classes(num_classes: int | None, names: tuple[str, ...] | None) -> int:
             f"Received: num_classes={num_classes}. Leave it out."
         )
     return num_classes
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Returns a model with the same weights, open and closed alike.
+
+    Args:
+        model: A model made by a builder, or any functional one.
+
+    Returns:
+        A model with variables of its own, not compiled; one that takes texts
+        shares its tokenizer.
+
+    Raises:
+        ValueError: If Keras cannot make its layers anew.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> copy_model(model).name == model.name
+    True
+    """
+    if has_children(model):
+        preprocessing, backbone, head = (
+            model.get_layer(name)
+            for name in ("preprocessing", "backbone", "head")
+        )
+        if not _graph.takes_texts(preprocessing):
+            preprocessing = keras.models.clone_model(preprocessing)
+        (given,) = _graph.tensors_in(model)
+        inputs = _graph.input_like(given, given.name)
+        x = kerashub.clone(backbone)(preprocessing(inputs))
+        outputs = keras.models.clone_model(head)(x)
+        copy = keras.Model(inputs, outputs, name=model.name)
+    else:
+        copy = kerashub.clone(model)
+    # Containers first: they pass it on.
+    pairs = zip(
+        _graph.layers_below(model), _graph.layers_below(copy), strict=True
+    )
+    for old, new in pairs:
+        new.trainable = old.trainable
+    for variable, other in zip(model.variables, copy.variables, strict=True):
+        other.trainable = variable.trainable
+    _graph.set_weights(copy, model.get_weights())
+    return copy
 
 
 def _check_softmax(activation: str, num_classes: int) -> None:

@@ -31,11 +31,16 @@ _OFF = {
 
 @dataclasses.dataclass
 class _Step:
-    """What steps one variable: an optimizer for it alone, and its moments."""
+    """What steps one variable: an optimizer for it alone, and its moments.
+
+    Optimizers of several phases may go on with that of one before, so that each
+    knows its own count of steps.
+    """
 
     optimizer: keras.optimizers.Optimizer
     slots: list[keras.Variable]
     multiplier: float
+    count: keras.Variable
 
 
 @dataclasses.dataclass
@@ -497,7 +502,7 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             "shape": list(variable.shape),
             "multiplier": self._multiplier_of(variable),
             "decays": self._use_weight_decay(variable.value),
-            "count": shared.index(id(step.optimizer.iterations)) if step else 0,
+            "count": shared.index(id(step.count)) if step else 0,
         }
 
     def _settings(self) -> dict[str, Any]:
@@ -519,7 +524,7 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             for v in optimizer.variables
             if not any(v is other for other in before)
         ]
-        return _Step(optimizer, slots, multiplier)
+        return _Step(optimizer, slots, multiplier, optimizer.iterations)
 
     def _active(self, variable: Any) -> _Step | None:
         """What steps a variable; `None` if its multiplier is 0."""
@@ -538,7 +543,7 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
         for index, step in enumerate(active):
             if step is None:
                 continue
-            iterations = step.optimizer.iterations
+            iterations = step.count
             # All counts of a saved optimizer are 0 until its state is loaded.
             birth = (
                 saved[index]["count"]
@@ -556,7 +561,7 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
                 counts[birth].assign(iterations)
                 if birth and not saved:
                     self._untracked.carried.append((counts[birth], iterations))
-            step.optimizer._iterations = counts[birth]
+            step.count = step.optimizer._iterations = counts[birth]
         self._counts = list(counts.values())
 
     def _weight_decay_of(

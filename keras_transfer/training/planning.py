@@ -130,6 +130,8 @@ class Options(NamedTuple):
         augments: Whether images change from pass to pass.
         batch_size: Examples in a batch.
         objection: Why nothing may be kept, or `""`.
+        must_fit: Whether what does not fit into the store is an error. Defaults
+            to `False`: it is computed in each pass.
     """
 
     store: Any
@@ -137,6 +139,7 @@ class Options(NamedTuple):
     augments: bool
     batch_size: int
     objection: str
+    must_fit: bool = False
 
 
 def make_plan(
@@ -213,7 +216,16 @@ def make_plan(
                     f"{candidate.passes} passes {direct:.1f} s"
                 )
                 del candidates[place]
+    wanted = set(candidates)
     _drop_what_does_not_fit(candidates, reasons, store)
+    lost = sorted(wanted - set(candidates))
+    if lost and options.must_fit:
+        raise ValueError(
+            "`store` must have room for what is to be computed once. Received: "
+            f"one where it has not: {phases[lost[0]].name}, "
+            f"{reasons[lost[0]]}. Raise `limit` of the `FeatureStore`, search "
+            "other depths, or pass store=None."
+        )
     if options.views:
         _check_views(phases, candidates, reasons)
     planned = tuple(

@@ -126,6 +126,25 @@ class Prefixes:
         above = [id(v) for v in suffix.trainable_variables]
         if above != [id(v) for v in self._model.trainable_variables]:
             return None
+        readers = self.fill(place)
+        return Kept(
+            suffix,
+            readers["train"],
+            readers.get("validation"),
+        )
+
+    def fill(self, place: int) -> dict[str, Reader]:
+        """Computes the activations of a phase, and what comes along.
+
+        Args:
+            place: Of the phase, whose activations are to be kept.
+
+        Returns:
+            What reads those of the phase, `"train"` and perhaps `"validation"`.
+
+        Raises:
+            OSError: If the store cannot be written to, or has no room.
+        """
         cuts = together([phase.cut for phase in self._plan.phases[place:]])
         networks = [network_to(self._model, [c]) for c in cuts]
         readers = {}
@@ -148,18 +167,15 @@ class Prefixes:
                 f"{name} image",
                 int(self._settings.verbose > 1),
             ).passes
-            at = cuts.index(cut)
             readers[name] = Reader(
-                [row[at] for row in entries],
+                # That of the phase comes first.
+                [row[0] for row in entries],
                 indexed.examples.digests,
                 indexed.make_labels(),
             )
-        self._plan.extracted[place] = passes
-        return Kept(
-            suffix,
-            readers["train"],
-            readers.get("validation"),
-        )
+        before = self._plan.extracted.get(place, 0)
+        self._plan.extracted[place] = before + passes
+        return readers
 
     def _feed(
         self,

@@ -230,6 +230,9 @@ class Runner:
 
     def _open_kept(self, prefixes: Prefixes | None, place: int) -> Kept | None:
         if self._shared is not None:
+            # Of the runs that share, some may need the whole network.
+            if identity.objection_to_parts(self._model, self._penalty):
+                return None
             return self._shared.open(self._phases[place])
         planned = self.plan.phases[place]
         if prefixes is None or planned.cut is None:
@@ -273,7 +276,6 @@ class Runner:
 
     def _make_plan(self) -> Prefixes | None:
         settings = self._settings
-        penalty = None if self.attached is None else self.attached.penalty
         networks = networks_for(self._model, self._phases)
         self.plan, store = make_plan(
             self._model,
@@ -285,7 +287,7 @@ class Runner:
                 settings.views,
                 settings.augment is not None,
                 settings.batch_size,
-                identity.objection_to_parts(self._model, penalty),
+                identity.objection_to_parts(self._model, self._penalty),
             ),
             networks,
         )
@@ -294,6 +296,10 @@ class Runner:
         return Prefixes(
             self._model, self._source, self.plan, store, settings, networks
         )
+
+    @property
+    def _penalty(self) -> object:
+        return None if self.attached is None else self.attached.penalty
 
     def _choose_trainer(self) -> keras.Model:
         """What is fitted: the model, what is above the cut, or what penalises.
@@ -400,6 +406,8 @@ class Runner:
 
         settings, steps = self._settings, self._source.steps
         total = steps * self._phases[self._phase].epochs
+        if self._shared is not None:
+            total *= self._shared.runs  # One trace serves them all.
         watched = settings.callbacks or settings.tensorboard
         if self._kept is None or watched or total < _LONG:
             return 1

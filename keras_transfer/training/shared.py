@@ -74,6 +74,7 @@ class Shared:
         model: The model.
         sets: What trains in which phase.
         start: The weights that each run starts from.
+        runs: How many runs there will be of each kind, about. Defaults to `1`.
         plan: Where activations are kept, for each opening a phase. Defaults to
             an empty one.
         prefixes: What makes activations, or `None`. Defaults to `None`.
@@ -87,6 +88,7 @@ class Shared:
     model: keras.Model
     sets: TrainableSets
     start: list[np.ndarray]
+    runs: int = 1
     plan: Plan = dataclasses.field(default_factory=lambda: Plan(()))
     prefixes: Prefixes | None = None
     places: dict[Opening, int] = dataclasses.field(default_factory=dict)
@@ -105,12 +107,17 @@ class Shared:
         """
         opening = opening_of(phase)
         if opening not in self.kept:
-            place = self.places[opening]
-            planned = self.plan.phases[place].cut is not None
-            self.kept[opening] = (
-                self.prefixes.open(place) if self.prefixes and planned else None
-            )
+            self.kept[opening] = self._open(self.places[opening])
         return self.kept[opening]
+
+    def _open(self, place: int) -> Kept | None:
+        if self.prefixes is None or self.plan.phases[place].cut is None:
+            return None
+        if not self.kept:
+            # All cuts in one pass, whichever is asked for first.
+            planned = [p.cut is not None for p in self.plan.phases]
+            self.prefixes.fill(planned.index(True))
+        return self.prefixes.open(place)
 
     def key(
         self,

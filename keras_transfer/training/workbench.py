@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.features.store import FeatureStore
 from keras_transfer.penalties import AttachedPenalty, Penalty
 from keras_transfer.strategies import Phase
 from keras_transfer.training import identity
@@ -61,11 +62,9 @@ class Workbench:
         data: As for `fine_tune`.
         runs: The phases of each kind of run that will come, to plan by; rates
             may differ from these, and epochs.
-        count: How many runs there will be, about.
-        penalised: Whether penalties will come that look at activations of the
-            whole network, so that nothing can be kept.
         settings: How to train.
-        ignore: Names of findings of `check` that are meant.
+        count: How many runs there will be, about. Defaults to `1`.
+        ignore: Names of findings of `check` that are meant. Defaults to `()`.
 
     Raises:
         ValueError: If they do not fit each other.
@@ -79,7 +78,6 @@ class Workbench:
         settings: Settings,
         *,
         count: int = 1,
-        penalty: Penalty | None = None,
         ignore: Sequence[str] = (),
     ) -> None:
         self.model = model
@@ -105,10 +103,11 @@ class Workbench:
             model,
             TrainableSets(model, phases),
             [np.array(variable) for variable in model.variables],
+            runs=max(1, count // len(runs)),
         )
         self._stack.callback(self._shared.sets.restore)
         self._stack.enter_context(computing_in(model, settings.policy))
-        self._plan(runs, count, penalty)
+        self._plan(runs, count)
 
     @property
     def plan(self) -> Any:
@@ -242,7 +241,6 @@ class Workbench:
         self,
         runs: Sequence[tuple[Phase, ...]],
         count: int,
-        penalty: Penalty | None,
     ) -> None:
         """Decides what to keep, as if all runs were phases of one."""
         shared, settings = self._shared, self._settings
@@ -275,7 +273,8 @@ class Workbench:
                 settings.views,
                 settings.augment is not None,
                 settings.batch_size,
-                identity.objection_to_parts(self.model, penalty),
+                identity.objection_to_parts(self.model, None),
+                must_fit=isinstance(settings.store, FeatureStore),
             ),
             networks,
         )

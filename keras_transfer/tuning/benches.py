@@ -11,7 +11,11 @@ import keras
 import numpy as np
 
 from keras_transfer._blocks import backbone_of
-from keras_transfer.builders import build_classifier, build_text_classifier
+from keras_transfer.builders import (
+    build_classifier,
+    build_text_classifier,
+    copy_model,
+)
 from keras_transfer.data import ImageData, TextData
 from keras_transfer.features.fingerprints import digest_network
 from keras_transfer.strategies import Phase
@@ -69,6 +73,7 @@ class Benches:
         self._count = count
         self._ignore = ignore
         self._open: OrderedDict[tuple[str, ...], Workbench] = OrderedDict()
+        self._plan = Plan(())
         self._check(space)
         if isinstance(source, keras.Model):
             # Each run starts from what the user's model came with.
@@ -76,8 +81,6 @@ class Benches:
         first = _first(space)
         model = self._build(first)
         self.space = space.for_model(model)
-        self._strategy = default_strategy(model)
-        self._has_head = backbone_of(model) is not model
         opened = open_source(
             data,
             batch_size=settings.batch_size,
@@ -126,7 +129,7 @@ class Benches:
     @property
     def plan(self) -> Plan:
         """What is computed once, for the model that was used last."""
-        return next(reversed(self._open.values())).plan
+        return self._plan
 
     def run(
         self,
@@ -148,8 +151,9 @@ class Benches:
         Returns:
             A `Finished`.
         """
-        phases = self._phases(choice, epochs or self._epochs)
-        return self._bench(choice).run(
+        bench = self._bench(choice)
+        phases = _phases(bench.model, choice, epochs or self._epochs)
+        return bench.run(
             phases, penalty=choice.penalty(), seed=seed, goes_on=goes_on
         )
 
@@ -166,6 +170,9 @@ class Benches:
             The model, compiled.
         """
         model = self._build(choice)
+        if model is self._source:
+            # Each trial has a model of its own.
+            model = copy_model(model)
         for place, array in weights.items():
             model.variables[place].assign(array)
         objective = self._objective_of(model, choice)
@@ -215,30 +222,21 @@ class Benches:
             return self._open[key]
         while len(self._open) >= _MOST:
             self._open.popitem(last=False)[1].close()
+        model = self._build(choice)
+        runs = [
+            _phases(model, Choice({**choice.values, **one}), self._epochs)
+            for one in self.space.each("depth", "strategy")
+        ]
         bench = self._open[key] = Workbench(
-            self._build(choice),
+            model,
             self._data,
-            self._runs(choice),
+            runs,
             self._settings_of(choice),
             count=self._count,
-            penalty=choice.values["penalty"],
             ignore=self._ignore,
         )
+        self._plan = bench.plan
         return bench
-
-    def _runs(self, choice: Choice) -> list[tuple[Phase, ...]]:
-        """The phases of each kind of run on the bench of a choice."""
-        return [
-            self._phases(
-                Choice({**choice.values, "depth": depth, "strategy": strategy}),
-                self._epochs,
-            )
-            for depth in self.space.options("depth")
-            for strategy in self.space.options("strategy")
-        ]
-
-    def _phases(self, choice: Choice, epochs: int | None) -> tuple[Phase, ...]:
-        return choice.phases(self._strategy, epochs, self._has_head)
 
     def _settings_of(self, choice: Choice) -> Settings:
         values = choice.values
@@ -274,6 +272,14 @@ class Benches:
         with seeded(self._settings.seed):
             backbone = choice.values["backbone"] or self._source
             return build(backbone, data=self._data, **head)
+
+
+def _phases(
+    model: keras.Model, choice: Choice, epochs: int | None
+) -> tuple[Phase, ...]:
+    return choice.phases(
+        default_strategy(model), epochs, backbone_of(model) is not model
+    )
 
 
 def _first(space: SearchSpace) -> Choice:

@@ -50,7 +50,6 @@ class SearchResult:
     tuner: Any
     plan: Plan
     _load: Callable[[str], keras.Model]
-    _keeps: Any = None  # A temporary folder, for as long as it is needed.
 
     @functools.cached_property
     def best_model(self) -> keras.Model:
@@ -146,9 +145,12 @@ def make_rows(oracle: Any, records: Records) -> tuple[Row, ...]:
             "epochs": sum(len(rows) for rows in record.get("rows", ())) or None,
             "seconds": record.get("seconds"),
         }
-        error = record.get("error") or (trial.message or "").strip()
-        if error:
-            row["error"] = error.splitlines()[-1]
+        error = (trial.message or "").strip()
+        if record.get("error"):
+            row["error"] = record["error"]
+        elif error:
+            # The last line of a traceback: the class, and what it says.
+            row["error"] = error.splitlines()[-1].partition("Error: ")[2]
         rows.append((trial, row))
     sign = 1 if oracle.objective.direction == "max" else -1
 

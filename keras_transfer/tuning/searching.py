@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -185,10 +187,10 @@ def search(
             "epochs": epochs,
             "stop_hopeless": stop_hopeless,
         }
-        temporary = None
         if directory is None:
-            temporary = tempfile.TemporaryDirectory(prefix="keras_transfer_")
-            folder = Path(temporary.name)
+            folder = Path(tempfile.mkdtemp(prefix="keras_transfer_"))
+            temporary = stack.enter_context(contextlib.ExitStack())
+            temporary.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
             folder = Path(directory)
             opened = stack.enter_context(open_directory(folder, card))
@@ -228,8 +230,10 @@ def search(
             tuner=made_tuner,
             plan=benches.plan,
             _load=lambda trial: runner.load(made.trials[trial]),
-            _keeps=temporary,
         )
-        if directory is not None:
+        if directory is None:
+            # Weights are read when they are asked for.
+            weakref.finalize(result, temporary.pop_all().close)
+        else:
             result.save_table(folder / "table.csv")
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -149,6 +150,18 @@ class SearchSpace:
             for option in value
         ]
 
+    def each(self, *names: str) -> list[dict[str, Any]]:
+        """Returns all choices of some fields, which hold no ranges.
+
+        Args:
+            *names: Of the fields.
+        """
+        options = [self.options(name) for name in names]
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*options)
+        ]
+
     def declare(self, hp: Any) -> dict[str, Any]:
         """Registers what varies, and returns what was chosen.
 
@@ -188,9 +201,9 @@ def _declare(hp: Any, label: str, options: list[Any], name: str) -> Any:
     choosing = _CHOOSING.format(label)
     chosen = hp.Choice(choosing, list(known))
     with hp.conditional_scope(choosing, [_BETWEEN]):
-        if chosen == _BETWEEN:
-            return hp.Float(label, *ranges[0], sampling=sampling)
-    return known[chosen]
+        # Also where it is not chosen: an oracle must hear of it.
+        number = hp.Float(label, *ranges[0], sampling=sampling)
+    return number if chosen == _BETWEEN else known[chosen]
 
 
 def _label(option: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -134,19 +135,20 @@ class Trials:
 
     def _prune(self, trial: str) -> None:
         """Removes weights of all but the best, counting the one that ends."""
-        scores = {}
-        for one in self._finished():
-            scores[one] = self._score(one)
-        scores[trial] = self._score(trial)
-        order = sorted(scores, key=lambda one: -scores[one] * self._sign)
+        known = {*self._finished(), trial}
+        order = sorted(sorted(known), key=self._rank)
         self._records.keep(order[: self._keep])
 
-    def _score(self, trial: str) -> float:
+    def _rank(self, trial: str) -> tuple[float, float]:
+        """As the rows of the result are sorted."""
         record = self._records.read(trial)
         found = [] if record is None else record["metrics"]
         if not found:
-            return -self._sign * float("inf")
-        return statistics.fmean(one[self._objective] for one in found)
+            return math.inf, math.inf
+        return (
+            -self._sign * statistics.fmean(m[self._objective] for m in found),
+            statistics.fmean(m.get("val_loss", math.inf) for m in found),
+        )
 
     def _finished(self) -> list[str]:
         return [

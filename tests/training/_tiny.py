@@ -6,6 +6,8 @@ import numpy as np
 import keras_transfer as ktr
 
 CLASSES = 3
+# Law 2, in float32.
+SAME = 1e-5
 
 
 def make_images(count, seed=0):
@@ -16,6 +18,17 @@ def make_images(count, seed=0):
     for image, label in zip(images, labels, strict=True):
         image[1:5, 2 * label : 2 * label + 3] += 100
     return images, labels
+
+
+def make_data():
+    """Images of three splits."""
+    parts = {
+        name: make_images(count, seed)
+        for seed, (name, count) in enumerate(
+            {"train": 48, "validation": 18, "test": 18}.items()
+        )
+    }
+    return ktr.load_images(parts)
 
 
 def make_model(seed=0, **options):
@@ -42,4 +55,23 @@ def assert_same(model, arrays, atol=0.0):
     for variable, array in zip(model.variables, arrays, strict=True):
         np.testing.assert_allclose(
             np.array(variable), array, rtol=0, atol=atol, err_msg=variable.path
+        )
+
+
+def assert_law(model, other):
+    """Weights within 1e-5, or within that of the largest of their layer.
+
+    An exact probe of examples that are easy to tell apart has weights of 80.
+    """
+    largest = {}
+    for variable in other.variables:
+        layer = variable.path.rpartition("/")[0]
+        size = float(np.abs(np.array(variable)).max(initial=0))
+        largest[layer] = max(largest.get(layer, 1.0), size)
+    for one, two in zip(model.variables, other.variables, strict=True):
+        array = np.array(two)
+        exact = array.dtype.kind != "f"
+        atol = 0 if exact else SAME * largest[two.path.rpartition("/")[0]]
+        np.testing.assert_allclose(
+            one, array, rtol=0, atol=atol, err_msg=two.path
         )

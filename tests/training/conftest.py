@@ -2,20 +2,12 @@
 
 import pytest
 
-import keras_transfer as ktr
-
-from ._tiny import make_images, make_model
+from ._tiny import make_data, make_model
 
 
 @pytest.fixture(scope="session")
 def data():
-    parts = {
-        name: make_images(count, seed)
-        for seed, (name, count) in enumerate(
-            {"train": 48, "validation": 18, "test": 18}.items()
-        )
-    }
-    return ktr.load_images(parts)
+    return make_data()
 
 
 @pytest.fixture

@@ -15,29 +15,14 @@ from keras_transfer.training import runner
 from keras_transfer.training.networks import networks_for
 
 from ._networks import NETWORKS, build
-from ._tiny import arrays_of, assert_same, make_images, make_model
-
-# Law 2, in float32.
-SAME = 1e-5
-
-
-def assert_law(model, other):
-    """Weights within 1e-5, or within that of the largest of their layer.
-
-    An exact probe of examples that are easy to tell apart has weights of 80.
-    """
-    largest = {}
-    for variable in other.variables:
-        layer = variable.path.rpartition("/")[0]
-        size = float(np.abs(np.array(variable)).max(initial=0))
-        largest[layer] = max(largest.get(layer, 1.0), size)
-    for one, two in zip(model.variables, other.variables, strict=True):
-        array = np.array(two)
-        exact = array.dtype.kind != "f"
-        atol = 0 if exact else SAME * largest[two.path.rpartition("/")[0]]
-        np.testing.assert_allclose(
-            one, array, rtol=0, atol=atol, err_msg=two.path
-        )
+from ._tiny import (
+    SAME,
+    arrays_of,
+    assert_law,
+    assert_same,
+    make_images,
+    make_model,
+)
 
 
 def both(data, make=make_model, **arguments):

@@ -1,0 +1,215 @@
+"""Runs that share what is computed once give the numbers of runs alone."""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from features._counting import Counting, passed
+
+import keras_transfer as ktr
+from keras_transfer.training.settings import Settings
+from keras_transfer.training.workbench import Workbench
+
+from ._tiny import arrays_of, assert_law, assert_same, make_model
+
+
+def phase(depth, rate=1e-2, epochs=2, **options):
+    return ktr.Phase(
+        f"depth {depth}",
+        depth=depth,
+        learning_rate=rate,
+        epochs=epochs,
+        **options,
+    )
+
+
+def alone(data, make, phases, **arguments):
+    model = make()
+    run = ktr.fine_tune(model, data, strategy=phases, verbose=0, **arguments)
+    return run, model
+
+
+def compare(data, kinds, make=make_model, penalties=(None,), **arguments):
+    """Trains each kind twice, in turn, on a bench and alone."""
+    model = make()
+    before = arrays_of(model)
+    bench = Workbench(
+        model, data, kinds, Settings(**arguments), count=len(kinds) * 2
+    )
+    rates = (1e-2, 2e-3, 5e-3, 1e-3, 3e-2)
+    pairs = zip(rates, [*penalties, penalties[0]], strict=False)
+    for (rate, penalty), kind in itertools.product(pairs, kinds):
+        *first, last = kind
+        phases = (*first, dataclasses.replace(last, learning_rate=rate))
+        found = bench.run(phases, penalty=penalty)
+        expected, other = alone(
+            data, make, phases, penalty=penalty, **arguments
+        )
+        assert found.best == expected.best
+        for row, wanted in zip(found.rows, expected.rows, strict=True):
+            assert row.keys() == wanted.keys()
+            for name in row.keys() - {"name", "seconds"}:
+                if wanted[name] is None:
+                    assert row[name] is None
+                    continue
+                same = pytest.approx(wanted[name], rel=1e-5, abs=1e-5)
+                assert row[name] == same, name
+        bench.assign(found.weights)
+        assert_law(model, other)
+    bench.assign({})
+    assert_same(model, before)
+    bench.close()
+    assert model.compiled
+    assert all(v.regularizer is None for v in model.weights)
+
+
+KINDS = {
+    "depths": [(phase(0),), (phase(2),), (phase("all"),)],
+    "lp-ft": [tuple(ktr.LPFT(depth=d, epochs=2)) for d in (0, 1)],
+    "fine-tune": [tuple(ktr.FineTune(depth=d, epochs=2)) for d in (0, 2)],
+    "gradual": [tuple(ktr.GradualUnfreezing(depth=2, epochs=1))],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("store", ["memory", False])
+def test_equals_runs_alone(data, kind, store):
+    penalties = [None, ktr.L2SP(0.5, 0.1)]
+    compare(data, KINDS[kind], penalties=penalties, store=store)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"optimizer": keras.optimizers.SGD(momentum=0.9, nesterov=True)},
+        # Moments that do not begin at zero.
+        {"optimizer": keras.optimizers.Adagrad()},
+        {"optimizer": "nadam"},
+        {"optimizer": "adamw", "clip_norm": 0.5},
+        {"ema": 0.8, "accumulation_steps": 2},
+        {"class_weight": "balanced", "label_smoothing": 0.1},
+        {"patience": 1, "monitor": "val_loss"},
+        {"batch_size": 7},
+    ],
+    ids=lambda a: "-".join(map(str, a)),
+)
+def test_every_setting_is_the_same(data, arguments):
+    kinds = [
+        tuple(ktr.FineTune(depth=1, epochs=2)),
+        (phase(1, schedule="constant", layer_decay=0.5),),
+    ]
+    compare(data, kinds, penalties=[ktr.L2SP(0.1)], **arguments)
+
+
+def test_dropout_begins_anew(data):
+    compare(data, KINDS["fine-tune"], lambda: make_model(dropout=0.5))
+
+
+def test_decoupled_and_other_penalties_take_turns(data):
+    penalties = [
+        ktr.L2(0.1, decoupled=True),
+        None,
+        ktr.L2(0.3, decoupled=True),
+        ktr.L1(0.01),
+        ktr.L2SP(0.1),
+    ]
+    compare(data, [(phase(1),)], penalties=penalties)
+
+
+def test_a_penalty_on_activations_runs_whole(data):
+    penalties = [ktr.FeatureMap(0.01), None]
+    compare(data, [(phase(1, epochs=1),)], penalties=penalties)
+
+
+def test_augmented_images_pass_each_time(data):
+    compare(data, KINDS["depths"][:2], augment=ktr.Augmentation())
+
+
+class Tracing(keras.layers.Layer):
+    """Counts how often it is traced."""
+
+    count = 0
+
+    def call(self, x):
+        Tracing.count += 1
+        return x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_a_second_run_of_a_depth_traces_nothing(data):
+    model = make_model()
+    head = model.get_layer("head")
+    x = Tracing()(head.input)
+    for layer in head.layers[1:]:
+        x = layer(x)
+    keras.utils.set_random_seed(0)
+    backbone = model.get_layer("backbone")
+    inputs = keras.Input((8, 8, 3), name="image")
+    y = model.get_layer("preprocessing")(inputs)
+    y = keras.Model(head.input, x, name="head")(backbone(y))
+    traced = keras.Model(inputs, y)
+    bench = Workbench(
+        traced, data, [(phase(0),), (phase(1),)], Settings(), count=6
+    )
+    counts = []
+    for rate in (1e-2, 1e-3, 1e-4):
+        for depth in (0, 1):
+            bench.run(
+                (phase(depth, rate),), penalty=ktr.L2SP(rate, rate), seed=3
+            )
+        counts.append(Tracing.count)
+    bench.close()
+    assert counts[0] > 0
+    assert counts[1:] == [counts[0]] * 2
+
+
+def test_each_image_passes_once(data):
+    def make():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8, 8, 3))
+        x = Counting(name="block_0_count")(inputs)
+        for number in (1, 2, 3):
+            x = keras.layers.Conv2D(4, 3, name=f"block_{number}_conv")(x)
+        network = keras.Model(inputs, x)
+        backbone = ktr.load_backbone(network, pixel_range="[0, 1]")
+        return ktr.build_classifier(backbone, 3)
+
+    kinds = [(phase(depth),) for depth in (2, 0, 1)]
+    bench = Workbench(make(), data, kinds, Settings(store="memory"), count=9)
+    images = {
+        name: getattr(data, name).arrays()[0]
+        for name in ("train", "validation", "test")
+    }
+    passed([])
+    for rate in (1e-2, 1e-3, 1e-4):
+        for kind in kinds:
+            bench.run((dataclasses.replace(kind[0], learning_rate=rate),))
+    bench.close()
+    counts = passed(np.concatenate(list(images.values())))
+    assert counts == [1] * 66 + [0] * 18
+
+
+def test_a_run_that_diverges_says_so_and_the_next_one_is_fine(data):
+    model = make_model()
+    bench = Workbench(model, data, [(phase(1),)], Settings(), count=2)
+    lost = bench.run((phase(1, 1e30),))
+    assert "learning rate" in lost.error or "not finite" in lost.error
+    found = bench.run((phase(1),))
+    expected, _ = alone(data, make_model, (phase(1),))
+    assert found.rows[-1]["val_loss"] == pytest.approx(
+        expected.rows[-1]["val_loss"], abs=1e-6
+    )
+    bench.close()
+
+
+def test_from_scratch_is_refused(data):
+    with pytest.raises(ValueError, match="from pretrained weights"):
+        Workbench(make_model(), data, [tuple(ktr.FromScratch())], Settings())
+    with pytest.raises(ValueError, match="must open the last blocks"):
+        Workbench(
+            make_model(), data, [tuple(ktr.Surgical("block_1"))], Settings()
+        )
