@@ -25,6 +25,7 @@ SMALLER = {
     "epochs=10": "epochs=1",
     "epochs=3": "epochs=1",
     "folds=5": "folds=2",
+    "trials=24": "trials=3",
     '"block_1?"': '"stage1_*"',
 }
 

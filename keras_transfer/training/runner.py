@@ -41,7 +41,7 @@ from keras_transfer.training.recorder import (
     Table,
 )
 from keras_transfer.training.settings import Settings
-from keras_transfer.training.shared import Shared, Trainer
+from keras_transfer.training.shared import Shared, Trainer, opening_of
 from keras_transfer.training.showing import ShowWhole
 from keras_transfer.training.sources import Source
 from keras_transfer.training.trainable import (
@@ -224,9 +224,16 @@ class Runner:
             if not self._stopped:
                 self._fit(trainer, phase)
             self._finish(trainer)
-            self.plan.took[index] = time.monotonic() - started
+            self._count_seconds(index, time.monotonic() - started)
             if self._stopped:
                 break
+
+    def _count_seconds(self, index: int, seconds: float) -> None:
+        plan, place = self.plan, index
+        if self._shared is not None:
+            plan = self._shared.plan
+            place = self._shared.places[opening_of(self._phases[index])]
+        plan.took[place] = plan.took.get(place, 0.0) + seconds
 
     def _open_kept(self, prefixes: Prefixes | None, place: int) -> Kept | None:
         if self._shared is not None:

@@ -34,7 +34,7 @@ class Trainer:
         optimizer: The optimizer, without what scales the loss around it.
         at_once: Steps in one call.
         before: Variables of the optimizer of the phase before, whose moments
-            this one goes on with.
+            this one goes on with. Defaults to `()`.
     """
 
     def __init__(
@@ -74,9 +74,8 @@ class Shared:
         model: The model.
         sets: What trains in which phase.
         start: The weights that each run starts from.
+        plan: Where activations are kept, for each opening a phase.
         runs: How many runs there will be of each kind, about. Defaults to `1`.
-        plan: Where activations are kept, for each opening a phase. Defaults to
-            an empty one.
         prefixes: What makes activations, or `None`. Defaults to `None`.
         places: The place of each opening in the plan. Defaults to `{}`.
         kept: Activations by opening. Defaults to `{}`.
@@ -88,8 +87,8 @@ class Shared:
     model: keras.Model
     sets: TrainableSets
     start: list[np.ndarray]
+    plan: Plan
     runs: int = 1
-    plan: Plan = dataclasses.field(default_factory=lambda: Plan(()))
     prefixes: Prefixes | None = None
     places: dict[Opening, int] = dataclasses.field(default_factory=dict)
     kept: dict[Opening, Kept | None] = dataclasses.field(default_factory=dict)

@@ -18,6 +18,7 @@ from keras_transfer.training import identity
 from keras_transfer.training.networks import Networks
 from keras_transfer.training.objectives import make_objective, says_yes_or_no
 from keras_transfer.training.planning import Options, make_plan
+from keras_transfer.training.plans import Plan
 from keras_transfer.training.prefixes import Prefixes
 from keras_transfer.training.recorder import Row
 from keras_transfer.training.runner import Runner
@@ -38,7 +39,7 @@ class Finished:
         weights: Arrays of the variables that are not as at the beginning, by
             their place in `model.variables`, at the best row.
         seconds: Time that it took.
-        error: Why it ended early, or `""`.
+        error: Why it ended early. Defaults to `""`.
     """
 
     rows: tuple[Row, ...]
@@ -103,6 +104,7 @@ class Workbench:
             model,
             TrainableSets(model, phases),
             [np.array(variable) for variable in model.variables],
+            Plan(()),
             runs=max(1, count // len(runs)),
         )
         self._stack.callback(self._shared.sets.restore)
@@ -110,7 +112,7 @@ class Workbench:
         self._plan(runs, count)
 
     @property
-    def plan(self) -> Any:
+    def plan(self) -> Plan:
         """What is computed once for all runs, and what in each pass."""
         return self._shared.plan
 

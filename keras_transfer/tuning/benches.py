@@ -17,21 +17,18 @@ from keras_transfer.builders import (
     copy_model,
 )
 from keras_transfer.data import ImageData, TextData
-from keras_transfer.features.fingerprints import digest_network
 from keras_transfer.strategies import Phase
-from keras_transfer.training import identity
 from keras_transfer.training.objectives import (
     Objective,
     make_objective,
-    says_yes_or_no,
 )
 from keras_transfer.training.phases import default_strategy
 from keras_transfer.training.plans import Plan
-from keras_transfer.training.recorder import Row, Table
+from keras_transfer.training.recorder import Progress, Row
 from keras_transfer.training.settings import Settings, plain
-from keras_transfer.training.sources import open_source
 from keras_transfer.training.trainable import seeded
 from keras_transfer.training.workbench import Finished, Workbench
+from keras_transfer.tuning.columns import Columns
 from keras_transfer.tuning.space import HEAD, Choice, Range, SearchSpace
 
 # Models that are kept compiled; another head or optimizer is another one.
@@ -48,6 +45,7 @@ class Benches:
         settings: How to train, beside what varies.
         epochs: Passes over the data in the main phase, or `None`.
         count: How many trials there will be, about.
+        progress: Where the plan goes before the first trial.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
 
     Raises:
@@ -64,8 +62,10 @@ class Benches:
         *,
         epochs: int | None,
         count: int,
+        progress: Progress,
         ignore: Sequence[str] = (),
     ) -> None:
+        self._progress = progress
         self._source = source
         self._data = data
         self._settings = settings
@@ -81,50 +81,19 @@ class Benches:
         first = _first(space)
         model = self._build(first)
         self.space = space.for_model(model)
-        opened = open_source(
-            data,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            augment=settings.augment,
-            cache=settings.cache,
-            one_output=says_yes_or_no(model),
-        )
-        self._labels = opened.labels
-        self._card = {
-            **identity.describe(model, opened, (), settings, None),
-            "weights": digest_network(model),
-            "space": plain(self.space),
-        }
-        metrics = self._objective_of(model, first).metrics()
-        self._columns = ["loss", *(metric.name for metric in metrics)]
-        if opened.validation is not None:
-            self._columns += [f"val_{name}" for name in self._columns]
-
-    def choose_objective(self, name: str | None) -> str:
-        """Returns the column that says which trial is best.
-
-        Args:
-            name: What the user named, or `None`.
-
-        Raises:
-            ValueError: If no trial reports it.
-        """
-        if name is None:
-            if "val_loss" not in self._columns:
-                raise ValueError(
-                    "`data` must have validation examples, which say which "
-                    "trial is best. Received: none. Hold some out, as "
-                    "`load_images` and `load_texts` do."
-                )
-            found = "val_accuracy"
-            return found if found in self._columns else "val_loss"
-        Table(name, None, self._columns)  # Raises where there is none.
-        self._settings = dataclasses.replace(self._settings, monitor=name)
-        return name
+        self.columns = Columns(model, data, self._settings_of(first))
 
     def describe(self) -> dict[str, Any]:
         """Returns what another process must ask for to go on."""
-        return self._card
+        return {**self.columns.describe(), "space": plain(self.space)}
+
+    def use(self, monitor: str | None) -> None:
+        """Chooses epochs by a column.
+
+        Args:
+            monitor: Its name, or `None`.
+        """
+        self._settings = dataclasses.replace(self._settings, monitor=monitor)
 
     @property
     def plan(self) -> Plan:
@@ -133,15 +102,15 @@ class Benches:
 
     def run(
         self,
-        choice: Choice,
+        hp: Any,
         seed: int,
         epochs: int | None = None,
         goes_on: Callable[[Sequence[Row]], bool] | None = None,
     ) -> Finished:
-        """Trains a choice.
+        """Trains what an oracle chose.
 
         Args:
-            choice: The choice.
+            hp: `keras_tuner.HyperParameters`.
             seed: Of the order and what is drawn.
             epochs: Passes over the data. Defaults to `None`, as at
                 construction.
@@ -151,6 +120,7 @@ class Benches:
         Returns:
             A `Finished`.
         """
+        choice = Choice(self.space.declare(hp))
         bench = self._bench(choice)
         phases = _phases(bench.model, choice, epochs or self._epochs)
         return bench.run(
@@ -158,17 +128,19 @@ class Benches:
         )
 
     def load(
-        self, choice: Choice, weights: Mapping[int, np.ndarray]
+        self, hp: Any, weights: Mapping[int, np.ndarray], seed: int
     ) -> keras.Model:
-        """Makes the model of a choice with the weights that it came to.
+        """Makes the model of a trial with the weights that it came to.
 
         Args:
-            choice: The choice.
+            hp: `keras_tuner.HyperParameters`.
             weights: As `Finished.weights`.
+            seed: As of its run; not used.
 
         Returns:
             The model, compiled.
         """
+        choice = Choice(self.space.declare(hp))
         model = self._build(choice)
         if model is self._source:
             # Each trial has a model of its own.
@@ -236,6 +208,7 @@ class Benches:
             ignore=self._ignore,
         )
         self._plan = bench.plan
+        self._progress.say(bench.plan.explain())
         return bench
 
     def _settings_of(self, choice: Choice) -> Settings:
@@ -250,7 +223,7 @@ class Benches:
     def _objective_of(self, model: keras.Model, choice: Choice) -> Objective:
         return make_objective(
             model,
-            self._labels,
+            self.columns.labels,
             loss=self._settings.loss,
             label_smoothing=float(choice.values["label_smoothing"]),
         )

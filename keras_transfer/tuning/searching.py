@@ -17,8 +17,9 @@ from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
 from keras_transfer.training.checkpoint import open_directory
 from keras_transfer.training.recorder import Progress
-from keras_transfer.training.settings import Settings, plain
+from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.benches import Benches
+from keras_transfer.tuning.built import BuiltByUser
 from keras_transfer.tuning.journal import Journal, replay, watch
 from keras_transfer.tuning.records import Records
 from keras_transfer.tuning.result import SearchResult, make_rows
@@ -65,8 +66,11 @@ def search(
     examples in the same order.
 
     Args:
-        model: What `load_backbone` takes or returned; or a model made by a
-            builder, or any functional one, whose weights all trials start from.
+        model: What `load_backbone` takes or returned; a model made by a
+            builder, or any functional one, whose weights all trials start from;
+            or a function `build(hp)` (or a `keras_tuner.HyperModel`) that
+            returns one, which says itself what varies, and is trained as it
+            was compiled, from what is computed already.
         data: As for `fine_tune`, with validation examples. Test examples are
             not looked at.
         space: A `SearchSpace`, or a dict of its fields. Defaults to `None`,
@@ -130,24 +134,18 @@ def search(
         - Golovin et al., 2017, Google Vizier (the median rule),
           https://doi.org/10.1145/3097983.3098043
     """
-    for name, value in (("trials", trials), ("executions", executions)):
+    for name, value in (
+        ("trials", trials),
+        ("executions", executions),
+        ("keep", keep),
+    ):
         if not is_integer(value) or value < 1:
             raise ValueError(
                 f"`{name}` must be an integer above 0. Received: "
                 f"{name}={value!r}"
             )
-    if space is None or isinstance(space, Mapping):
-        space = check_fields(space or {})
-    if not isinstance(space, SearchSpace):
-        raise TypeError(
-            "`space` must be a `SearchSpace` or a dict. Received: "
-            f"space={space!r:.100}"
-        )
+    from keras_transfer.tuning import tuner
 
-    if not is_integer(keep) or keep < 1:
-        raise ValueError(
-            f"`keep` must be an integer above 0. Received: keep={keep!r}"
-        )
     settings = Settings(
         batch_size=batch_size,
         loss=loss,
@@ -161,38 +159,59 @@ def search(
         store=store,
         seed=seed,
     )
-    benches = Benches(
-        model,
-        data,
-        space,
-        settings,
-        epochs=epochs,
-        count=trials * executions,
-        ignore=ignore,
+    progress = Progress(verbose)
+    build = tuner.function_of(model)
+    benches: Benches | BuiltByUser
+    if build is None:
+        benches = Benches(
+            model,
+            data,
+            _space(space),
+            settings,
+            epochs=epochs,
+            count=trials * executions,
+            progress=progress,
+            ignore=ignore,
+        )
+    else:
+        if space is not None:
+            raise ValueError(
+                "`space` must be None where `model` is a function, which says "
+                f"what varies. Received: space={space!r:.200}"
+            )
+        benches = BuiltByUser(
+            build,
+            data,
+            settings,
+            tuner.HyperParameters(),
+            epochs=epochs,
+            ignore=ignore,
+        )
+    name, monitor = benches.columns.choose(
+        getattr(objective, "name", objective)
     )
-    name = benches.choose_objective(getattr(objective, "name", objective))
-    from keras_transfer.tuning import tuner
-
+    benches.use(monitor)
     made = tuner.make_oracle(
         oracle, benches.space, objective or name, trials, epochs, seed
     )
     made.verbose = max(0, verbose - 1)
     with contextlib.ExitStack() as stack:
         stack.callback(benches.close)
-        card = {
-            **benches.describe(),
-            "oracle": [type(made).__name__, plain(made.hyperparameters)],
-            "objective": name,
-            "executions": executions,
-            "epochs": epochs,
-            "stop_hopeless": stop_hopeless,
-        }
         if directory is None:
             folder = Path(tempfile.mkdtemp(prefix="keras_transfer_"))
             temporary = stack.enter_context(contextlib.ExitStack())
             temporary.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
             folder = Path(directory)
+            card = {
+                **benches.describe(),
+                "oracle": [type(made).__name__, made.seed],
+                "objective": name,
+                "trials": trials,
+                "executions": executions,
+                "epochs": epochs,
+                "stop_hopeless": stop_hopeless,
+            }
             opened = stack.enter_context(open_directory(folder, card))
             opened.claim()
         records = Records(folder)
@@ -204,22 +223,23 @@ def search(
             seed=seed,
             keep=keep,
             stop_hopeless=stop_hopeless,
-            progress=Progress(verbose),
+            progress=progress,
             fail=tuner.failed,
         )
-        made_tuner = tuner.TransferTuner(
+        searching = tuner.TransferTuner(
             run_trial=runner.run,
             load_model=runner.load,
+            hypermodel=build,
             oracle=made,
             directory=str(folder),
             project_name=_PROJECT,
             overwrite=True,
         )
-        runner.oracle = made_tuner.oracle
+        runner.oracle = searching.oracle
         journal = Journal(folder / "journal.jsonl")
         replay(made, journal)
         watch(made, journal)
-        made_tuner.search(verbose=max(0, verbose - 1))
+        searching.search(verbose=max(0, verbose - 1))
         rows = make_rows(made, records)
         if not any(row["status"] == "completed" for row in rows):
             why = rows[0].get("error", "") if rows else "no trial began"
@@ -227,7 +247,7 @@ def search(
         result = SearchResult(
             rows=rows,
             objective=name,
-            tuner=made_tuner,
+            tuner=searching,
             plan=benches.plan,
             _load=lambda trial: runner.load(made.trials[trial]),
         )
@@ -237,3 +257,14 @@ def search(
         else:
             result.save_table(folder / "table.csv")
     return result
+
+
+def _space(space: SearchSpace | Mapping[str, Any] | None) -> SearchSpace:
+    if space is None or isinstance(space, Mapping):
+        return check_fields(space or {})
+    if not isinstance(space, SearchSpace):
+        raise TypeError(
+            "`space` must be a `SearchSpace` or a dict. Received: "
+            f"space={space!r:.100}"
+        )
+    return space

@@ -53,7 +53,7 @@ class SearchSpace:
         lambda_: What the coefficients of `penalty` are multiplied by. Defaults
             to `[0, (1e-4, 1.0)]`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `[0, 1, 2, 4]`, as far as the backbone has so many.
+            to `None`: 0, 1, 2 and 4, as far as the backbone has so many.
         strategy: `"lp-ft"`, `"fine-tune"`, `"linear-probe"`,
             `"gradual-unfreezing"`, or a tuple of `Phase`, whose last one takes
             depth and rate; in a list any of them. Defaults to `None`, as

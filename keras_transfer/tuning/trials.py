@@ -13,8 +13,8 @@ import keras
 from keras_transfer.training.recorder import Progress, Row, direction
 from keras_transfer.training.workbench import Finished
 from keras_transfer.tuning.benches import Benches
+from keras_transfer.tuning.built import BuiltByUser
 from keras_transfer.tuning.records import Record, Records
-from keras_transfer.tuning.space import Choice
 
 # Columns of a run that are not measured.
 _OTHER = ("phase", "name", "epoch", "depth", "learning_rate", "seconds")
@@ -39,7 +39,7 @@ class Trials:
 
     def __init__(
         self,
-        benches: Benches,
+        benches: Benches | BuiltByUser,
         records: Records,
         *,
         objective: str,
@@ -73,13 +73,12 @@ class Trials:
         """
         started = time.monotonic()
         hp = trial.hyperparameters
-        choice = Choice(self._benches.space.declare(hp))
         epochs = hp.values.get(_EPOCHS)
         others = self._others() if self._stop_hopeless else []
         runs: list[Finished] = []
         for place in range(self._executions):
             run = self._benches.run(
-                choice,
+                hp,
                 self._seed + place,
                 None if epochs is None else int(epochs),
                 self._median_rule(others) if others else None,
@@ -122,8 +121,9 @@ class Trials:
                 f"Received: keep={self._keep}, which kept the weights of "
                 "better ones alone."
             )
-        choice = Choice(self._benches.space.declare(trial.hyperparameters))
-        return self._benches.load(choice, weights)
+        record = self._records.read(trial.trial_id) or {}
+        seed = record.get("seed", self._seed)
+        return self._benches.load(trial.hyperparameters, weights, seed)
 
     @property
     def _sign(self) -> int:

@@ -15,6 +15,7 @@ from keras_transfer._errors import nearest
 from keras_transfer.training.recorder import direction
 from keras_transfer.tuning.space import SearchSpace
 
+HyperParameters = keras_tuner.HyperParameters
 _ORACLES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "grid": keras_tuner.oracles.GridSearchOracle,
@@ -85,6 +86,28 @@ class TransferTuner(keras_tuner.Tuner):
             if self.failure is None:
                 raise
             raise self.failure from None
+
+
+def function_of(model: Any) -> Callable[[Any], keras.Model] | None:
+    """Returns the function that builds models, if the user passed one.
+
+    Args:
+        model: As for `search`.
+
+    Raises:
+        ValueError: If it wants to train models itself.
+    """
+    if isinstance(model, keras_tuner.HyperModel):
+        if type(model).fit is not keras_tuner.HyperModel.fit:
+            raise ValueError(
+                "`model` must leave training to the search. Received: a "
+                f"{type(model).__name__} with a `fit` of its own. Vary what "
+                "`SearchSpace` has, or use Keras-Tuner itself."
+            )
+        build: Callable[[Any], keras.Model] = model.build
+        return build
+    is_model = isinstance(model, keras.Model | type)
+    return model if callable(model) and not is_model else None
 
 
 def failed(message: str) -> Exception:

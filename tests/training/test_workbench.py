@@ -189,6 +189,7 @@ def test_each_image_passes_once(data):
         for kind in kinds:
             bench.run((dataclasses.replace(kind[0], learning_rate=rate),))
     bench.close()
+    assert sorted(bench.plan.took) == [0, 1, 2]
     counts = passed(np.concatenate(list(images.values())))
     assert counts == [1] * 66 + [0] * 18
 

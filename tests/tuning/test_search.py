@@ -274,6 +274,59 @@ def test_a_model_of_the_users_is_given_back(data):
     assert [v.trainable for v in best.variables] == trainable
 
 
+def build(hp):
+    """As in Keras-Tuner's guide."""
+    model = make_model(dropout=hp.Choice("dropout", [0.0, 0.5]))
+    ktr.unfreeze(model, hp.Choice("depth", [0, 1]))
+    rate = hp.Choice("rate", [1e-2, 1e-3])
+    model.compile(keras.optimizers.SGD(rate), "categorical_crossentropy")
+    return model
+
+
+def test_a_function_of_the_users(data):
+    result = search(data, build, space=None, epochs=2)
+    assert len(result.rows) == 8
+    assert sum(result.plan.extracted.values()) == 0  # All was there.
+    for row in result.rows[:3]:
+        hp = keras_tuner.HyperParameters()
+        hp.values = {name: row[name] for name in ("dropout", "depth", "rate")}
+        model = build(hp)
+        run = ktr.fine_tune(
+            model,
+            data,
+            strategy=[
+                ktr.Phase(
+                    epochs=2, schedule="constant", learning_rate=row["rate"]
+                )
+            ],
+            optimizer="sgd",
+            verbose=0,
+        )
+        best = run.rows[run.best]
+        assert row["val_loss"] == pytest.approx(best["val_loss"], abs=1e-5)
+        same = arrays_of(model)
+        assert_same(result.model(row["trial"]), same, atol=1e-5)
+
+
+def test_a_hyper_model_and_one_with_a_fit(data):
+    class Mine(keras_tuner.HyperModel):
+        def build(self, hp):
+            return build(hp)
+
+    class Fits(Mine):
+        def fit(self, hp, model, *args, **kwargs):
+            return {}
+
+    result = search(data, Mine(), space=None, epochs=1, trials=2)
+    assert len(result.rows) == 2
+    with pytest.raises(ValueError, match="`fit` of its own"):
+        search(data, Fits(), space=None)
+    with pytest.raises(ValueError, match="`space` must be None"):
+        search(data, build)
+    with pytest.raises(TypeError, match="returns a `keras.Model`"):
+        search(data, lambda hp: None, space=None)
+
+
 def test_arrays_and_regression():
     x = np.random.default_rng(0).uniform(0, 255, (24, 8, 8, 3))
     y = x.mean((1, 2, 3)) / 255

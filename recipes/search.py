@@ -1,0 +1,122 @@
+r"""Searches learning rate, lambda and depth, beside the default fine-tuning.
+
+    python recipes/search.py --data FOLDER --backbone MobileNetV2 --alpha 0.35 \
+        --image-size 160
+
+Keras-Tuner proposes; all trials start at activations that are computed once.
+What the best trial on the validation images is worth is said by the test
+images, which the search never saw, beside `fine_tune` as it comes: paired, a
+seed draws another validation split, other proposals and another order.
+
+The folder `--output` keeps the search of each seed: started again, it goes on.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+from _smoke import write_noise
+
+import keras_transfer as ktr
+from keras_transfer.evaluation import paired_interval
+from keras_transfer.reports import mean_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The recipe's settings."""
+
+    data: str
+    backbone: str = "MobileNetV2"
+    weights: str = "pretrained"
+    alpha: float | None = None  # width, for the MobileNets
+    image_size: int = 224
+    trials: int = 24
+    epochs: int = 5
+    oracle: str = "bayesian"
+    seeds: int = 3
+    output: str = "runs/search"
+
+
+def main(config: Config) -> dict[str, object]:
+    """Searches, compares, saves the best model of the first seed."""
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    size = config.image_size
+    accuracies: dict[str, list[float]] = {"default": [], "searched": []}
+    seconds: dict[str, list[float]] = {"default": [], "searched": []}
+    for seed in range(config.seeds):
+        data = ktr.load_images(
+            config.data, image_size=size, seed=seed, on_error="skip"
+        )
+        options = {} if config.alpha is None else {"alpha": config.alpha}
+        options |= {"input_shape": (size, size, data.channels)}
+        options |= {"weights": config.weights}
+        backbone = ktr.load_backbone(config.backbone, **options)
+
+        started = time.time()
+        keras.utils.set_random_seed(seed)
+        model = ktr.build_classifier(backbone, data=data)
+        run = ktr.fine_tune(model, data, seed=seed, verbose=0)
+        seconds["default"].append(time.time() - started)
+        accuracies["default"].append(100 * run.evaluate()["accuracy"])
+
+        started = time.time()
+        result = ktr.search(
+            backbone,
+            data,
+            trials=config.trials,
+            epochs=config.epochs,
+            oracle=config.oracle,
+            seed=seed,
+            directory=output / f"seed{seed}",
+        )
+        seconds["searched"].append(time.time() - started)
+        tested = result.best_model.evaluate(
+            data.test.batches(32), return_dict=True, verbose=0
+        )
+        accuracies["searched"].append(100 * tested["accuracy"])
+        print(f"seed {seed}\n{result.table()}", flush=True)
+        if not seed:
+            result.best_model.save(output / "best.keras")
+            result.plot(output / "search.png")
+    for name, values in accuracies.items():
+        mean, half = mean_interval(values)
+        print(f"{name:<10}{mean:.2f} % +- {half:.2f}, seconds {seconds[name]}")
+    summary = {"accuracy": accuracies, "seconds": seconds}
+    if config.seeds > 1:
+        pair = (accuracies["searched"], accuracies["default"])
+        mean, half = paired_interval(*pair)
+        print(f"searched minus default, paired: {mean:+.2f} +- {half:.2f}")
+        summary["difference"] = [mean, half]
+    return summary
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="folder of classes, or a table")
+    parser.add_argument("--backbone", default=Config.backbone)
+    parser.add_argument("--weights", default=Config.weights)
+    parser.add_argument("--alpha", type=float)
+    parser.add_argument("--image-size", type=int, default=Config.image_size)
+    parser.add_argument("--trials", type=int, default=Config.trials)
+    parser.add_argument("--epochs", type=int, default=Config.epochs)
+    parser.add_argument("--oracle", default=Config.oracle)
+    parser.add_argument("--seeds", type=int, default=Config.seeds)
+    parser.add_argument("--output", default=Config.output)
+    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    arguments = vars(parser.parse_args())
+    smoke = arguments.pop("smoke")
+    if not smoke and arguments["data"] is None:
+        parser.error("--data is needed")
+    with tempfile.TemporaryDirectory() as folder:
+        if smoke:
+            write_noise(Path(folder) / "noise")
+            arguments |= {"data": f"{folder}/noise", "backbone": "ResNet20"}
+            arguments |= {"image_size": 32, "trials": 3, "epochs": 1}
+            arguments |= {"seeds": 2, "output": f"{folder}/out"}
+        print(json.dumps(main(Config(**arguments))))

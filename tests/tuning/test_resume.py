@@ -1,0 +1,161 @@
+"""A search that was killed ends with the table of one in peace."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras_tuner
+import pytest
+
+from keras_transfer.tuning.journal import Journal, replay, watch
+
+
+def kill_searches(tmp_path, kills, seed):
+    result = subprocess.run(
+        [
+            sys.executable,
+            *("-m", "tuning._killed"),
+            *(str(tmp_path), str(kills), str(seed)),
+        ],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def check(found):
+    for killed in found:
+        assert killed["same_trials"], killed
+        assert killed["difference"] <= 1e-5, killed
+        # What was finished is not done again.
+        left = killed["left"] * killed["epochs"] / 6
+        assert killed["again"] <= killed["epochs"] - left + 3, killed
+
+
+def test_killed_search_goes_on(tmp_path):
+    check(kill_searches(tmp_path, 1, seed=1))
+
+
+@pytest.mark.slow
+def test_killed_at_10_moments(tmp_path):
+    found = kill_searches(tmp_path, 10, seed=0)
+    assert len(found) == 10
+    assert len({killed["left"] for killed in found}) > 2
+    check(found)
+
+
+def make_oracle():
+    hp = keras_tuner.HyperParameters()
+    hp.Float("rate", 1e-4, 1.0, sampling="log")
+    hp.Choice("depth", [0, 1, 2])
+    return keras_tuner.oracles.BayesianOptimizationOracle(
+        objective=keras_tuner.Objective("score", "max"),
+        max_trials=9,
+        hyperparameters=hp,
+        seed=3,
+    )
+
+
+def placed(oracle, folder):
+    oracle._set_project_dir(str(folder), "project")
+    oracle.verbose = 0
+    return oracle
+
+
+def step(oracle, tuner="tuner0"):
+    """Begins and ends a trial; returns its values."""
+    trial = oracle.create_trial(tuner)
+    if trial.status != "RUNNING":
+        return None
+    end(oracle, trial)
+    return trial.trial_id, dict(trial.hyperparameters.values)
+
+
+def end(oracle, trial):
+    values = trial.hyperparameters.values
+    score = values["depth"] - abs(values["rate"] - 0.1)
+    oracle.update_trial(trial.trial_id, {"score": score})
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+
+
+def steps(oracle):
+    return list(iter(lambda: step(oracle), None))
+
+
+def test_an_oracle_that_hears_the_same_asks_for_the_same(tmp_path):
+    peace = steps(placed(make_oracle(), tmp_path / "peace"))
+    assert len(peace) == 9
+    found = []
+    for number in range(4):  # Four processes, each of which dies in a trial.
+        oracle = placed(make_oracle(), tmp_path / str(number))
+        journal = Journal(tmp_path / "journal.jsonl")
+        replay(oracle, journal)
+        watch(oracle, journal)
+        found += [step(oracle) for _ in range(2)]
+        oracle.create_trial("tuner0")
+    oracle = placed(make_oracle(), tmp_path / "last")
+    replay(oracle, journal)
+    watch(oracle, journal)
+    found += steps(oracle)
+    assert found == peace
+
+
+def test_two_workers_and_a_restart(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = placed(make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    one, two = (oracle.create_trial(name) for name in ("one", "two"))
+    end(oracle, two)
+    three = oracle.create_trial("two")
+    known = {t.trial_id: t.hyperparameters.values for t in (one, two, three)}
+
+    again = placed(make_oracle(), tmp_path / "b")
+    replay(again, journal)
+    watch(again, journal)
+    first, second = (again.create_trial(name) for name in ("two", "one"))
+    assert [first.trial_id, second.trial_id] == [one.trial_id, three.trial_id]
+    for trial in (first, second):
+        assert trial.hyperparameters.values == known[trial.trial_id]
+        end(again, trial)
+
+    last = placed(make_oracle(), tmp_path / "c")
+    replay(last, journal)
+    assert len(last.trials) == 3
+    assert not last.ongoing_trials
+    assert all(t.status == "COMPLETED" for t in last.trials.values())
+
+
+def test_a_line_cut_short_never_happened(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.write({"event": "restart"})
+    whole = (tmp_path / "journal.jsonl").read_bytes()
+    with open(tmp_path / "journal.jsonl", "ab") as file:
+        file.write(b'{"event": "be')
+    assert list(journal.read()) == [{"event": "restart"}]
+    assert (tmp_path / "journal.jsonl").read_bytes() == whole
+    with open(tmp_path / "journal.jsonl", "ab") as file:
+        file.write(b"nonsense\n")
+    with pytest.raises(ValueError, match="line 2 that is none"):
+        list(journal.read())
+
+
+def test_another_oracle_is_refused(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = placed(make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    step(oracle)
+    other = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("score", "max"),
+        max_trials=9,
+        hyperparameters=make_oracle().hyperparameters,
+        seed=9,
+    )
+    with pytest.raises(ValueError, match="a search with this oracle"):
+        replay(placed(other, tmp_path / "b"), journal)
