@@ -100,10 +100,11 @@ class Runner:
         names = ["loss", *(m.name for m in objective.metrics())]
         if source.validation is not None:
             names += [f"val_{name}" for name in names]
+        self.columns = tuple(names)
         self.table = Table(settings.monitor, settings.patience, names)
         self._progress = Progress(settings.verbose)
         # Whatever can be refused is refused here, before anything changes.
-        self._class_weight = self._weigh_classes()
+        self.class_weight = self._weigh_classes()
         if shared is None:
             _ = self._train, self._validation
             self._start = _copies(model.variables)
@@ -352,7 +353,7 @@ class Runner:
             if validation is not None:
                 validation = through_head(self._model, validation)
         set_exact_probe(
-            self._model, train, validation, self._objective, self._class_weight
+            self._model, train, validation, self._objective, self.class_weight
         )
         if self._shared is not None:
             self._shared.probed = _copies(_head_variables(self._model))
@@ -443,7 +444,7 @@ class Runner:
             initial_epoch=done,
             epochs=phase.epochs,
             validation_data=self._validation_batches(),
-            class_weight=self._class_weight,
+            class_weight=self.class_weight,
             callbacks=self._callbacks(phase, done),
             verbose=1 if self._settings.verbose > 1 else 0,
             shuffle=False,  # The source shuffles; Keras warns otherwise.

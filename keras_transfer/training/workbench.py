@@ -15,6 +15,7 @@ from keras_transfer.features.store import FeatureStore
 from keras_transfer.penalties import AttachedPenalty, Penalty
 from keras_transfer.strategies import Phase
 from keras_transfer.training import identity
+from keras_transfer.training.batched import Request, objection, train
 from keras_transfer.training.networks import Networks
 from keras_transfer.training.objectives import make_objective, says_yes_or_no
 from keras_transfer.training.planning import Options, make_plan
@@ -172,6 +173,62 @@ class Workbench:
             time.monotonic() - started,
             error,
         )
+
+    def run_together(
+        self, requests: Sequence[Request]
+    ) -> list[Finished] | None:
+        """Trains linear heads of several runs as one computation.
+
+        Args:
+            requests: Runs that differ in their rates and lambdas alone.
+
+        Returns:
+            A `Finished` for each, with the numbers that `run` would give; or
+            `None` where they cannot be one computation.
+        """
+        started = time.monotonic()
+        settings = dataclasses.replace(self._settings, seed=requests[0].seed)
+        *before, last = requests[0].phases
+        runner = Runner(
+            self.model,
+            self._open(settings.seed),
+            tuple(before) or (last,),
+            settings,
+            self.objective,
+            shared=self._shared,
+        )
+        try:
+            self._shared.sets.apply(last)
+            kept = self._shared.open(last)
+            if kept is None or objection(
+                requests, settings, self.objective, kept.suffix
+            ):
+                return None
+            if before:  # The exact probe is the same for all.
+                runner.run()
+                self._shared.sets.apply(last)
+            heads = train(requests, settings, self.objective, kept, runner)
+        finally:
+            self._shared.sets.restore()
+        start = self._shared.start
+        probed = {
+            place: array
+            for place, array in enumerate(runner.best_weights)
+            if before and not np.array_equal(array, start[place])
+        }
+        places = {id(v): i for i, v in enumerate(self.model.variables)}
+        seconds = (time.monotonic() - started) / len(requests)
+        return [
+            Finished(
+                head.rows,
+                head.best,
+                {places[key]: array for key, array in head.weights.items()}
+                or probed,
+                seconds,
+                head.error,
+            )
+            for head in heads
+        ]
 
     def assign(self, weights: Mapping[int, np.ndarray]) -> None:
         """Gives the model the weights that a run came to.

@@ -18,6 +18,7 @@ from keras_transfer.builders import (
 )
 from keras_transfer.data import ImageData, TextData
 from keras_transfer.strategies import Phase
+from keras_transfer.training.batched import Request
 from keras_transfer.training.objectives import (
     Objective,
     make_objective,
@@ -33,6 +34,8 @@ from keras_transfer.tuning.space import HEAD, Choice, Range, SearchSpace
 
 # Models that are kept compiled; another head or optimizer is another one.
 _MOST = 4
+# Linear heads that are trained at once.
+_AT_ONCE = 64
 
 
 class Benches:
@@ -45,6 +48,8 @@ class Benches:
         settings: How to train, beside what varies.
         epochs: Passes over the data in the main phase, or `None`.
         count: How many trials there will be, about.
+        ahead: Whether all of the space will be tried, one choice after the
+            other, so that some of it may be computed together.
         progress: Where the plan goes before the first trial.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
 
@@ -62,6 +67,7 @@ class Benches:
         *,
         epochs: int | None,
         count: int,
+        ahead: bool,
         progress: Progress,
         ignore: Sequence[str] = (),
     ) -> None:
@@ -74,6 +80,8 @@ class Benches:
         self._ignore = ignore
         self._open: OrderedDict[tuple[str, ...], Workbench] = OrderedDict()
         self._plan = Plan(())
+        self._ahead = ahead
+        self._ready: dict[Request, Finished] = {}
         self._check(space)
         if isinstance(source, keras.Model):
             # Each run starts from what the user's model came with.
@@ -122,9 +130,16 @@ class Benches:
         """
         choice = Choice(self.space.declare(hp))
         bench = self._bench(choice)
-        phases = _phases(bench.model, choice, epochs or self._epochs)
+        request = self._request(bench, choice, seed, epochs)
+        if self._ahead and goes_on is None:
+            self._run_ahead(bench, choice, request)
+        if request in self._ready:
+            return self._ready.pop(request)
         return bench.run(
-            phases, penalty=choice.penalty(), seed=seed, goes_on=goes_on
+            request.phases,
+            penalty=request.penalty,
+            seed=request.seed,
+            goes_on=goes_on,
         )
 
     def load(
@@ -210,6 +225,29 @@ class Benches:
         self._plan = bench.plan
         self._progress.say(bench.plan.explain())
         return bench
+
+    def _request(
+        self, bench: Workbench, choice: Choice, seed: int, epochs: int | None
+    ) -> Request:
+        phases = _phases(bench.model, choice, epochs or self._epochs)
+        return Request(phases, choice.penalty(), seed)
+
+    def _run_ahead(
+        self, bench: Workbench, choice: Choice, request: Request
+    ) -> None:
+        """Trains linear heads that a grid will come to, all at once."""
+        if choice.values["depth"] or request in self._ready:
+            return
+        requests = [
+            self._request(
+                bench, Choice({**choice.values, **one}), request.seed, None
+            )
+            for one in self.space.each("learning_rate", "lambda_")
+        ]
+        start = requests.index(request) // _AT_ONCE * _AT_ONCE
+        some = requests[start : start + _AT_ONCE]
+        found = bench.run_together(some) or []
+        self._ready.update(zip(some, found, strict=False))
 
     def _settings_of(self, choice: Choice) -> Settings:
         values = choice.values

@@ -170,6 +170,7 @@ def search(
             settings,
             epochs=epochs,
             count=trials * executions,
+            ahead=oracle == "grid" and trials > 1,
             progress=progress,
             ignore=ignore,
         )

@@ -9,6 +9,7 @@ import pytest
 from features._counting import Counting, passed
 
 import keras_transfer as ktr
+from keras_transfer.training.batched import Request
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.workbench import Workbench
 
@@ -214,3 +215,117 @@ def test_from_scratch_is_refused(data):
         Workbench(
             make_model(), data, [tuple(ktr.Surgical("block_1"))], Settings()
         )
+
+
+# --- Linear heads at once ---
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"optimizer": keras.optimizers.SGD(momentum=0.9)},
+        {"optimizer": "rmsprop", "class_weight": "balanced"},
+        {"label_smoothing": 0.1, "batch_size": 7},
+    ],
+    ids=lambda a: "-".join(map(str, a)) or "plain",
+)
+@pytest.mark.parametrize("exact", [False, True])
+def test_heads_at_once_equal_runs_alone(data, exact, arguments):
+    penalties = [
+        ktr.L2SP(0.3, 0.2), ktr.L2SP(0.0, 0.0), ktr.L2SP(5.0, 1.0)
+    ]  # fmt: skip
+    first = (ktr.Phase("probe", depth=0, epochs=0, exact_probe=True),)
+    requests = [
+        Request((*(first if exact else ()), phase(0, rate, 3)), penalty, 4)
+        for rate, penalty in zip((1e-1, 1e-2, 1e-3), penalties, strict=True)
+    ]
+    kinds = [requests[0].phases, (phase(1),)]
+    model = make_model()
+    bench = Workbench(model, data, kinds, Settings(**arguments), count=3)
+    found = bench.run_together(requests)
+    for request, one in zip(requests, found, strict=True):
+        wanted = bench.run(
+            request.phases, penalty=request.penalty, seed=request.seed
+        )
+        assert one.best == wanted.best
+        for row, other in zip(one.rows, wanted.rows, strict=True):
+            assert row.keys() == other.keys()
+            for name in row.keys() - {"name", "seconds"}:
+                if other[name] is None:
+                    assert row[name] is None
+                    continue
+                same = pytest.approx(other[name], rel=1e-4, abs=1e-5)
+                assert row[name] == same, name
+        assert one.weights.keys() == wanted.weights.keys()
+        for place, array in wanted.weights.items():
+            scale = max(1.0, np.abs(array).max())
+            np.testing.assert_allclose(
+                one.weights[place], array, atol=2e-5 * scale
+            )
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    "penalty", [None, ktr.L1(0.01), ktr.ElasticNet(0.01, 0.1)]
+)
+def test_heads_of_every_penalty(data, penalty):
+    bench = Workbench(make_model(), data, [(phase(0),)], Settings(), count=2)
+    requests = [Request((phase(0, r),), penalty, 0) for r in (1e-1, 1e-2)]
+    for one, request in zip(
+        bench.run_together(requests), requests, strict=True
+    ):
+        wanted = bench.run(request.phases, penalty=penalty)
+        assert one.rows[-1]["loss"] == pytest.approx(
+            wanted.rows[-1]["loss"], abs=1e-5
+        )
+    bench.close()
+
+
+def test_a_head_that_diverges_leaves_the_others(data):
+    bench = Workbench(
+        make_model(), data, [(phase(0),)], Settings(optimizer="sgd"), count=2
+    )
+    lost, fine = bench.run_together(
+        [Request((phase(0, rate),), None, 0) for rate in (1e38, 1e-2)]
+    )
+    assert "became no number" in lost.error
+    assert not fine.error
+    wanted = bench.run((phase(0, 1e-2),))
+    assert fine.rows[-1]["val_loss"] == pytest.approx(
+        wanted.rows[-1]["val_loss"], abs=1e-5
+    )
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phases", "penalty"),
+    [
+        ({"ema": 0.9}, (phase(0),), None),
+        ({"clip_norm": 1.0}, (phase(0),), None),
+        ({"optimizer": "nadam"}, (phase(0),), None),
+        ({"optimizer": keras.optimizers.Adam(clipvalue=1)}, (phase(0),), None),
+        ({"optimizer": "adamw"}, (phase(0),), None),
+        ({"patience": 1}, (phase(0),), None),
+        ({}, (phase(1),), None),
+        ({}, (phase(0), phase(0)), None),
+        ({}, (phase(0),), ktr.FeatureMap(0.1)),
+        ({}, (phase(0),), ktr.L2(0.1, decoupled=True)),
+        ({"store": False}, (phase(0),), None),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_at_once(data, arguments, phases, penalty):
+    bench = Workbench(
+        make_model(), data, [phases], Settings(**arguments), count=2
+    )
+    requests = [Request(phases, penalty, 0)] * 2
+    assert bench.run_together(requests) is None
+    bench.close()
+
+
+def test_a_head_with_dropout_is_trained_alone(data):
+    model = make_model(dropout=0.5)
+    bench = Workbench(model, data, [(phase(0),)], Settings(), count=2)
+    assert bench.run_together([Request((phase(0),), None, 0)] * 2) is None
+    bench.close()

@@ -13,6 +13,7 @@ from training._tiny import arrays_of, assert_same, make_model
 
 import keras_transfer as ktr
 from keras_transfer.features import FeatureStore
+from keras_transfer.training.workbench import Workbench
 from keras_transfer.tuning.trials import Trials
 
 PHASE = (ktr.Phase(epochs=2, schedule="constant"),)
@@ -176,6 +177,24 @@ def test_each_image_passes_the_frozen_blocks_once(data):
     assert len(result.rows) == 12
     assert passed(images) == [1] * 66
     assert sum(result.plan.extracted.values()) == 66
+
+
+def test_linear_heads_of_a_grid_are_one_computation(data, monkeypatch):
+    together, counts = Workbench.run_together, []
+
+    def counting(self, requests):
+        counts.append(len(requests))
+        return together(self, requests)
+
+    monkeypatch.setattr(Workbench, "run_together", counting)
+    space = ktr.SearchSpace(
+        learning_rate=[1e-1, 1e-2, 1e-3], lambda_=[0, 0.1], depth=[1, 0]
+    )
+    result = search(data, space=space, epochs=2)
+    assert counts == [6]
+    assert len(result.rows) == 12
+    heads = [row for row in result.rows if not row["depth"]]
+    assert len({row["loss"] for row in heads}) == 6
 
 
 @pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband"])
