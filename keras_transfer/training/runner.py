@@ -13,7 +13,6 @@ import numpy as np
 
 from keras_transfer import _graph
 from keras_transfer.doctor import Diagnosis, check
-from keras_transfer.features.store import Choice, readable
 from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.penalties import AttachedPenalty
 from keras_transfer.schedules import ScheduledLearningRate
@@ -23,12 +22,11 @@ from keras_transfer.training.checkpoint import (
     RunDirectory,
     State,
 )
-from keras_transfer.training.networks import networks_for
+from keras_transfer.training.keeping import Keeping
 from keras_transfer.training.objectives import Objective
 from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
-from keras_transfer.training.planning import Options, make_plan
 from keras_transfer.training.plans import Plan
-from keras_transfer.training.prefixes import Kept, Prefixes
+from keras_transfer.training.prefixes import Kept
 from keras_transfer.training.probing import (
     compute_vectors,
     set_exact_probe,
@@ -197,7 +195,7 @@ class Runner:
 
     def run(self) -> None:
         """Runs all phases, or those that are left."""
-        prefixes = None if self._shared else self._make_plan()
+        keeping = None if self._shared else self._plan_keeping()
         first = self._state.phase if self._state else 0
         for index, phase in enumerate(self._phases):
             self._phase = index
@@ -214,7 +212,7 @@ class Runner:
                 self._compile(phase, begun)
                 continue
             started = time.monotonic()
-            self._kept = self._open_kept(prefixes, index)
+            self._kept = self._open_kept(keeping, index)
             self._below = self._copies_below()
             if phase.exact_probe and begun is None:
                 self._probe(phase)
@@ -236,38 +234,13 @@ class Runner:
             place = self._shared.places[opening_of(self._phases[index])]
         plan.took[place] = plan.took.get(place, 0.0) + seconds
 
-    def _open_kept(self, prefixes: Prefixes | None, place: int) -> Kept | None:
+    def _open_kept(self, keeping: Keeping | None, place: int) -> Kept | None:
         if self._shared is not None:
             # Of the runs that share, some may need the whole network.
             if identity.objection_to_parts(self._model, self._penalty):
                 return None
             return self._shared.open(self._phases[place])
-        planned = self.plan.phases[place]
-        if prefixes is None or planned.cut is None:
-            return None
-        self._progress.say(
-            f"activations {planned.cut.name}: {readable(planned.num_bytes)} "
-            f"{prefixes.where}"
-        )
-        try:
-            kept = prefixes.open(place)
-            reason = "variables above the cut come in another order"
-        except OSError as err:
-            named = not isinstance(self._settings.store, Choice)
-            if named or self._settings.views:
-                raise
-            # Nobody asked for them: what fails is only speed.
-            kept, reason = None, str(err)
-        if kept is None and self._settings.views:
-            raise ValueError(
-                "`views` must be None where no activations can be kept. "
-                f"Received: views, but {reason}."
-            )
-        if kept is None:
-            why = f"nothing is kept, since {reason}."
-            self._progress.say(f"{planned.name}: {why}")
-            self.plan.drop(place, why)
-        return kept
+        return None if keeping is None else keeping.open(place)
 
     def _copies_below(self) -> dict[int, np.ndarray]:
         """What is below the cut, and stays as it is until the phase ends."""
@@ -282,28 +255,18 @@ class Runner:
             if id(v) not in above
         }
 
-    def _make_plan(self) -> Prefixes | None:
-        settings = self._settings
-        networks = networks_for(self._model, self._phases)
-        self.plan, store = make_plan(
+    def _plan_keeping(self) -> Keeping:
+        keeping = Keeping(
             self._model,
             self._source,
             self._phases,
             self._sets,
-            Options(
-                settings.store,
-                settings.views,
-                settings.augment is not None,
-                settings.batch_size,
-                identity.objection_to_parts(self._model, self._penalty),
-            ),
-            networks,
+            self._settings,
+            identity.objection_to_parts(self._model, self._penalty),
+            self._progress,
         )
-        if store is None:
-            return None
-        return Prefixes(
-            self._model, self._source, self.plan, store, settings, networks
-        )
+        self.plan = keeping.plan
+        return keeping
 
     @property
     def _penalty(self) -> object:
