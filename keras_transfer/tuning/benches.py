@@ -156,10 +156,12 @@ class Benches:
             The model, compiled.
         """
         choice = Choice(self.space.declare(hp))
-        model = self._build(choice)
-        if model is self._source:
-            # Each trial has a model of its own.
-            model = copy_model(model)
+        if isinstance(self._source, keras.Model):
+            # Each trial has a model of its own; the user's may have gone on.
+            model = copy_model(self._source)
+            _assign(model, self._start)
+        else:
+            model = self._build(choice)
         for place, array in weights.items():
             model.variables[place].assign(array)
         objective = self._objective_of(model, choice)
@@ -177,7 +179,7 @@ class Benches:
         while self._open:
             self._open.popitem()[1].close()
         if isinstance(self._source, keras.Model):
-            self._restore()
+            _assign(self._source, self._start)
 
     def _check(self, space: SearchSpace) -> None:
         if isinstance(self._source, keras.Model):
@@ -195,12 +197,6 @@ class Benches:
                 "`load_images` or `load_texts`, which say how many classes "
                 f"there are. Received: {self._source!r:.100}"
             )
-
-    def _restore(self) -> None:
-        for variable, array in zip(
-            self._source.variables, self._start, strict=True
-        ):
-            variable.assign(array)
 
     def _bench(self, choice: Choice) -> Workbench:
         key = choice.group
@@ -269,7 +265,7 @@ class Benches:
     def _build(self, choice: Choice) -> keras.Model:
         """Makes the model of a choice, always with the same weights."""
         if isinstance(self._source, keras.Model):
-            self._restore()
+            _assign(self._source, self._start)
             return self._source
         head: dict[str, Any] = {
             "dropout": float(choice.values["dropout"]),
@@ -299,3 +295,8 @@ def _first(space: SearchSpace) -> Choice:
         first = space.options(field.name)[0]
         firsts[field.name] = first.low if isinstance(first, Range) else first
     return Choice(firsts)
+
+
+def _assign(model: keras.Model, arrays: Sequence[np.ndarray]) -> None:
+    for variable, array in zip(model.variables, arrays, strict=True):
+        variable.assign(array)

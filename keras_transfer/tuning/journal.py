@@ -142,6 +142,8 @@ def replay(oracle: Any, journal: Journal) -> None:
         if event["event"] == "begin":
             trial = oracle.create_trial(event["tuner"])
             same = trial.trial_id == event["trial"]
+            if not same and trial.trial_id.isdigit():
+                _check_digits(trial.trial_id, event["trial"])
             if not same or trial.hyperparameters.values != event["values"]:
                 raise ValueError(
                     "`directory` must hold a search with this oracle. "
@@ -160,6 +162,15 @@ def replay(oracle: Any, journal: Journal) -> None:
     if oracle.ongoing_trials:
         journal.write({"event": "restart"})
         _try_again(oracle)
+
+
+def _check_digits(trial: str, before: str) -> None:
+    """Raises where Keras-Tuner numbers the same trial in another way."""
+    if before.isdigit() and int(trial) == int(before):
+        raise ValueError(
+            "`trials` must have as many digits as before, since trials are "
+            f"numbered by it. Received: {before!r} there, {trial!r} here."
+        )
 
 
 def _try_again(oracle: Any) -> None:

@@ -87,7 +87,8 @@ def search(
         executions: Runs of each trial, with `seed`, `seed + 1`, ..., whose
             mean counts. Defaults to `1`.
         directory: Folder that keeps the search: the same call goes on where it
-            was stopped, by whatever. Defaults to `None`.
+            was stopped, by whatever, and one with more `trials` goes on from
+            fewer. Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
         loss: A Keras loss. Defaults to `None`: by output and labels.
         augment: Changes of the training images. Defaults to `None`.
@@ -208,7 +209,6 @@ def search(
                 **benches.describe(),
                 "oracle": [type(made).__name__, made.seed],
                 "objective": name,
-                "trials": trials,
                 "executions": executions,
                 "epochs": epochs,
                 "stop_hopeless": stop_hopeless,

@@ -313,7 +313,10 @@ def test_a_head_that_diverges_leaves_the_others(data):
         ({}, (phase(0),), ktr.L2(0.1, decoupled=True)),
         ({"store": False}, (phase(0),), None),
     ],
-    ids=str,
+    ids=(
+        "ema clip_norm nadam clipvalue adamw patience depth two-phases "
+        "activations decoupled not-kept"
+    ).split(),
 )
 def test_what_cannot_be_at_once(data, arguments, phases, penalty):
     bench = Workbench(

@@ -150,6 +150,20 @@ def without_time(rows):
     return np.array([[float(row[name]) for name in numbers] for row in rows])
 
 
+def test_more_trials_go_on_from_fewer(data, tmp_path):
+    space = {"learning_rate": (1e-4, 1e-1), "lambda_": 0, "depth": 0}
+    arguments = {"space": space, "oracle": "random", "epochs": 1}
+    folder = tmp_path / "s"
+    few = search(data, directory=folder, trials=2, **arguments)
+    more = search(data, directory=folder, trials=4, **arguments)
+    assert {row["trial"] for row in more.rows} == {"0", "1", "2", "3"}
+    known = {row["trial"]: row["val_loss"] for row in more.rows}
+    for row in few.rows:
+        assert known[row["trial"]] == row["val_loss"]
+    with pytest.raises(ValueError, match="`trials` must have as many digits"):
+        search(data, directory=folder, trials=10, **arguments)
+
+
 def test_another_search_is_refused(data, found):
     _, folder = found
     with pytest.raises(ValueError, match="belongs to another one"):
@@ -285,8 +299,12 @@ def test_a_model_of_the_users_is_given_back(data):
     result = search(data, model)
     assert_same(model, before)
     assert [v.trainable for v in model.variables] == trainable
+    model.layers[-1].weights[0].assign_add(
+        np.ones(model.layers[-1].weights[0].shape)
+    )  # The user goes on with it.
+    moved = arrays_of(model)
     best, last = (result.model(result.rows[i]["trial"]) for i in (0, 1))
-    assert_same(model, before)
+    assert_same(model, moved)
     for row, one in zip(result.rows, (best, last), strict=False):
         loss, _ = one.evaluate(data.validation.batches(32), verbose=0)
         assert loss == pytest.approx(row["val_loss"], abs=1e-5)
