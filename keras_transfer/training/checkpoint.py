@@ -226,9 +226,26 @@ def open_directory(
             ) from err
         for partial in folder.glob(".*.partial"):
             partial.unlink(missing_ok=True)
-        plain = json.loads(json.dumps(identity))
-        _check_identity(folder, plain)
+        plain = check_directory(folder, identity)
         yield RunDirectory(folder, plain)
+
+
+def check_directory(folder: Path, identity: Mapping[str, Any]) -> Any:
+    """Raises unless a directory is new, or that of a run.
+
+    Args:
+        folder: The directory.
+        identity: What makes the run this one.
+
+    Returns:
+        The identity as it is written down.
+
+    Raises:
+        ValueError: If the directory belongs to another run.
+    """
+    plain = json.loads(json.dumps(identity))
+    _check_identity(folder, plain)
+    return plain
 
 
 def _lock(file: IO[str]) -> None:

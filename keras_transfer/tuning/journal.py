@@ -157,11 +157,24 @@ def replay(oracle: Any, journal: Journal) -> None:
                 oracle.update_trial(trial.trial_id, metrics, step=step)
             trial.status, trial.message = event["status"], event["message"]
             oracle.end_trial(trial)
+        elif event["event"] == "lost":
+            take_back(oracle, event["tuner"])
         else:
             _try_again(oracle)
     if oracle.ongoing_trials:
         journal.write({"event": "restart"})
         _try_again(oracle)
+
+
+def take_back(oracle: Any, tuner_id: str) -> None:
+    """Lets another worker have the trial of one that died.
+
+    Args:
+        oracle: The oracle.
+        tuner_id: The worker.
+    """
+    trial = oracle.ongoing_trials.pop(tuner_id)
+    oracle._retry_queue.append(trial.trial_id)
 
 
 def _check_digits(trial: str, before: str) -> None:

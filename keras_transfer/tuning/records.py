@@ -48,6 +48,10 @@ class Records:
         with whole_file(self._trials / f"{trial}.json") as partial:
             partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
+    def names(self) -> list[str]:
+        """Returns the ids of all trials that there are records of."""
+        return sorted(path.stem for path in self._trials.glob("[!.]*.json"))
+
     def read(self, trial: str) -> Record | None:
         """Returns what is kept of a trial, or `None`.
 

@@ -6,7 +6,8 @@ import csv
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,51 +122,61 @@ class SearchResult:
         return f"<SearchResult of {len(self.rows)} trials>\n{self.table()}"
 
 
-def make_rows(oracle: Any, records: Records) -> tuple[Row, ...]:
+def make_rows(
+    records: Records, objective: str, sign: int, trials: Mapping[str, Any]
+) -> tuple[Row, ...]:
     """Returns a row for each trial, best first, those that failed last.
 
     Trials that are equally good are in the order of their loss.
 
     Args:
-        oracle: The oracle, with all that it heard.
         records: What was kept of trials.
+        objective: Name of the column that counts.
+        sign: 1 where more of it is better, else -1.
+        trials: Trials of Keras-Tuner by id, which also knows of those that
+            failed; empty where another process has them.
     """
     rows = []
-    for name, trial in sorted(oracle.trials.items()):
-        record = records.read(name) or {}
-        row = {
-            "trial": name,
-            "status": str(trial.status).lower(),
-            **trial.hyperparameters.values,
-            **{
-                metric: trial.metrics.get_best_value(metric)
-                for metric in trial.metrics.metrics
-            },
+    for name in sorted({*records.names(), *trials}):
+        record, trial = records.read(name) or {}, trials.get(name)
+        row: dict[str, Any] = {"trial": name, "status": "completed"}
+        if trial is not None:
+            row["status"] = str(trial.status).lower()
+            row |= trial.hyperparameters.values
+        row |= record.get("values", {})
+        row |= mean_metrics(record.get("metrics", ()))
+        row |= {
             "seed": record.get("seed"),
             "epochs": sum(len(rows) for rows in record.get("rows", ())) or None,
             "seconds": record.get("seconds"),
         }
-        error = (trial.message or "").strip()
+        message = "" if trial is None else (trial.message or "").strip()
         if record.get("error"):
             row["error"] = record["error"]
-        elif error:
+        elif message:
             # The last line of a traceback: the class, and what it says.
-            row["error"] = error.splitlines()[-1].partition("Error: ")[2]
-        rows.append((trial, row))
-    sign = 1 if oracle.objective.direction == "max" else -1
+            row["error"] = message.splitlines()[-1].partition("Error: ")[2]
+        rows.append(row)
 
-    def rank(pair: tuple[Any, dict[str, Any]]) -> tuple[bool, float, float]:
-        trial, row = pair
-        score = trial.score
-        known = trial.status == "COMPLETED" and score is not None
-        loss = row.get("val_loss")
-        return (
-            not known,
-            -sign * score if known else 0.0,
-            math.inf if loss is None else loss,
-        )
+    def rank(row: Row) -> tuple[bool, float, float]:
+        score, loss = row.get(objective), row.get("val_loss")
+        if score is None or row["status"] != "completed":
+            return True, 0.0, 0.0
+        return False, -sign * score, math.inf if loss is None else loss
 
-    return tuple(row for _, row in sorted(rows, key=rank))
+    return tuple(sorted(rows, key=rank))
+
+
+def mean_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the means over the executions of a trial.
+
+    Args:
+        runs: The metrics of each.
+    """
+    return {
+        name: statistics.fmean(run[name] for run in runs)
+        for name in (runs[0] if runs else ())
+    }
 
 
 def _cell(value: Any) -> str:

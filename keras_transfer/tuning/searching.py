@@ -15,7 +15,10 @@ import keras
 
 from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
-from keras_transfer.training.checkpoint import open_directory
+from keras_transfer.training.checkpoint import (
+    check_directory,
+    open_directory,
+)
 from keras_transfer.training.recorder import Progress
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.benches import Benches
@@ -25,9 +28,12 @@ from keras_transfer.tuning.records import Records
 from keras_transfer.tuning.result import SearchResult, make_rows
 from keras_transfer.tuning.space import SearchSpace, check_fields
 from keras_transfer.tuning.trials import Trials
+from keras_transfer.tuning.workers import Leases, await_chief, role, work
 
 # Where Keras-Tuner writes its own files, for whoever reads them.
 _PROJECT = "keras_tuner"
+# Where several processes keep activations, unless the user says it.
+_FEATURES = "features"
 
 
 def search(
@@ -147,6 +153,14 @@ def search(
             )
     from keras_transfer.tuning import tuner
 
+    part = role()
+    if part and directory is None:
+        raise ValueError(
+            "`directory` must be a folder that all processes of the search "
+            "share. Received: directory=None"
+        )
+    if part and directory is not None and store is None:
+        store = Path(directory) / _FEATURES  # What one computes, all have.
     settings = Settings(
         batch_size=batch_size,
         loss=loss,
@@ -197,6 +211,14 @@ def search(
         oracle, benches.space, objective or name, trials, epochs, seed
     )
     made.verbose = max(0, verbose - 1)
+    card = {
+        **benches.describe(),
+        "oracle": [type(made).__name__, made.seed],
+        "objective": name,
+        "executions": executions,
+        "epochs": epochs,
+        "stop_hopeless": stop_hopeless,
+    }
     with contextlib.ExitStack() as stack:
         stack.callback(benches.close)
         if directory is None:
@@ -205,16 +227,11 @@ def search(
             temporary.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
             folder = Path(directory)
-            card = {
-                **benches.describe(),
-                "oracle": [type(made).__name__, made.seed],
-                "objective": name,
-                "executions": executions,
-                "epochs": epochs,
-                "stop_hopeless": stop_hopeless,
-            }
-            opened = stack.enter_context(open_directory(folder, card))
-            opened.claim()
+        if part == "worker":
+            await_chief()
+            check_directory(folder, card)
+        elif directory is not None:
+            stack.enter_context(open_directory(folder, card)).claim()
         records = Records(folder)
         runner = Trials(
             benches,
@@ -229,33 +246,46 @@ def search(
         )
         searching = tuner.TransferTuner(
             run_trial=runner.run,
-            load_model=runner.load,
+            load_model=lambda t: runner.load(t.trial_id, t.hyperparameters),
             hypermodel=build,
             oracle=made,
             directory=str(folder),
             project_name=_PROJECT,
-            overwrite=True,
+            overwrite=part != "worker",
         )
         runner.oracle = searching.oracle
-        journal = Journal(folder / "journal.jsonl")
-        replay(made, journal)
-        watch(made, journal)
+        if part == "worker":
+            work(runner, searching)
+        else:
+            journal = Journal(folder / "journal.jsonl")
+            replay(made, journal)
+            watch(made, journal)
+            if part == "chief":
+                leases = Leases(made, journal)
+                stack.enter_context(leases.watching())
         searching.search(verbose=max(0, verbose - 1))
-        rows = make_rows(made, records)
+        known = {} if part == "worker" else made.trials
+        rows = make_rows(records, name, runner.sign, known)
         if not any(row["status"] == "completed" for row in rows):
             why = rows[0].get("error", "") if rows else "no trial began"
             raise RuntimeError(f"Every trial failed, the first one: {why}")
+
+        def load(trial: str) -> keras.Model:
+            hp = tuner.HyperParameters()
+            hp.values = (records.read(trial) or {}).get("values", {})
+            return runner.load(trial, hp)
+
         result = SearchResult(
             rows=rows,
             objective=name,
             tuner=searching,
             plan=benches.plan,
-            _load=lambda trial: runner.load(made.trials[trial]),
+            _load=load,
         )
         if directory is None:
             # Weights are read when they are asked for.
             weakref.finalize(result, temporary.pop_all().close)
-        else:
+        elif part != "worker":
             result.save_table(folder / "table.csv")
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -15,6 +16,7 @@ from keras_transfer.training.workbench import Finished
 from keras_transfer.tuning.benches import Benches
 from keras_transfer.tuning.built import BuiltByUser
 from keras_transfer.tuning.records import Record, Records
+from keras_transfer.tuning.result import mean_metrics
 
 # Columns of a run that are not measured.
 _OTHER = ("phase", "name", "epoch", "depth", "learning_rate", "seconds")
@@ -51,6 +53,8 @@ class Trials:
         fail: Callable[[str], Exception],
     ) -> None:
         self.oracle: Any = None
+        # What tells others, while a trial runs, that this process lives.
+        self.alive: Callable[[], Any] = contextlib.nullcontext
         self.seconds = 0.0
         self._benches = benches
         self._records = records
@@ -77,19 +81,20 @@ class Trials:
         others = self._others() if self._stop_hopeless else []
         runs: list[Finished] = []
         for place in range(self._executions):
-            run = self._benches.run(
-                hp,
-                self._seed + place,
-                None if epochs is None else int(epochs),
-                self._median_rule(others) if others else None,
-            )
+            with self.alive():
+                run = self._benches.run(
+                    hp,
+                    self._seed + place,
+                    None if epochs is None else int(epochs),
+                    self._median_rule(others) if others else None,
+                )
             runs.append(run)
             if run.best is None:
                 raise self._fail(run.error)
         metrics = [_metrics(run) for run in runs]
         best = max(
             range(len(runs)),
-            key=lambda i: metrics[i][self._objective] * self._sign,
+            key=lambda i: metrics[i][self._objective] * self.sign,
         )
         record: Record = {
             "values": dict(hp.values),
@@ -105,28 +110,29 @@ class Trials:
         self._prune(trial.trial_id)
         return metrics
 
-    def load(self, trial: Any) -> keras.Model:
+    def load(self, trial: str, hp: Any) -> keras.Model:
         """Builds the model of a trial, with the weights of its best epoch.
 
         Args:
-            trial: A `keras_tuner` trial.
+            trial: Its id.
+            hp: `keras_tuner.HyperParameters` with its values.
 
         Raises:
             ValueError: If its weights were not kept.
         """
-        weights = self._records.weights(trial.trial_id)
+        weights = self._records.weights(trial)
         if weights is None:
             raise ValueError(
-                f"`keep` must be large enough for trial {trial.trial_id}. "
+                f"`keep` must be large enough for trial {trial}. "
                 f"Received: keep={self._keep}, which kept the weights of "
                 "better ones alone."
             )
-        record = self._records.read(trial.trial_id) or {}
-        seed = record.get("seed", self._seed)
-        return self._benches.load(trial.hyperparameters, weights, seed)
+        record = self._records.read(trial) or {}
+        return self._benches.load(hp, weights, record.get("seed", self._seed))
 
     @property
-    def _sign(self) -> int:
+    def sign(self) -> int:
+        """1 where more of the objective is better, else -1."""
         objective = getattr(self.oracle, "objective", None)
         way = getattr(objective, "direction", None)
         if way in ("min", "max"):
@@ -145,9 +151,10 @@ class Trials:
         found = [] if record is None else record["metrics"]
         if not found:
             return math.inf, math.inf
+        means = mean_metrics(found)
         return (
-            -self._sign * statistics.fmean(m[self._objective] for m in found),
-            statistics.fmean(m.get("val_loss", math.inf) for m in found),
+            -self.sign * means[self._objective],
+            means.get("val_loss", math.inf),
         )
 
     def _finished(self) -> list[str]:
@@ -171,7 +178,7 @@ class Trials:
         for row in rows:
             value = row.get(self._objective)
             if value is not None:
-                value *= self._sign
+                value *= self.sign
                 best.append(max(value, best[-1]) if best else value)
         return best
 

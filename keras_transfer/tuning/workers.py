@@ -1,0 +1,213 @@
+"""Several processes that search together: Keras-Tuner's chief and workers.
+
+Keras-Tuner starts them by three variables of the environment:
+
+    KERASTUNER_TUNER_ID     "chief", or a name for each worker
+    KERASTUNER_ORACLE_IP    where the chief listens
+    KERASTUNER_ORACLE_PORT  likewise
+
+The chief hands out trials and trains nothing. Keras-Tuner waits for ever for a
+worker that died; here one that was not heard of for a minute loses its trial to
+the next one that asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from keras_transfer.tuning.journal import Journal, take_back
+
+# Seconds between two signs of life, and those after which there is none.
+_BEAT, _LOST = 5.0, 60.0
+# Seconds that a worker waits for the chief to start, or to start again.
+_PATIENCE = 600.0
+_VARIABLES = (
+    "KERASTUNER_TUNER_ID",
+    "KERASTUNER_ORACLE_IP",
+    "KERASTUNER_ORACLE_PORT",
+)
+
+
+def role() -> str:
+    """Returns `"chief"`, `"worker"`, or `""` where one process does it all.
+
+    Raises:
+        ValueError: If the environment names some of the three variables.
+    """
+    missing = [name for name in _VARIABLES if not os.environ.get(name)]
+    if len(missing) == len(_VARIABLES):
+        return ""
+    if missing:
+        raise ValueError(
+            f"The environment must have all of {', '.join(_VARIABLES)} for a "
+            "search by several processes, or none. Received: no "
+            f"{', '.join(missing)}."
+        )
+    # As Keras-Tuner tells them apart.
+    return "chief" if "chief" in os.environ[_VARIABLES[0]] else "worker"
+
+
+def await_chief(seconds: float | None = None) -> None:
+    """Waits until the chief listens: it has the directory then.
+
+    Args:
+        seconds: How long. Defaults to `None`, ten minutes.
+
+    Raises:
+        ConnectionError: If it does not.
+    """
+    seconds = _PATIENCE if seconds is None else seconds
+    host, port = (os.environ[name] for name in _VARIABLES[1:])
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+        except OSError as err:
+            if time.monotonic() > until:
+                raise ConnectionError(
+                    f"The chief must listen at {host}:{port} (KERASTUNER_"
+                    f"ORACLE_IP and _PORT). Received: {err}, for "
+                    f"{seconds:.0f} s. Start the same search with "
+                    "KERASTUNER_TUNER_ID=chief there; it goes on where it was."
+                ) from err
+            time.sleep(0.5)
+        else:
+            return
+
+
+class Leases:
+    """Takes trials back from workers that died; lives with the chief.
+
+    Args:
+        oracle: The oracle, whose methods are replaced on the object.
+        journal: Where it is written down.
+        lost: Seconds without a sign of life. Defaults to `60.0`.
+    """
+
+    def __init__(
+        self, oracle: Any, journal: Journal, lost: float = _LOST
+    ) -> None:
+        self._oracle = oracle
+        self._journal = journal
+        self._lost = lost
+        self._seen: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._create, self._end = oracle.create_trial, oracle.end_trial
+        oracle.create_trial, oracle.end_trial = (
+            self.create_trial,
+            self.end_trial,
+        )
+
+    def create_trial(self, tuner_id: str) -> Any:
+        """Gives a worker its trial, the one that it has or another.
+
+        Args:
+            tuner_id: The worker.
+        """
+        with self._lock:
+            self._seen[tuner_id] = time.monotonic()
+            self.expire()
+            trial = self._create(tuner_id)
+            if trial.status == "STOPPED" and self._oracle.ongoing_trials:
+                # Another worker may die yet; somebody has to be there.
+                trial.status = "IDLE"
+                self._oracle.tuner_ids.add(tuner_id)
+            return trial
+
+    def end_trial(self, trial: Any) -> None:
+        """Ends a trial, unless it was taken away and ended by another.
+
+        Args:
+            trial: The trial.
+        """
+        with self._lock:
+            if trial.trial_id in self._oracle.end_order:
+                return
+            queue = self._oracle._retry_queue
+            if trial.trial_id in queue:
+                queue.remove(trial.trial_id)
+            self._end(trial)
+
+    def expire(self) -> None:
+        """Takes back what was given to workers that are not heard of."""
+        with self._lock:
+            now = time.monotonic()
+            for tuner in list(self._oracle.tuner_ids):
+                seen = self._seen.setdefault(tuner, now)
+                if now - seen <= self._lost:
+                    continue
+                self._oracle.tuner_ids.discard(tuner)
+                if tuner in self._oracle.ongoing_trials:
+                    take_back(self._oracle, tuner)
+                    self._journal.write({"event": "lost", "tuner": tuner})
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Looks for dead workers also where no other one asks."""
+        with _every(min(_BEAT, self._lost), self.expire):
+            yield
+
+
+@contextlib.contextmanager
+def alive(oracle: Any, tuner_id: str) -> Iterator[None]:
+    """Tells the chief, while a trial runs, that its worker lives.
+
+    Args:
+        oracle: The worker's view of the oracle.
+        tuner_id: The worker.
+
+    Yields:
+        Nothing.
+    """
+
+    def beat() -> None:
+        # It has a trial already, and gets the same one.
+        oracle.create_trial(tuner_id)
+
+    with _every(_BEAT, beat):
+        yield
+
+
+@contextlib.contextmanager
+def _every(seconds: float, do: Any) -> Iterator[None]:
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(seconds):
+            do()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def work(trials: Any, searching: Any) -> None:
+    """Makes a tuner one of several, which waits, and says that it lives.
+
+    Args:
+        trials: What runs the trials of this process.
+        searching: The tuner, whose oracle is the chief's.
+    """
+    oracle = searching.oracle
+    create = oracle.create_trial
+
+    def create_trial(tuner_id: str) -> Any:
+        await_chief()  # Keras-Tuner would wait for an hour, and say nothing.
+        trial = create(tuner_id)
+        if trial.status == "IDLE":
+            time.sleep(1.0)  # Keras-Tuner asks again at once.
+        return trial
+
+    oracle.create_trial = create_trial
+    trials.alive = functools.partial(alive, oracle, searching.tuner_id)
