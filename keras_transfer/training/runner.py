@@ -39,7 +39,7 @@ from keras_transfer.training.recorder import (
     Table,
 )
 from keras_transfer.training.settings import Settings
-from keras_transfer.training.shared import Shared, Trainer, opening_of
+from keras_transfer.training.shared import Shared, Trainer
 from keras_transfer.training.showing import ShowWhole
 from keras_transfer.training.sources import Source
 from keras_transfer.training.trainable import (
@@ -228,11 +228,10 @@ class Runner:
                 break
 
     def _count_seconds(self, index: int, seconds: float) -> None:
-        plan, place = self.plan, index
         if self._shared is not None:
-            plan = self._shared.plan
-            place = self._shared.places[opening_of(self._phases[index])]
-        plan.took[place] = plan.took.get(place, 0.0) + seconds
+            self._shared.count_seconds(self._phases[index], seconds)
+        else:
+            self.plan.took[index] = seconds
 
     def _open_kept(self, keeping: Keeping | None, place: int) -> Kept | None:
         if self._shared is not None:

@@ -109,6 +109,16 @@ class Shared:
             self.kept[opening] = self._open(self.places[opening])
         return self.kept[opening]
 
+    def count_seconds(self, phase: Phase, seconds: float) -> None:
+        """Adds to what the phases of an opening took.
+
+        Args:
+            phase: One of them.
+            seconds: What it took.
+        """
+        place = self.places[opening_of(phase)]
+        self.plan.took[place] = self.plan.took.get(place, 0.0) + seconds
+
     def _open(self, place: int) -> Kept | None:
         if self.prefixes is None or self.plan.phases[place].cut is None:
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer import _graph
 from keras_transfer.features.store import FeatureStore
 from keras_transfer.penalties import AttachedPenalty, Penalty
 from keras_transfer.strategies import Phase
@@ -207,7 +209,9 @@ class Workbench:
             if before:  # The exact probe is the same for all.
                 runner.run()
                 self._shared.sets.apply(last)
+            trained = time.monotonic()
             heads = train(requests, settings, self.objective, kept, runner)
+            self._shared.count_seconds(last, time.monotonic() - trained)
         finally:
             self._shared.sets.restore()
         start = self._shared.start
@@ -239,6 +243,25 @@ class Workbench:
         for place, variable in enumerate(self.model.variables):
             variable.assign(weights.get(place, self._shared.start[place]))
 
+    @property
+    def start(self) -> Sequence[np.ndarray]:
+        """The weights that each run starts from, by their place."""
+        return self._shared.start
+
+    def evaluate(self, weights: Mapping[int, np.ndarray]) -> dict[str, float]:
+        """Returns the validation metrics of other weights, without a penalty.
+
+        Args:
+            weights: As `Finished.weights`: of blocks that some run trains.
+        """
+        self.assign(weights)
+        try:
+            model, batches = self._judge
+            found = model.evaluate(batches, return_dict=True, verbose=0)
+        finally:
+            self.assign({})
+        return {f"val_{name}": value for name, value in found.items()}
+
     def close(self) -> None:
         """Leaves the model open and closed as it was, compiled anew."""
         for attached in self._attached.values():
@@ -250,6 +273,27 @@ class Workbench:
             metrics=self.objective.metrics(),
         )
         self.model.optimizer.build(self.model.trainable_variables)
+
+    @functools.cached_property
+    def _judge(self) -> tuple[keras.Model, Any]:
+        """What is above all that no run changes, and its validation batches."""
+        self._shared.sets.apply(self._deepest)
+        kept = self._shared.open(self._deepest)
+        self._shared.sets.restore()
+        whole = self._open(self._settings.seed).validation
+        if kept is not None and kept.validation is not None:
+            model = _graph.view(kept.suffix)
+            batches = kept.validation.batches(self._settings.batch_size)
+        elif whole is not None:
+            model, batches = _graph.view(self.model), whole()
+        else:
+            raise ValueError(
+                "`data` must have validation examples. Received: none."
+            )
+        model.compile(
+            loss=self.objective.loss, metrics=self.objective.metrics()
+        )
+        return model, batches
 
     def _open(self, seed: int) -> Source:
         if seed not in self._sources:
@@ -320,6 +364,7 @@ class Workbench:
             key=lambda o: most if o[0] in (None, "all") else int(o[0]),
         )
         planned = tuple(by_opening[opening] for opening in order)
+        self._deepest = planned[-1]
         shared.places = {o: place for place, o in enumerate(order)}
         networks = Networks()
         shared.plan, store = make_plan(

@@ -79,7 +79,7 @@ class Benches:
         self._count = count
         self._ignore = ignore
         self._open: OrderedDict[tuple[str, ...], Workbench] = OrderedDict()
-        self._plan = Plan(())
+        self.plans: list[Plan] = []
         self._ahead = ahead
         self._ready: dict[Request, Finished] = {}
         self._check(space)
@@ -102,11 +102,6 @@ class Benches:
             monitor: Its name, or `None`.
         """
         self._settings = dataclasses.replace(self._settings, monitor=monitor)
-
-    @property
-    def plan(self) -> Plan:
-        """What is computed once, for the model that was used last."""
-        return self._plan
 
     def run(
         self,
@@ -174,6 +169,28 @@ class Benches:
         model.optimizer.build(model.trainable_variables)
         return model
 
+    def judge(self, hp: Any) -> Workbench:
+        """Returns what evaluates other weights of the model of a trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        return self._bench(Choice(self.space.declare(hp)))
+
+    def head(self, hp: Any) -> tuple[Any, ...]:
+        """Returns what two trials share whose models have the same weights.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        values = self.space.declare(hp)
+        return tuple(values[name] for name in HEAD)
+
+    def account(self) -> None:
+        """Says what was computed, and what it took."""
+        for plan in self.plans:
+            self._progress.say(plan.explain())
+
     def close(self) -> None:
         """Gives all models back as they were."""
         while self._open:
@@ -218,7 +235,7 @@ class Benches:
             count=self._count,
             ignore=self._ignore,
         )
-        self._plan = bench.plan
+        self.plans.append(bench.plan)
         self._progress.say(bench.plan.explain())
         return bench
 

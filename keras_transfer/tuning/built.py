@@ -52,7 +52,7 @@ class BuiltByUser:
         self._settings = settings
         self._epochs = epochs
         self._ignore = ignore
-        self.plan = Plan(())
+        self.plans: list[Plan] = []
         model = self._build(first, settings.seed)
         self.columns = Columns(model, data, self._settings_of(model))
 
@@ -99,7 +99,7 @@ class BuiltByUser:
             self._settings_of(model),
             ignore=self._ignore,
         )
-        self.plan = bench.plan
+        self.plans.append(bench.plan)
         try:
             return bench.run(phases, seed=seed, goes_on=goes_on)
         finally:
@@ -122,6 +122,9 @@ class BuiltByUser:
         for place, array in weights.items():
             model.variables[place].assign(array)
         return model
+
+    def account(self) -> None:
+        """Nothing: there is a plan for each trial."""
 
     def close(self) -> None:
         """Nothing: each model lives for its trial."""

@@ -1,6 +1,6 @@
 """What is kept of each trial: its table, and the weights of its best epoch.
 
-trials/07.json   values, rows of every execution, seeds, seconds
+trials/07.json   values, rows of every execution, which is best, its seed
 weights/07.npz   arrays that differ from the beginning, by their place
 """
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import math
+import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from keras_transfer._files import whole_file
 from keras_transfer.reports import plot_search
 from keras_transfer.training.plans import Plan
 from keras_transfer.tuning.records import Records
+from keras_transfer.tuning.soup import Soup
+from keras_transfer.tuning.tensorboard import Written, write_trials
 
 Row = Mapping[str, Any]
 
@@ -32,7 +35,10 @@ class SearchResult:
         objective: Name of the column that counts.
         tuner: The `keras_tuner.Tuner`: `results_summary()`,
             `get_best_hyperparameters()` and all else that it can.
-        plan: What was computed once for all trials.
+        plans: For each model that trials shared, what was computed once, and
+            what it took.
+        soup: The average of the best trials, or `None` where none was asked
+            for. Defaults to `None`.
 
     Example:
 
@@ -49,8 +55,10 @@ class SearchResult:
     rows: tuple[Row, ...]
     objective: str
     tuner: Any
-    plan: Plan
+    plans: tuple[Plan, ...]
+    _records: Records
     _load: Callable[[str], keras.Model]
+    soup: Soup | None = None
 
     @functools.cached_property
     def best_model(self) -> keras.Model:
@@ -66,13 +74,18 @@ class SearchResult:
         Raises:
             ValueError: If its weights were not kept; see `keep`.
         """
-        known = [row["trial"] for row in self.rows]
-        if trial not in known:
-            raise ValueError(
-                f"`trial` must be one of {', '.join(known[:20])}. Received: "
-                f"trial={trial!r}"
-            )
+        self._check(trial)
         return self._load(trial)
+
+    def history(self, trial: str) -> list[Row]:
+        """Returns a row for each epoch of a trial, as `Run.rows`.
+
+        Args:
+            trial: Its id, as in the table. Of several executions the best.
+        """
+        self._check(trial)
+        record = self._records.read(trial)
+        return [] if record is None else list(record["rows"][record["best"]])
 
     def table(self) -> str:
         """Returns the rows as a table for people to read."""
@@ -111,6 +124,37 @@ class SearchResult:
             path: PNG file to write.
         """
         plot_search(self.rows, self.objective, path)
+
+    def save_tensorboard(self, directory: str | os.PathLike[str]) -> None:
+        """Writes the trials for TensorBoard: curves, and its HParams tab.
+
+        Args:
+            directory: New or empty folder, for `tensorboard --logdir`.
+
+        Raises:
+            ValueError: If there is something in the folder.
+        """
+        finished = []
+        for row in self.rows:
+            record = self._records.read(row["trial"])
+            if record is not None and row["status"] == "completed":
+                finished.append(
+                    Written(
+                        row["trial"],
+                        record["values"],
+                        row[self.objective],
+                        self.history(row["trial"]),
+                    )
+                )
+        write_trials(directory, self.objective, finished)
+
+    def _check(self, trial: str) -> None:
+        known = [row["trial"] for row in self.rows]
+        if trial not in known:
+            raise ValueError(
+                f"`trial` must be one of {', '.join(known[:20])}. Received: "
+                f"trial={trial!r}"
+            )
 
     def _columns(self) -> list[str]:
         names: dict[str, None] = {}

@@ -26,6 +26,7 @@ from keras_transfer.tuning.built import BuiltByUser
 from keras_transfer.tuning.journal import Journal, replay, watch
 from keras_transfer.tuning.records import Records
 from keras_transfer.tuning.result import SearchResult, make_rows
+from keras_transfer.tuning.soup import check_soup, make_soup
 from keras_transfer.tuning.space import SearchSpace, check_fields
 from keras_transfer.tuning.trials import Trials
 from keras_transfer.tuning.workers import Leases, await_chief, role, work
@@ -59,6 +60,7 @@ def search(
     cache: bool | None = None,
     store: Any = None,
     keep: int = 5,
+    soup: bool = False,
     ignore: Sequence[str] = (),
     seed: int = 0,
     verbose: int = 1,
@@ -112,6 +114,8 @@ def search(
             `FeatureStore`, or `False`. Defaults to `None`: wherever the plan
             finds it faster.
         keep: Trials whose weights are kept, the best ones. Defaults to `5`.
+        soup: Whether to average the weights of the kept trials as long as the
+            objective becomes better, as `result.soup`. Defaults to `False`.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
         seed: Integer: of proposals, order and what is drawn. Defaults to `0`.
         verbose: `0` for silence, `1` for a line a trial, `2` for Keras-Tuner's
@@ -138,6 +142,8 @@ def search(
     4
 
     Reference:
+        - Wortsman et al., 2022, model soups,
+          https://arxiv.org/abs/2203.05482
         - Golovin et al., 2017, Google Vizier (the median rule),
           https://doi.org/10.1145/3097983.3098043
     """
@@ -178,10 +184,13 @@ def search(
     build = tuner.function_of(model)
     benches: Benches | BuiltByUser
     if build is None:
+        varied = _space(space)
+        if soup:
+            check_soup(varied)
         benches = Benches(
             model,
             data,
-            _space(space),
+            varied,
             settings,
             epochs=epochs,
             count=trials * executions,
@@ -194,6 +203,11 @@ def search(
             raise ValueError(
                 "`space` must be None where `model` is a function, which says "
                 f"what varies. Received: space={space!r:.200}"
+            )
+        if soup:
+            raise ValueError(
+                "`soup` must be False where `model` is a function, whose "
+                "trials may have different weights. Received: soup=True"
             )
         benches = BuiltByUser(
             build,
@@ -270,18 +284,26 @@ def search(
             why = rows[0].get("error", "") if rows else "no trial began"
             raise RuntimeError(f"Every trial failed, the first one: {why}")
 
-        def load(trial: str) -> keras.Model:
+        def chosen(trial: str) -> Any:
             hp = tuner.HyperParameters()
             hp.values = (records.read(trial) or {}).get("values", {})
-            return runner.load(trial, hp)
+            return hp
 
         result = SearchResult(
             rows=rows,
             objective=name,
             tuner=searching,
-            plan=benches.plan,
-            _load=load,
+            plans=tuple(benches.plans),
+            _records=records,
+            _load=lambda trial: runner.load(trial, chosen(trial)),
         )
+        if soup and isinstance(benches, Benches) and part != "worker":
+            best = [
+                row["trial"] for row in rows if row["status"] == "completed"
+            ]
+            hps = {trial: chosen(trial) for trial in best}
+            result.soup = make_soup(benches, records, hps, name, runner.sign)
+        benches.account()
         if directory is None:
             # Weights are read when they are asked for.
             weakref.finalize(result, temporary.pop_all().close)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+
+from keras_transfer.strategies import resolve
+from keras_transfer.tuning.benches import Benches
+from keras_transfer.tuning.records import Records
+from keras_transfer.tuning.space import SearchSpace
 
 Arrays = Mapping[int, np.ndarray]
 
@@ -46,35 +52,62 @@ def average(some: Sequence[Arrays], start: Sequence[np.ndarray]) -> Arrays:
     return mean
 
 
-def stir(
-    candidates: Mapping[str, Arrays],
-    start: Sequence[np.ndarray],
-    evaluate: Callable[[Arrays], Mapping[str, float]],
-    better: Callable[[Mapping[str, float], Mapping[str, float]], bool],
-) -> tuple[tuple[str, ...], Arrays, Mapping[str, float]]:
+def check_soup(space: SearchSpace) -> None:
+    """Raises where trials cannot be averaged.
+
+    Args:
+        space: What varies.
+
+    Raises:
+        ValueError: If a strategy moves statistics of BatchNormalization, of
+            which an average of weights would need its own.
+    """
+    for strategy in space.options("strategy"):
+        if strategy is not None and any(
+            phase.train_batch_norm for phase in resolve(strategy)
+        ):
+            raise ValueError(
+                "`soup` must be False where a strategy has "
+                "train_batch_norm=True: the statistics of each trial fit its "
+                f"own weights alone. Received: soup=True, {strategy!r:.200}"
+            )
+
+
+def make_soup(
+    benches: Benches,
+    records: Records,
+    trials: Mapping[str, Any],
+    objective: str,
+    sign: int,
+) -> Soup:
     """Adds trials to an average as long as it becomes better.
 
     The greedy recipe of Wortsman et al., "Model soups: averaging weights of
     multiple fine-tuned models improves accuracy without increasing inference
-    time", 2022, https://arxiv.org/abs/2203.05482.
+    time", 2022, https://arxiv.org/abs/2203.05482. Trials whose weights were
+    not kept, or whose model is another one, stay out.
 
     Args:
-        candidates: Arrays of trials, the best trial first.
-        start: Arrays that all of them began with.
-        evaluate: Function from arrays to validation metrics.
-        better: Whether the first metrics are better than the second.
-
-    Returns:
-        The trials that are in, their mean, and its metrics.
+        benches: What evaluates.
+        records: What was kept of trials.
+        trials: Hyperparameters by trial, the best trial first.
+        objective: Name of what is to become better.
+        sign: 1 where more of it is better, else -1.
     """
-    (name, arrays), *others = candidates.items()
-    names, inside = [name], [arrays]
-    mean, metrics = arrays, evaluate(arrays)
-    for name, arrays in others:
-        tried = average([*inside, arrays], start)
-        found = evaluate(tried)
-        if better(found, metrics):
+    (first, best), *_ = trials.items()
+    judge = benches.judge(best)
+    names: list[str] = []
+    inside: list[Arrays] = []
+    metrics: Mapping[str, float] = {}
+    for name, hp in trials.items():
+        arrays = records.weights(name)
+        if arrays is None or benches.head(hp) != benches.head(best):
+            continue
+        found = judge.evaluate(average([*inside, arrays], judge.start))
+        if not names or sign * (found[objective] - metrics[objective]) > 0:
             names.append(name)
             inside.append(arrays)
-            mean, metrics = tried, found
-    return tuple(names), mean, metrics
+            metrics = found
+    seed = (records.read(first) or {}).get("seed", 0)
+    model = benches.load(best, average(inside, judge.start), seed)
+    return Soup(tuple(names), metrics, model)

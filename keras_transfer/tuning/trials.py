@@ -101,6 +101,7 @@ class Trials:
             "seed": self._seed + best,
             "metrics": metrics,
             "rows": [list(run.rows) for run in runs],
+            "best": best,
             "error": next((run.error for run in runs if run.error), ""),
             "seconds": round(time.monotonic() - started, 3),
         }

@@ -88,15 +88,15 @@ class Leases:
     Args:
         oracle: The oracle, whose methods are replaced on the object.
         journal: Where it is written down.
-        lost: Seconds without a sign of life. Defaults to `60.0`.
+        lost: Seconds without a sign of life. Defaults to `None`, a minute.
     """
 
     def __init__(
-        self, oracle: Any, journal: Journal, lost: float = _LOST
+        self, oracle: Any, journal: Journal, lost: float | None = None
     ) -> None:
         self._oracle = oracle
         self._journal = journal
-        self._lost = lost
+        self._lost = _LOST if lost is None else lost
         self._seen: dict[str, float] = {}
         self._lock = threading.RLock()
         self._create, self._end = oracle.create_trial, oracle.end_trial

@@ -173,7 +173,8 @@ def test_another_search_is_refused(data, found):
         search(data, directory=folder, space=space)
 
 
-def test_each_image_passes_the_frozen_blocks_once(data):
+@pytest.mark.parametrize("soup", [False, True], ids=["best", "soup"])
+def test_each_image_passes_the_frozen_blocks_once(data, soup):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = Counting(name="block_0_count")(inputs)
@@ -187,10 +188,13 @@ def test_each_image_passes_the_frozen_blocks_once(data):
     images = np.concatenate(
         [split.arrays()[0] for split in (data.train, data.validation)]
     )
-    result = search(data, network, space=space, epochs=2)
+    result = search(data, network, space=space, epochs=2, soup=soup)
     assert len(result.rows) == 12
     assert passed(images) == [1] * 66
-    assert sum(result.plan.extracted.values()) == 66
+    (plan,) = result.plans
+    assert sum(plan.extracted.values()) == 66
+    assert all(seconds > 0 for seconds in plan.took.values())
+    assert len(plan.took) == 3
 
 
 def test_linear_heads_of_a_grid_are_one_computation(data, monkeypatch):
@@ -323,7 +327,7 @@ def build(hp):
 def test_a_function_of_the_users(data):
     result = search(data, build, space=None, epochs=2)
     assert len(result.rows) == 8
-    assert sum(result.plan.extracted.values()) == 0  # All was there.
+    assert sum(result.plans[-1].extracted.values()) == 0  # All was there.
     for row in result.rows[:3]:
         hp = keras_tuner.HyperParameters()
         hp.values = {name: row[name] for name in ("dropout", "depth", "rate")}
