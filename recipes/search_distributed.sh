@@ -5,19 +5,21 @@
 #
 # SCRIPT is any Python script that calls `search(..., directory=...)`, such as
 # `recipes/search.py --seeds 1 --data FOLDER`. All processes run it: the chief
-# hands out trials, the workers train them. Trials and activations are shared
-# through `directory`. A worker that dies loses its trial to another one; when
-# the chief was stopped, start all of it again, and it goes on.
+# hands out trials, the workers train them. What comes after the search runs in
+# each of them, too; leave it to the one whose KERASTUNER_TUNER_ID is "chief".
+# Trials and activations are shared through `directory`. A worker that dies loses
+# its trial to another one; when the chief was stopped, start all of it again, and
+# it goes on.
 #
 # On several machines, with a folder that all of them see: run SCRIPT on each with
 #
-#     KERASTUNER_ORACLE_IP    address of the chief's machine
+#     KERASTUNER_ORACLE_IP    address of the chief's machine; there, 0.0.0.0
 #     KERASTUNER_ORACLE_PORT  a free port there
 #     KERASTUNER_TUNER_ID     chief on that machine, another name on each other
 #
 # Under SLURM, `srun` with `KERASTUNER_TUNER_ID=worker$SLURM_PROCID` for the
 # workers does; in Kubernetes a Job with an index
-# (`worker$JOB_COMPLETION_INDEX`) and a Service for the chief.
+# (`worker$JOB_COMPLETION_INDEX`), and a Service in front of the chief.
 set -euo pipefail
 if [ $# -lt 2 ]; then
     sed -n '4p' "$0" >&2
@@ -36,7 +38,25 @@ export KERASTUNER_ORACLE_PORT
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 KERASTUNER_TUNER_ID=chief "$python" "$@" &
 chief=$!
+others=()
 for number in $(seq "$workers"); do
     KERASTUNER_TUNER_ID="worker$number" "$python" "$@" >/dev/null &
+    others+=($!)
+done
+# Each would wait for the other: the chief for ever, the workers ten minutes.
+running() { kill -0 "$1" 2>/dev/null; }
+while running "$chief"; do
+    left=0 good=0
+    for other in "${others[@]}"; do
+        if running "$other"; then left=1; elif wait "$other"; then good=1; fi
+    done
+    if [ "$left$good" = 00 ]; then
+        echo "All workers failed; what they said stands above." >&2
+        exit 1
+    fi
+    sleep 1
 done
 wait "$chief"
+for other in "${others[@]}"; do
+    wait "$other" || true
+done

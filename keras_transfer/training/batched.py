@@ -46,6 +46,7 @@ _LOSSES = (
     keras.losses.MeanSquaredError,
 )
 # What changes a step, or what is validated, in another way.
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 _SETTINGS = (
     "ema",
     "patience",
@@ -127,6 +128,17 @@ def objection(
         for name in ("clipnorm", "clipvalue", "global_clipnorm")
     ):
         return "the optimizer clips"
+    if any(
+        getattr(optimizer, name, None)
+        for name in (
+            "use_ema",
+            "gradient_accumulation_steps",
+            "loss_scale_factor",
+        )
+    ):
+        return "the optimizer does more than to step"
+    if getattr(objective.loss, "reduction", "") not in _MEANS:
+        return "the loss is no mean over examples"
     if type(objective.loss) not in _LOSSES:
         return "the loss is none that is known to be a mean over examples"
     if _dense_of(suffix) is None:
@@ -154,9 +166,16 @@ def _dense_of(suffix: keras.Model) -> keras.layers.Dense | None:
     (dense,) = layers
     if type(dense) is not keras.layers.Dense or dense.lora_enabled:
         return None
-    own = (dense.kernel_regularizer, dense.bias_regularizer)
-    plain = own == (None, None) and dense.use_bias and dense.trainable
-    return dense if plain else None
+    own = (
+        dense.kernel_regularizer,
+        dense.bias_regularizer,
+        dense.activity_regularizer,
+        dense.kernel_constraint,
+        dense.bias_constraint,
+    )
+    if own != (None,) * len(own) or dense.compute_dtype != "float32":
+        return None
+    return dense if dense.use_bias and dense.trainable else None
 
 
 def train(

@@ -329,6 +329,7 @@ class Runner:
                 self._settings,
                 self.attached,
                 self._count_at_once(),
+                self._optimizer,
             )
             known = self._shared.trainers.get(key)
             if known is not None:

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Sequence
 import keras
 import numpy as np
 
+from keras_transfer.features.cuts import halves
 from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.penalties import AttachedPenalty
 from keras_transfer.strategies import Depth, Phase
@@ -72,6 +73,7 @@ class Shared:
 
     Attributes:
         model: The model.
+        phases: A phase for each opening.
         sets: What trains in which phase.
         start: The weights that each run starts from.
         plan: Where activations are kept, for each opening a phase.
@@ -82,9 +84,12 @@ class Shared:
         trainers: Compiled trainers, by what they were compiled for. Defaults
             to `{}`.
         probed: Weights of the head with the exact probe. Defaults to `None`.
+        first: What has the activations, where this is its twin. Defaults to
+            `None`.
     """
 
     model: keras.Model
+    phases: tuple[Phase, ...]
     sets: TrainableSets
     start: list[np.ndarray]
     plan: Plan
@@ -94,6 +99,7 @@ class Shared:
     kept: dict[Opening, Kept | None] = dataclasses.field(default_factory=dict)
     trainers: dict[Hashable, Trainer] = dataclasses.field(default_factory=dict)
     probed: list[np.ndarray] | None = None
+    first: Shared | None = None
 
     def open(self, phase: Phase) -> Kept | None:
         """Returns the activations of a phase, computed at the first call.
@@ -106,8 +112,32 @@ class Shared:
         """
         opening = opening_of(phase)
         if opening not in self.kept:
-            self.kept[opening] = self._open(self.places[opening])
+            place = self.places[opening]
+            if self.first is None:
+                kept = self._open(place)
+            else:
+                kept = self._adopt(self.first.kept[opening], place)
+            self.kept[opening] = kept
         return self.kept[opening]
+
+    def twin(self, model: keras.Model) -> Shared:
+        """Returns what runs on a copy of the model share with these.
+
+        Args:
+            model: The copy.
+
+        Returns:
+            What has trainable variables and compiled steps of its own, and
+            trains on the same activations, once they are here.
+        """
+        return dataclasses.replace(
+            self,
+            model=model,
+            sets=TrainableSets(model, self.phases),
+            kept={},
+            trainers={},
+            first=self,
+        )
 
     def count_seconds(self, phase: Phase, seconds: float) -> None:
         """Adds to what the phases of an opening took.
@@ -128,12 +158,19 @@ class Shared:
             self.prefixes.fill(planned.index(True))
         return self.prefixes.open(place)
 
+    def _adopt(self, kept: Kept | None, place: int) -> Kept | None:
+        cut = self.plan.phases[place].cut
+        if kept is None or cut is None:
+            return None
+        return kept._replace(suffix=halves(self.model, cut)[1])
+
     def key(
         self,
         phases: Sequence[Phase],
         settings: Settings,
         attached: AttachedPenalty | None,
         at_once: int,
+        before: object = None,
     ) -> Hashable | None:
         """Returns what a trainer is compiled for.
 
@@ -143,6 +180,8 @@ class Shared:
             settings: Which optimizer.
             attached: The penalty in force.
             at_once: Steps in one call.
+            before: The optimizer of the phase before, whose moments go over.
+                Defaults to `None`.
 
         Returns:
             A key; `None` where every run must compile.
@@ -160,4 +199,5 @@ class Shared:
             json.dumps(config, sort_keys=True, default=str),
             None if attached is None else id(attached),
             at_once,
+            id(before),
         )

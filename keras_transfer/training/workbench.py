@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import threading
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_transfer import _graph
+from keras_transfer.builders import copy_model
 from keras_transfer.features.store import FeatureStore
-from keras_transfer.penalties import AttachedPenalty, Penalty
+from keras_transfer.penalties import Penalty
 from keras_transfer.strategies import Phase
 from keras_transfer.training import identity
 from keras_transfer.training.batched import Request, objection, train
+from keras_transfer.training.lanes import Finished, Lane
 from keras_transfer.training.networks import Networks
 from keras_transfer.training.objectives import make_objective, says_yes_or_no
 from keras_transfer.training.planning import Options, make_plan
@@ -26,30 +30,9 @@ from keras_transfer.training.prefixes import Prefixes
 from keras_transfer.training.recorder import Row
 from keras_transfer.training.runner import Runner
 from keras_transfer.training.settings import Settings
-from keras_transfer.training.shared import Shared, opening_of
+from keras_transfer.training.shared import Opening, Shared, opening_of
 from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import TrainableSets, computing_in
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Finished:
-    """What a run on a workbench came to.
-
-    Attributes:
-        rows: The table, as `Run.rows`.
-        best: Index of the best row, or `None` where the run failed before its
-            first.
-        weights: Arrays of the variables that are not as at the beginning, by
-            their place in `model.variables`, at the best row.
-        seconds: Time that it took.
-        error: Why it ended early. Defaults to `""`.
-    """
-
-    rows: tuple[Row, ...]
-    best: int | None
-    weights: Mapping[int, np.ndarray]
-    seconds: float
-    error: str = ""
 
 
 class Workbench:
@@ -88,8 +71,7 @@ class Workbench:
         self._data = data
         self._settings = settings
         self._sources: dict[int, Source] = {}
-        self._attached: dict[Hashable, AttachedPenalty] = {}
-        self._stack = contextlib.ExitStack()
+        self._lanes: dict[Opening, Lane | None] = {}
         self._check(runs)
         source = self._open(settings.seed)
         self.objective = make_objective(
@@ -105,14 +87,18 @@ class Workbench:
         ).diagnose(data, ignore)
         self._shared = Shared(
             model,
+            phases,
             TrainableSets(model, phases),
             [np.array(variable) for variable in model.variables],
             Plan(()),
             runs=max(1, count // len(runs)),
         )
-        self._stack.callback(self._shared.sets.restore)
-        self._stack.enter_context(computing_in(model, settings.policy))
-        self._plan(runs, count)
+        self._lane = Lane(model, self._shared)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._shared.sets.restore)
+            stack.enter_context(computing_in(model, settings.policy))
+            self._plan(runs, count)
+            self._stack = stack.pop_all()
 
     @property
     def plan(self) -> Plan:
@@ -140,40 +126,9 @@ class Workbench:
         Returns:
             A `Finished`.
         """
-        started = time.monotonic()
-        settings = self._settings
-        if seed is not None:
-            settings = dataclasses.replace(settings, seed=seed)
-        runner = Runner(
-            self.model,
-            self._open(settings.seed),
-            phases,
-            settings,
-            self.objective,
-            shared=self._shared,
-            goes_on=goes_on,
-        )
-        error = ""
-        with self._penalised(penalty) as runner.attached:
-            try:
-                runner.run()
-            except FloatingPointError as err:
-                error = str(err)
-            finally:
-                self._shared.sets.restore()
-        weights = {
-            place: array
-            for place, (array, old) in enumerate(
-                zip(runner.best_weights, self._shared.start, strict=True)
-            )
-            if array is not old and not np.array_equal(array, old)
-        }
-        return Finished(
-            tuple(runner.table.rows),
-            runner.table.best,
-            weights,
-            time.monotonic() - started,
-            error,
+        seed = self._settings.seed if seed is None else seed
+        return self._run(
+            self._lane, Request(phases, penalty, seed), goes_on=goes_on
         )
 
     def run_together(
@@ -234,14 +189,54 @@ class Workbench:
             for head in heads
         ]
 
+    def run_side_by_side(
+        self,
+        requests: Sequence[Request],
+        goes_on: Callable[[Sequence[Row]], bool] | None = None,
+    ) -> list[Finished] | None:
+        """Runs several requests at once, each in a thread of its own.
+
+        Steps of a small network leave cores idle. Each opening has a copy of
+        the model, and all train on the same activations.
+
+        Args:
+            requests: Runs, no two of which open the same blocks.
+            goes_on: As for `run`. Defaults to `None`.
+
+        Returns:
+            A `Finished` for each, with the numbers that `run` would give; or
+            `None` where something is computed from the inputs in each pass, or
+            the model cannot be copied.
+        """
+        lanes = []
+        for request in requests:
+            lane = self._lane_of(request)
+            if lane is None:
+                return None
+            lanes.append(lane)
+        stop = threading.Event()
+
+        def still(rows: Sequence[Row]) -> bool:
+            return not stop.is_set() and (goes_on is None or goes_on(rows))
+
+        with futures.ThreadPoolExecutor(len(lanes)) as pool:
+            runs = [
+                pool.submit(self._run, lane, request, still)
+                for lane, request in zip(lanes, requests, strict=True)
+            ]
+            try:
+                futures.wait(runs, return_when=futures.FIRST_EXCEPTION)
+            finally:
+                stop.set()  # One failed, or somebody pressed Ctrl-C.
+        return [run.result() for run in runs]
+
     def assign(self, weights: Mapping[int, np.ndarray]) -> None:
         """Gives the model the weights that a run came to.
 
         Args:
             weights: As `Finished.weights`.
         """
-        for place, variable in enumerate(self.model.variables):
-            variable.assign(weights.get(place, self._shared.start[place]))
+        self._lane.assign(weights)
 
     @property
     def start(self) -> Sequence[np.ndarray]:
@@ -264,8 +259,8 @@ class Workbench:
 
     def close(self) -> None:
         """Leaves the model open and closed as it was, compiled anew."""
-        for attached in self._attached.values():
-            attached.detach()
+        self._lane.close()
+        self._lanes.clear()
         self._stack.close()
         self.model.compile(
             self._settings.make_optimizer(1e-3),
@@ -307,29 +302,41 @@ class Workbench:
             )
         return self._sources[seed]
 
-    @contextlib.contextmanager
-    def _penalised(self, penalty: Penalty | None) -> Any:
-        if penalty is None:
-            yield None
-            return
-        coefficients = {}
-        fields = []
-        for field in dataclasses.fields(penalty):
-            value = getattr(penalty, field.name)
-            if isinstance(value, float):
-                coefficients[field.name] = value
-            else:
-                fields.append((field.name, value))
-        kind = (type(penalty), *fields)
-        attached = self._attached.get(kind)
-        if attached is None:
-            attached = self._attached[kind] = penalty.attach(self.model)
-        attached.reattach()
-        attached.set(**coefficients)
+    def _run(
+        self,
+        lane: Lane,
+        request: Request,
+        goes_on: Callable[[Sequence[Row]], bool] | None = None,
+    ) -> Finished:
+        settings = dataclasses.replace(self._settings, seed=request.seed)
+        source = self._open(request.seed)
+        return lane.run(request, source, settings, self.objective, goes_on)
+
+    def _lane_of(self, request: Request) -> Lane | None:
+        """Returns what a request is run on beside others, if it can be."""
+        opening = opening_of(request.phases[-1])
+        if opening not in self._lanes:
+            self._lanes[opening] = self._make_lane()
+        lane = self._lanes[opening]
+        if lane is None or identity.objection_to_parts(
+            self.model, request.penalty
+        ):
+            return None
+        shared = self._shared
+        for phase in request.phases:
+            shared.sets.apply(phase)
+            kept = shared.open(phase)
+            shared.sets.restore()
+            if kept is None:
+                return None
+        return lane
+
+    def _make_lane(self) -> Lane | None:
         try:
-            yield attached
-        finally:
-            attached.detach()
+            model = copy_model(self.model)
+        except ValueError:
+            return None
+        return Lane(model, self._shared.twin(model))
 
     def _check(self, runs: Sequence[tuple[Phase, ...]]) -> None:
         for phases in runs:

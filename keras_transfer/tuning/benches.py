@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from keras_transfer.builders import (
 from keras_transfer.data import ImageData, TextData
 from keras_transfer.strategies import Phase
 from keras_transfer.training.batched import Request
+from keras_transfer.training.lanes import Finished
 from keras_transfer.training.objectives import (
     Objective,
     make_objective,
@@ -27,10 +29,16 @@ from keras_transfer.training.phases import default_strategy
 from keras_transfer.training.plans import Plan
 from keras_transfer.training.recorder import Progress, Row
 from keras_transfer.training.settings import Settings, plain
-from keras_transfer.training.trainable import seeded
-from keras_transfer.training.workbench import Finished, Workbench
+from keras_transfer.training.trainable import TrainableSets, seeded
+from keras_transfer.training.workbench import Workbench
 from keras_transfer.tuning.columns import Columns
-from keras_transfer.tuning.space import HEAD, Choice, Range, SearchSpace
+from keras_transfer.tuning.space import (
+    HEAD,
+    SETTINGS,
+    Choice,
+    Range,
+    SearchSpace,
+)
 
 # Models that are kept compiled; another head or optimizer is another one.
 _MOST = 4
@@ -47,9 +55,12 @@ class Benches:
         space: What varies.
         settings: How to train, beside what varies.
         epochs: Passes over the data in the main phase, or `None`.
-        count: How many trials there will be, about.
+        trials: How many choices there will be at most.
+        executions: How often each of them is run.
         ahead: Whether all of the space will be tried, one choice after the
             other, so that some of it may be computed together.
+        parallel: How many choices to train side by side, where it is known
+            which come next.
         progress: Where the plan goes before the first trial.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
 
@@ -66,8 +77,10 @@ class Benches:
         settings: Settings,
         *,
         epochs: int | None,
-        count: int,
+        trials: int,
+        executions: int,
         ahead: bool,
+        parallel: int,
         progress: Progress,
         ignore: Sequence[str] = (),
     ) -> None:
@@ -76,13 +89,17 @@ class Benches:
         self._data = data
         self._settings = settings
         self._epochs = epochs
-        self._count = count
+        self._trials = trials
+        self._executions = executions
         self._ignore = ignore
         self._open: OrderedDict[tuple[str, ...], Workbench] = OrderedDict()
         self.plans: list[Plan] = []
         self._ahead = ahead
-        self._ready: dict[Request, Finished] = {}
+        self._parallel = parallel
+        # By the bench as well: two backbones are asked for the same.
+        self._ready: dict[tuple[Workbench, Request], Finished] = {}
         self._check(space)
+        self._depth = space.depth
         if isinstance(source, keras.Model):
             # Each run starts from what the user's model came with.
             self._start = [np.array(variable) for variable in source.variables]
@@ -90,6 +107,7 @@ class Benches:
         model = self._build(first)
         self.space = space.for_model(model)
         self.columns = Columns(model, data, self._settings_of(first))
+        self._check_each(first, model)
 
     def describe(self) -> dict[str, Any]:
         """Returns what another process must ask for to go on."""
@@ -128,8 +146,8 @@ class Benches:
         request = self._request(bench, choice, seed, epochs)
         if self._ahead and goes_on is None:
             self._run_ahead(bench, choice, request)
-        if request in self._ready:
-            return self._ready.pop(request)
+        if (bench, request) in self._ready:
+            return self._ready.pop((bench, request))
         return bench.run(
             request.phases,
             penalty=request.penalty,
@@ -177,6 +195,14 @@ class Benches:
         """
         return self._bench(Choice(self.space.declare(hp)))
 
+    def make(self, hp: Any) -> keras.Model:
+        """Makes the model of a choice, compiled, as its trial begins.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        return self.load(hp, {}, self._settings.seed)
+
     def head(self, hp: Any) -> tuple[Any, ...]:
         """Returns what two trials share whose models have the same weights.
 
@@ -215,12 +241,38 @@ class Benches:
                 f"there are. Received: {self._source!r:.100}"
             )
 
+    def _check_each(self, first: Choice, model: keras.Model) -> None:
+        """Tries each value of each field, beside the first of all others."""
+        for name in (*HEAD, *SETTINGS, "strategy"):
+            for option in self.space.options(name)[1:]:
+                if isinstance(option, Range):
+                    continue
+                choice = Choice({**first.values, name: option})
+                made = self._build(choice) if name in HEAD else model
+                self._objective_of(made, choice)
+                self._settings_of(choice)
+                if name != "backbone":
+                    continue
+                there = self.space.for_model(made).depth
+                if self._depth in (None, "all") or there != self.space.depth:
+                    raise ValueError(
+                        "`depth` must be a list of integers where `backbone` "
+                        f"varies. Received: depth={self._depth!r}"
+                    )
+        for one in self.space.each("depth", "strategy"):
+            phases = _phases(
+                model, Choice({**first.values, **one}), self._epochs
+            )
+            TrainableSets(model, phases)
+
     def _bench(self, choice: Choice) -> Workbench:
         key = choice.group
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key]
-        while len(self._open) >= _MOST:
+        # Two benches of one model cannot both say how it computes.
+        half = self._settings.policy and isinstance(self._source, keras.Model)
+        while len(self._open) >= (1 if half else _MOST):
             self._open.popitem(last=False)[1].close()
         model = self._build(choice)
         runs = [
@@ -232,7 +284,7 @@ class Benches:
             self._data,
             runs,
             self._settings_of(choice),
-            count=self._count,
+            count=self._trials * self._executions,
             ignore=self._ignore,
         )
         self.plans.append(bench.plan)
@@ -248,9 +300,22 @@ class Benches:
     def _run_ahead(
         self, bench: Workbench, choice: Choice, request: Request
     ) -> None:
-        """Trains linear heads that a grid will come to, all at once."""
-        if choice.values["depth"] or request in self._ready:
+        """Trains what a grid will come to along with what it asks for."""
+        if (bench, request) in self._ready:
             return
+        if not choice.values["depth"]:
+            some = self._other_heads(bench, choice, request)
+            found = bench.run_together(some)
+        else:
+            some = [request, *self._next_ones(bench, choice, request)]
+            found = bench.run_side_by_side(some) if len(some) > 1 else None
+        for one, finished in zip(some, found or [], strict=False):
+            self._ready[bench, one] = finished
+
+    def _other_heads(
+        self, bench: Workbench, choice: Choice, request: Request
+    ) -> list[Request]:
+        """All heads that differ in rate and lambda, up to what is at once."""
         requests = [
             self._request(
                 bench, Choice({**choice.values, **one}), request.seed, None
@@ -258,9 +323,32 @@ class Benches:
             for one in self.space.each("learning_rate", "lambda_")
         ]
         start = requests.index(request) // _AT_ONCE * _AT_ONCE
-        some = requests[start : start + _AT_ONCE]
-        found = bench.run_together(some) or []
-        self._ready.update(zip(some, found, strict=False))
+        return requests[start : start + _AT_ONCE]
+
+    def _next_ones(
+        self, bench: Workbench, choice: Choice, request: Request
+    ) -> list[Request]:
+        """The next ones that open other blocks; few, for they could be lost."""
+        found: list[Request] = []
+        depths = {choice.values["depth"], 0}
+        place = self._grid.index(choice.values)
+        for values in self._grid[place + 1 : self._trials]:
+            other = Choice(values)
+            if len(found) + 1 >= self._parallel:
+                break
+            if values["depth"] in depths or other.group != choice.group:
+                continue
+            wanted = self._request(bench, other, request.seed, None)
+            if (bench, wanted) not in self._ready:
+                found.append(wanted)
+                depths.add(values["depth"])
+        return found
+
+    @functools.cached_property
+    def _grid(self) -> list[Mapping[str, Any]]:
+        """All choices, in the order of Keras-Tuner's grid."""
+        fields = dataclasses.fields(self.space)
+        return list(self.space.each(*(field.name for field in fields)))
 
     def _settings_of(self, choice: Choice) -> Settings:
         values = choice.values

@@ -10,12 +10,13 @@ import keras
 import numpy as np
 
 from keras_transfer.strategies import Phase
+from keras_transfer.training.lanes import Finished
 from keras_transfer.training.phases import choose_phases
 from keras_transfer.training.plans import Plan
 from keras_transfer.training.recorder import Row
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.trainable import seeded
-from keras_transfer.training.workbench import Finished, Workbench
+from keras_transfer.training.workbench import Workbench
 from keras_transfer.tuning.columns import Columns
 
 
@@ -122,6 +123,14 @@ class BuiltByUser:
         for place, array in weights.items():
             model.variables[place].assign(array)
         return model
+
+    def make(self, hp: Any) -> keras.Model:
+        """Makes the model of a choice.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        return self._build(hp, self._settings.seed)
 
     def account(self) -> None:
         """Nothing: there is a plan for each trial."""

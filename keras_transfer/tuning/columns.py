@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
+from keras_transfer._errors import nearest
 from keras_transfer.features.fingerprints import digest_network
 from keras_transfer.training import identity
 from keras_transfer.training.objectives import make_objective, says_yes_or_no
-from keras_transfer.training.recorder import Table
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import open_source
 
@@ -69,9 +69,17 @@ class Columns:
         Raises:
             ValueError: If no trial reports it.
         """
+        if name is not None and not isinstance(name, str):
+            raise TypeError(
+                "`objective` must be the name of a column, or one "
+                f"`keras_tuner.Objective`. Received: objective={name!r:.200}"
+            )
+        if name is not None and name not in self._names:
+            raise ValueError(
+                f"`objective` must be one of {', '.join(self._names)}. "
+                f"Received: objective={name!r}.{nearest(name, self._names)}"
+            )
         if name is not None:
-            if name not in self._names:
-                Table(name, None, self._names)  # Says what there is.
             return name, name
         if "val_loss" not in self._names:
             raise ValueError(

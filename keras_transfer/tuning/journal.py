@@ -1,12 +1,14 @@
 """What happened in a search, line by line, so that it can happen again.
 
-    search.json     what was asked for; another search is refused
+    run.json        what was asked for; another search is refused
     journal.jsonl   each trial that began or ended, in order
 
 An oracle of Keras-Tuner writes its own files one after the other, and a process
 that dies between them leaves a search that lost a trial. The journal is the
 truth: a line is there or not, and an oracle that starts anew with the same seed
-and hears the same news comes to the same state.
+and hears the same news comes to the same state. Where it would now choose other
+values (a Gaussian process does on another kind of processor), those of the
+journal count.
 """
 
 from __future__ import annotations
@@ -83,12 +85,26 @@ def watch(oracle: Any, journal: Journal) -> None:
         oracle.end_trial,
     )
     reports: dict[str, list[list[Any]]] = {}
+    # Who asked in vain since the last event: that too changes what an oracle
+    # chooses next.
+    polls: list[list[Any]] = []
+
+    def write(event: Event) -> None:
+        if polls:
+            journal.write({"event": "polls", "polls": polls})
+            polls.clear()
+        journal.write(event)
 
     def create_trial(tuner_id: str) -> Any:
         known = oracle.ongoing_trials.get(tuner_id)
         trial = create(tuner_id)
-        if trial.status == "RUNNING" and known is None:
-            journal.write(
+        if trial.status != "RUNNING":
+            if polls and polls[-1][0] == tuner_id:
+                polls[-1][1] += 1
+            else:
+                polls.append([tuner_id, 1])
+        elif known is None:
+            write(
                 {
                     "event": "begin",
                     "tuner": tuner_id,
@@ -115,11 +131,14 @@ def watch(oracle: Any, journal: Journal) -> None:
             # With the end: a trial that died in between reports anew.
             "reports": reports.pop(trial.trial_id, []),
         }
+        space = trial.hyperparameters.get_config()
+        if len(space["space"]) > len(oracle.get_space().space):
+            event["space"] = space  # A function of the user's said more.
         try:
             end(trial)
         finally:
             # Too many failures raise after they are counted.
-            journal.write(event)
+            write(event)
 
     oracle.create_trial = create_trial
     oracle.update_trial = update_trial
@@ -140,21 +159,20 @@ def replay(oracle: Any, journal: Journal) -> None:
     """
     for event in journal.read():
         if event["event"] == "begin":
-            trial = oracle.create_trial(event["tuner"])
-            same = trial.trial_id == event["trial"]
-            if not same and trial.trial_id.isdigit():
-                _check_digits(trial.trial_id, event["trial"])
-            if not same or trial.hyperparameters.values != event["values"]:
-                raise ValueError(
-                    "`directory` must hold a search with this oracle. "
-                    f"Received: one whose trial {event['trial']} was "
-                    f"{event['values']}, where this one asks for "
-                    f"{trial.hyperparameters.values}. Choose another directory."
-                )
+            _begin(oracle, event)
+        elif event["event"] == "polls":
+            for tuner, times in event["polls"]:
+                for _ in range(times):
+                    oracle.create_trial(tuner)
         elif event["event"] == "end":
             trial = oracle.trials[event["trial"]]
+            if trial.trial_id in oracle._retry_queue:  # Lost, and found.
+                oracle._retry_queue.remove(trial.trial_id)
             for metrics, step in event["reports"]:
                 oracle.update_trial(trial.trial_id, metrics, step=step)
+            if "space" in event:
+                kind = type(trial.hyperparameters)
+                trial.hyperparameters = kind.from_config(event["space"])
             trial.status, trial.message = event["status"], event["message"]
             oracle.end_trial(trial)
         elif event["event"] == "lost":
@@ -177,13 +195,34 @@ def take_back(oracle: Any, tuner_id: str) -> None:
     oracle._retry_queue.append(trial.trial_id)
 
 
-def _check_digits(trial: str, before: str) -> None:
-    """Raises where Keras-Tuner numbers the same trial in another way."""
-    if before.isdigit() and int(trial) == int(before):
+def _begin(oracle: Any, event: Event) -> None:
+    """Begins a trial that began before, with the values that it had."""
+    before = event["trial"]
+    if oracle.max_trials and before.isdigit():
+        if int(before) >= oracle.max_trials:
+            raise ValueError(
+                "`trials` must not be less than before. Received: "
+                f"trials={oracle.max_trials}, where `directory` holds trial "
+                f"{before}."
+            )
+        if len(before) != len(str(oracle.max_trials)):
+            raise ValueError(
+                "`trials` must have as many digits as before, since trials are "
+                f"numbered by it. Received: trials={oracle.max_trials}, where "
+                f"`directory` holds trial {before!r}."
+            )
+    trial = oracle.create_trial(event["tuner"])
+    values = trial.hyperparameters.values
+    if trial.trial_id != before or values.keys() != event["values"].keys():
         raise ValueError(
-            "`trials` must have as many digits as before, since trials are "
-            f"numbered by it. Received: {before!r} there, {trial!r} here."
+            "`directory` must hold a search with this oracle. Received: one "
+            f"whose trial {before} was {event['values']}, where this one asks "
+            f"for trial {trial.trial_id} with {values}. Choose another "
+            "directory."
         )
+    if values != event["values"]:
+        trial.hyperparameters.values = dict(event["values"])
+        oracle._record_values(trial)
 
 
 def _try_again(oracle: Any) -> None:

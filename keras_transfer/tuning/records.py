@@ -7,9 +7,10 @@ weights/07.npz   arrays that differ from the beginning, by their place
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -45,8 +46,11 @@ class Records:
         path = self._weights_of(trial)
         with whole_file(path) as partial, open(partial, "wb") as file:
             np.savez(file, **arrays)
-        with whole_file(self._trials / f"{trial}.json") as partial:
-            partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
+            _to_disk(file)
+        path = self._trials / f"{trial}.json"
+        with whole_file(path) as partial, open(partial, "wb") as file:
+            file.write(json.dumps(record).encode() + b"\n")
+            _to_disk(file)
 
     def names(self) -> list[str]:
         """Returns the ids of all trials that there are records of."""
@@ -76,16 +80,20 @@ class Records:
         with np.load(path, allow_pickle=False) as file:
             return {int(name): file[name] for name in file.files}
 
-    def keep(self, trials: Sequence[str]) -> None:
-        """Removes the weights of all other trials.
+    def drop_weights(self, trials: Sequence[str]) -> None:
+        """Removes weights, and leaves what else is kept of a trial.
 
         Args:
-            trials: Ids of those that stay.
+            trials: Ids of the trials.
         """
-        names = {f"{trial}.npz" for trial in trials}
-        for path in self._weights.glob("*.npz"):
-            if path.name not in names:
-                path.unlink(missing_ok=True)
+        for trial in trials:
+            self._weights_of(trial).unlink(missing_ok=True)
 
     def _weights_of(self, trial: str) -> Path:
         return self._weights / f"{trial}.npz"
+
+
+def _to_disk(file: IO[bytes]) -> None:
+    # The journal, which says that the trial ended, may not be there first.
+    file.flush()
+    os.fsync(file.fileno())

@@ -215,11 +215,13 @@ def mean_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns the means over the executions of a trial.
 
     Args:
-        runs: The metrics of each.
+        runs: The metrics of each; those that not all have are left out (the
+            exact probe has no training loss).
     """
     return {
         name: statistics.fmean(run[name] for run in runs)
         for name in (runs[0] if runs else ())
+        if all(name in run for run in runs)
     }
 
 

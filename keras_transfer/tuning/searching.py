@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -59,6 +60,7 @@ def search(
     mixed_precision: bool | str | None = None,
     cache: bool | None = None,
     store: Any = None,
+    parallel: int | None = None,
     keep: int = 5,
     soup: bool = False,
     ignore: Sequence[str] = (),
@@ -83,7 +85,8 @@ def search(
             not looked at.
         space: A `SearchSpace`, or a dict of its fields. Defaults to `None`,
             `SearchSpace()`.
-        trials: How many to run at most. Defaults to `24`.
+        trials: How many to run at most; `"hyperband"` and an oracle of yours
+            have numbers of their own. Defaults to `24`.
         oracle: `"bayesian"`, `"random"`, `"grid"` (of lists), `"hyperband"`
             (each rung begins anew, with a schedule over its own epochs), or a
             `keras_tuner.Oracle`. Defaults to `"bayesian"`.
@@ -93,10 +96,10 @@ def search(
         epochs: Passes over the data in the main phase of a trial. Defaults to
             `None`, those of the strategy.
         executions: Runs of each trial, with `seed`, `seed + 1`, ..., whose
-            mean counts. Defaults to `1`.
+            mean counts; `views` are those of `seed`. Defaults to `1`.
         directory: Folder that keeps the search: the same call goes on where it
-            was stopped, by whatever, and one with more `trials` goes on from
-            fewer. Defaults to `None`.
+            was stopped, by whatever, and one with more `trials` (of as many
+            digits) goes on from fewer. Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
         loss: A Keras loss. Defaults to `None`: by output and labels.
         augment: Changes of the training images. Defaults to `None`.
@@ -113,6 +116,10 @@ def search(
         store: Where activations are kept: `"memory"`, a folder, a
             `FeatureStore`, or `False`. Defaults to `None`: wherever the plan
             finds it faster.
+        parallel: How many trials of a grid to train side by side in threads,
+            which keeps cores busy that steps of a small network leave idle;
+            each has a copy of the model. Defaults to `None`: `2` on a CPU of
+            several cores, else `1`.
         keep: Trials whose weights are kept, the best ones. Defaults to `5`.
         soup: Whether to average the weights of the kept trials as long as the
             objective becomes better, as `result.soup`. Defaults to `False`.
@@ -151,6 +158,7 @@ def search(
         ("trials", trials),
         ("executions", executions),
         ("keep", keep),
+        ("parallel", 1 if parallel is None else parallel),
     ):
         if not is_integer(value) or value < 1:
             raise ValueError(
@@ -193,8 +201,10 @@ def search(
             varied,
             settings,
             epochs=epochs,
-            count=trials * executions,
-            ahead=oracle == "grid" and trials > 1,
+            trials=trials,
+            executions=executions,
+            ahead=oracle == "grid" and trials > 1 and not part,
+            parallel=parallel or _count_parallel(),
             progress=progress,
             ignore=ignore,
         )
@@ -217,9 +227,15 @@ def search(
             epochs=epochs,
             ignore=ignore,
         )
+    objective = tuner.objective_of(oracle, objective)
     name, monitor = benches.columns.choose(
         getattr(objective, "name", objective)
     )
+    if soup and not name.startswith("val_"):
+        raise ValueError(
+            "`soup` must be False where `objective` is not measured on "
+            f"validation examples. Received: objective={name!r}, soup=True"
+        )
     benches.use(monitor)
     made = tuner.make_oracle(
         oracle, benches.space, objective or name, trials, epochs, seed
@@ -245,7 +261,10 @@ def search(
             await_chief()
             check_directory(folder, card)
         elif directory is not None:
+            fresh = not (folder / "run.json").exists()
             stack.enter_context(open_directory(folder, card)).claim()
+            if fresh:
+                stack.push(functools.partial(_give_up, folder))
         records = Records(folder)
         runner = Trials(
             benches,
@@ -277,6 +296,8 @@ def search(
             if part == "chief":
                 leases = Leases(made, journal)
                 stack.enter_context(leases.watching())
+        if build is None:
+            searching.hypermodel = tuner.Untrained(benches.make)
         searching.search(verbose=max(0, verbose - 1))
         known = {} if part == "worker" else made.trials
         rows = make_rows(records, name, runner.sign, known)
@@ -310,6 +331,21 @@ def search(
         elif part != "worker":
             result.save_table(folder / "table.csv")
     return result
+
+
+def _give_up(folder: Path, kind: Any, error: Any, _: Any) -> None:
+    """Leaves nothing of a search that failed before a trial finished."""
+    if isinstance(error, Exception) and not Records(folder).names():
+        for name in ("run.json", "journal.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / _PROJECT, ignore_errors=True)
+
+
+def _count_parallel() -> int:
+    import tensorflow as tf
+
+    several = (os.cpu_count() or 1) > 1
+    return 2 if several and not tf.config.list_physical_devices("GPU") else 1
 
 
 def _space(space: SearchSpace | Mapping[str, Any] | None) -> SearchSpace:

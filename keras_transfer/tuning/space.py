@@ -27,6 +27,7 @@ _RANGES = {
 # What another model has to be built for, and what another training step.
 HEAD = ("backbone", "dropout", "hidden_units")
 SETTINGS = ("optimizer", "label_smoothing", "views")
+_LAMBDA = [0, (1e-4, 1.0)]
 _BETWEEN = "between"
 _CHOOSING = "{}_from"
 
@@ -84,7 +85,7 @@ class SearchSpace:
     """
 
     learning_rate: Any = (1e-5, 1e-2)
-    lambda_: Any = dataclasses.field(default_factory=lambda: [0, (1e-4, 1.0)])
+    lambda_: Any = dataclasses.field(default_factory=lambda: list(_LAMBDA))
     depth: Any = None
     strategy: Any = None
     penalty: Any = dataclasses.field(
@@ -99,6 +100,11 @@ class SearchSpace:
     backbone: Any = None
 
     def __post_init__(self) -> None:
+        if self.options("penalty") == [None]:
+            if self.lambda_ == _LAMBDA:
+                object.__setattr__(self, "lambda_", 0)
+            elif len(self.options("lambda_")) > 1 or _is_pair(self.lambda_):
+                _refuse("lambda_", "0 where penalty=None", self.lambda_)
         for name, options in self._fields():
             if not options:
                 _refuse(name, "a list with at least one value", [])
@@ -191,7 +197,7 @@ def _declare(hp: Any, label: str, options: list[Any], name: str) -> Any:
     if len(options) == 1:
         return hp.Float(label, *ranges[0], sampling=sampling)
     # Keras-Tuner chooses among plain values of one type.
-    known = {_label(option): option for option in options}
+    known = dict(zip(_labels(options), options, strict=True))
     if all(isinstance(option, int | float) for option in options):
         whole = all(is_integer(option) for option in options)
         kind = int if whole else float
@@ -206,15 +212,25 @@ def _declare(hp: Any, label: str, options: list[Any], name: str) -> Any:
     return number if chosen == _BETWEEN else known[chosen]
 
 
+def _labels(options: Sequence[Any]) -> list[str]:
+    """Names for options, the same in each process; equal ones are counted."""
+    labels = [_label(option) for option in options]
+    return [
+        f"{label} {place + 1}" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    ]
+
+
 def _label(option: Any) -> str:
     if isinstance(option, Range):
         return _BETWEEN
     if isinstance(option, str):
         return option
-    name = getattr(option, "name", None)
-    if isinstance(name, str) and not isinstance(option, Phase):
-        return name
-    return repr(option)
+    # Names that Keras makes up are counters of the process.
+    if isinstance(option, keras.Model) and not option.name[-1:].isdigit():
+        return str(option.name)
+    text = repr(option)
+    return type(option).__name__ if " at 0x" in text or "<" in text else text
 
 
 class Choice(NamedTuple):
@@ -230,7 +246,9 @@ class Choice(NamedTuple):
     def group(self) -> tuple[str, ...]:
         """What another choice must share to be trained on the same bench."""
         return tuple(
-            f"{name}={_label(self.values[name])}" for name in (*HEAD, *SETTINGS)
+            f"{name}={value!r} {id(value) if hasattr(value, 'name') else ''}"
+            for name in (*HEAD, *SETTINGS)
+            for value in [self.values[name]]
         )
 
     def phases(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_transfer.training.lanes import Finished
 from keras_transfer.training.recorder import Progress, Row, direction
-from keras_transfer.training.workbench import Finished
 from keras_transfer.tuning.benches import Benches
 from keras_transfer.tuning.built import BuiltByUser
 from keras_transfer.tuning.records import Record, Records
@@ -54,8 +53,7 @@ class Trials:
     ) -> None:
         self.oracle: Any = None
         # What tells others, while a trial runs, that this process lives.
-        self.alive: Callable[[], Any] = contextlib.nullcontext
-        self.seconds = 0.0
+        self.alive: Callable[[str], Any] = contextlib.nullcontext
         self._benches = benches
         self._records = records
         self._objective = objective
@@ -75,13 +73,12 @@ class Trials:
         Returns:
             The metrics of each execution, at its best epoch.
         """
-        started = time.monotonic()
         hp = trial.hyperparameters
         epochs = hp.values.get(_EPOCHS)
         others = self._others() if self._stop_hopeless else []
         runs: list[Finished] = []
         for place in range(self._executions):
-            with self.alive():
+            with self.alive(trial.trial_id):
                 run = self._benches.run(
                     hp,
                     self._seed + place,
@@ -103,12 +100,12 @@ class Trials:
             "rows": [list(run.rows) for run in runs],
             "best": best,
             "error": next((run.error for run in runs if run.error), ""),
-            "seconds": round(time.monotonic() - started, 3),
+            # Not those that passed: some runs are computed together.
+            "seconds": round(sum(run.seconds for run in runs), 3),
         }
-        self.seconds += record["seconds"]
         self._records.write(trial.trial_id, record, runs[best].weights)
         self._say(trial, metrics, record)
-        self._prune(trial.trial_id)
+        self._prune()
         return metrics
 
     def load(self, trial: str, hp: Any) -> keras.Model:
@@ -121,6 +118,11 @@ class Trials:
         Raises:
             ValueError: If its weights were not kept.
         """
+        if self._records.read(trial) is None:
+            raise ValueError(
+                f"`trial` must have finished. Received: trial={trial!r}, which "
+                "failed; its row says why."
+            )
         weights = self._records.weights(trial)
         if weights is None:
             raise ValueError(
@@ -140,11 +142,10 @@ class Trials:
             return 1 if way == "max" else -1
         return direction(self._objective)
 
-    def _prune(self, trial: str) -> None:
-        """Removes weights of all but the best, counting the one that ends."""
-        known = {*self._finished(), trial}
-        order = sorted(sorted(known), key=self._rank)
-        self._records.keep(order[: self._keep])
+    def _prune(self) -> None:
+        """Removes weights of all but the best, whoever trained them."""
+        order = sorted(self._records.names(), key=self._rank)
+        self._records.drop_weights(order[self._keep :])
 
     def _rank(self, trial: str) -> tuple[float, float]:
         """As the rows of the result are sorted."""
@@ -188,6 +189,8 @@ class Trials:
     ) -> Callable[[Sequence[Row]], bool]:
         def goes_on(rows: Sequence[Row]) -> bool:
             mine = self._best_so_far(rows)
+            if not mine:
+                return True  # The exact probe has no training loss.
             there = [o[len(mine) - 1] for o in others if len(o) >= len(mine)]
             return not there or mine[-1] >= statistics.median(there)
 

@@ -16,6 +16,8 @@ from keras_transfer.training.recorder import direction
 from keras_transfer.tuning.space import SearchSpace
 
 HyperParameters = keras_tuner.HyperParameters
+# Trials that fail in the same way, one after the other, end the search.
+_SAME = 3
 _ORACLES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
     "grid": keras_tuner.oracles.GridSearchOracle,
@@ -43,6 +45,7 @@ class TransferTuner(keras_tuner.Tuner):
         **arguments: Any,
     ) -> None:
         self.failure: Exception | None = None
+        self._failures: list[str] = []
         self._run = run_trial
         self._load = load_model
         super().__init__(**arguments)
@@ -56,14 +59,22 @@ class TransferTuner(keras_tuner.Tuner):
             **kwargs: Not used.
         """
         try:
-            return self._run(trial)
+            found = self._run(trial)
         except keras_tuner.errors.FailedTrialError:
             raise
         except Exception as err:
-            # Keras-Tuner takes all others for something that the next trial
-            # may do better.
-            self.failure = err
-            raise keras_tuner.errors.FatalError(str(err)) from err
+            # One trial may be too large for this machine, or of values that
+            # do not fit; what happens to one after the other, or concerns
+            # files, would happen to all.
+            kind = type(err).__name__
+            self._failures.append(kind)
+            again = self._failures[-_SAME:] == [kind] * _SAME
+            if isinstance(err, OSError) or again:
+                self.failure = err
+                raise keras_tuner.errors.FatalError(str(err)) from err
+            raise keras_tuner.errors.FailedTrialError(f"{kind}: {err}") from err
+        self._failures.clear()
+        return found
 
     def load_model(self, trial: Any) -> keras.Model:
         """Called by Keras-Tuner.
@@ -86,6 +97,26 @@ class TransferTuner(keras_tuner.Tuner):
             if self.failure is None:
                 raise
             raise self.failure from None
+
+
+class Untrained(keras_tuner.HyperModel):
+    """What `tuner.hypermodel.build(hp)` is where a space says what varies.
+
+    Args:
+        make: Function from `keras_tuner.HyperParameters` to a model.
+    """
+
+    def __init__(self, make: Callable[[Any], keras.Model]) -> None:
+        super().__init__()
+        self._make = make
+
+    def build(self, hp: Any) -> keras.Model:
+        """Called by the user.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+        """
+        return self._make(hp)
 
 
 def function_of(model: Any) -> Callable[[Any], keras.Model] | None:
@@ -113,6 +144,32 @@ def function_of(model: Any) -> Callable[[Any], keras.Model] | None:
 def failed(message: str) -> Exception:
     """Returns the error of a trial that failed, while the search goes on."""
     return keras_tuner.errors.FailedTrialError(message)
+
+
+def objective_of(oracle: Any, objective: Any) -> Any:
+    """Returns what says which trial is best: an oracle of the user's knows.
+
+    Args:
+        oracle: As for `search`.
+        objective: As for `search`.
+
+    Raises:
+        ValueError: If the two do not agree.
+    """
+    if not isinstance(oracle, keras_tuner.Oracle):
+        return objective
+    known = oracle.objective
+    name = getattr(known, "name", known)
+    wanted = getattr(objective, "name", objective)
+    way = getattr(objective, "direction", getattr(known, "direction", None))
+    if objective is not None and (
+        wanted != name or way != getattr(known, "direction", way)
+    ):
+        raise ValueError(
+            "`objective` must be that of `oracle`. Received: "
+            f"objective={objective!r}, where the oracle has {known!r}"
+        )
+    return known
 
 
 def make_oracle(

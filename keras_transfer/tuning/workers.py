@@ -13,13 +13,15 @@ the next one that asks.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras_transfer.tuning.journal import Journal, take_back
@@ -28,6 +30,8 @@ from keras_transfer.tuning.journal import Journal, take_back
 _BEAT, _LOST = 5.0, 60.0
 # Seconds that a worker waits for the chief to start, or to start again.
 _PATIENCE = 600.0
+# Workers that may die in one trial before it counts as failed.
+_DEATHS = 3
 _VARIABLES = (
     "KERASTUNER_TUNER_ID",
     "KERASTUNER_ORACLE_IP",
@@ -99,11 +103,16 @@ class Leases:
         self._lost = _LOST if lost is None else lost
         self._seen: dict[str, float] = {}
         self._lock = threading.RLock()
+        self._died: Counter[str] = collections.Counter()
         self._create, self._end = oracle.create_trial, oracle.end_trial
+        self._get = oracle.get_trial
         oracle.create_trial, oracle.end_trial = (
             self.create_trial,
             self.end_trial,
         )
+        oracle.get_trial = self.get_trial
+        # Raised in a call of the server's, it would leave the oracle locked.
+        oracle.max_consecutive_failed_trials = None
 
     def create_trial(self, tuner_id: str) -> Any:
         """Gives a worker its trial, the one that it has or another.
@@ -120,6 +129,18 @@ class Leases:
                 trial.status = "IDLE"
                 self._oracle.tuner_ids.add(tuner_id)
             return trial
+
+    def get_trial(self, trial_id: str) -> Any:
+        """Returns a trial; whoever asks for the one that it runs is alive.
+
+        Args:
+            trial_id: Its id.
+        """
+        with self._lock:
+            for tuner, trial in self._oracle.ongoing_trials.items():
+                if trial.trial_id == trial_id:
+                    self._seen[tuner] = time.monotonic()
+            return self._get(trial_id)
 
     def end_trial(self, trial: Any) -> None:
         """Ends a trial, unless it was taken away and ended by another.
@@ -144,9 +165,19 @@ class Leases:
                 if now - seen <= self._lost:
                     continue
                 self._oracle.tuner_ids.discard(tuner)
-                if tuner in self._oracle.ongoing_trials:
+                trial = self._oracle.ongoing_trials.get(tuner)
+                if trial is None:
+                    continue
+                self._died[trial.trial_id] += 1
+                if self._died[trial.trial_id] < _DEATHS:
                     take_back(self._oracle, tuner)
                     self._journal.write({"event": "lost", "tuner": tuner})
+                    continue
+                trial.status = "FAILED"
+                trial.message = (
+                    f"WorkerError: {_DEATHS} workers died in this trial"
+                )
+                self._end(trial)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -156,20 +187,22 @@ class Leases:
 
 
 @contextlib.contextmanager
-def alive(oracle: Any, tuner_id: str) -> Iterator[None]:
+def alive(oracle: Any, trial_id: str) -> Iterator[None]:
     """Tells the chief, while a trial runs, that its worker lives.
 
     Args:
         oracle: The worker's view of the oracle.
-        tuner_id: The worker.
+        trial_id: The trial that it runs.
 
     Yields:
         Nothing.
     """
+    import grpc
 
     def beat() -> None:
-        # It has a trial already, and gets the same one.
-        oracle.create_trial(tuner_id)
+        # The chief may be starting anew.
+        with contextlib.suppress(grpc.RpcError):
+            oracle.get_trial(trial_id)
 
     with _every(_BEAT, beat):
         yield
@@ -203,11 +236,31 @@ def work(trials: Any, searching: Any) -> None:
     create = oracle.create_trial
 
     def create_trial(tuner_id: str) -> Any:
-        await_chief()  # Keras-Tuner would wait for an hour, and say nothing.
         trial = create(tuner_id)
         if trial.status == "IDLE":
             time.sleep(1.0)  # Keras-Tuner asks again at once.
         return trial
 
     oracle.create_trial = create_trial
-    trials.alive = functools.partial(alive, oracle, searching.tuner_id)
+    for name in ("create_trial", "update_trial", "end_trial", "get_space"):
+        setattr(oracle, name, _patient(getattr(oracle, name)))
+    trials.alive = functools.partial(alive, oracle)
+
+
+def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Asks a chief that was started again once more.
+
+    Keras-Tuner would wait for an hour and say nothing, or fail at once.
+    """
+    import grpc
+
+    @functools.wraps(call)
+    def calling(*args: Any, **kwargs: Any) -> Any:
+        await_chief()
+        try:
+            return call(*args, **kwargs)
+        except grpc.RpcError:
+            await_chief()
+            return call(*args, **kwargs)
+
+    return calling

@@ -9,7 +9,9 @@ import pytest
 from features._counting import Counting, passed
 
 import keras_transfer as ktr
+from keras_transfer.features import FeatureStore
 from keras_transfer.training.batched import Request
+from keras_transfer.training.runner import Runner
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.workbench import Workbench
 
@@ -102,6 +104,74 @@ def test_every_setting_is_the_same(data, arguments):
         (phase(1, schedule="constant", layer_decay=0.5),),
     ]
     compare(data, kinds, penalties=[ktr.L2SP(0.1)], **arguments)
+
+
+@pytest.mark.parametrize("policy", [None, "mixed_bfloat16"])
+def test_runs_side_by_side_equal_runs_alone(data, policy):
+    kinds = [tuple(ktr.FineTune(depth=d, epochs=2)) for d in (1, 2)]
+    settings = Settings(store="memory", mixed_precision=policy)
+    model = make_model(dropout=0.5)
+    before = arrays_of(model)
+    bench = Workbench(model, data, kinds, settings, count=6)
+    penalty = ktr.L2SP(0.5, 0.1)
+    for rate in (1e-2, 3e-3):  # The second time on what is compiled.
+        requests = [
+            Request(
+                (*first, dataclasses.replace(last, learning_rate=rate)),
+                penalty,
+                seed,
+            )
+            for seed, (*first, last) in enumerate(kinds)
+        ]
+        found = bench.run_side_by_side(requests)
+        for request, one in zip(requests, found, strict=True):
+            run, other = alone(
+                data,
+                lambda: make_model(dropout=0.5),
+                request.phases,
+                penalty=penalty,
+                seed=request.seed,
+                store="memory",
+                mixed_precision=policy,
+            )
+            assert one.best == run.best
+            for row, wanted in zip(one.rows, run.rows, strict=True):
+                assert row["val_loss"] == pytest.approx(
+                    wanted["val_loss"], abs=1e-5
+                )
+            bench.assign(one.weights)
+            assert_law(model, other)
+    bench.assign({})
+    assert_same(model, before)
+    bench.close()
+
+
+def test_what_passes_the_whole_network_is_not_side_by_side(data):
+    kinds = [(phase(1),), (phase(2),)]
+    bench = Workbench(make_model(), data, kinds, Settings(store=False))
+    requests = [Request(kind, None, 0) for kind in kinds]
+    assert bench.run_side_by_side(requests) is None
+    bench.close()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_one_that_fails_stops_the_other(data, monkeypatch, depth):
+    kinds = [(phase(1, epochs=40),), (phase(2, epochs=40),)]
+    bench = Workbench(make_model(), data, kinds, Settings(store="memory"))
+    record = Runner._record
+    rows = []
+
+    def failing(self, row):
+        if row["depth"] == depth:
+            raise KeyError("broken")
+        rows.append(row)
+        return record(self, row)
+
+    monkeypatch.setattr(Runner, "_record", failing)
+    with pytest.raises(KeyError, match="broken"):
+        bench.run_side_by_side([Request(kind, None, 0) for kind in kinds])
+    assert len(rows) < 40
+    bench.close()
 
 
 def test_dropout_begins_anew(data):
@@ -208,6 +278,35 @@ def test_a_run_that_diverges_says_so_and_the_next_one_is_fine(data):
     bench.close()
 
 
+def test_strategies_that_differ_in_their_first_phase(data):
+    """Moments go over from the phase before, which must be the same one."""
+    data = big(data)
+    kinds = [
+        (phase(0, epochs=epochs), phase(1, 1e-2, epochs=2)) for epochs in (1, 9)
+    ]
+    compare(data, kinds)
+
+
+def big(data):
+    """Enough steps that a long phase runs several in one call."""
+    x, y = (np.concatenate([part] * 12) for part in data.train.arrays())
+    parts = {"train": (x, y), "validation": data.validation.arrays()}
+    return parts
+
+
+def test_a_model_is_left_as_it_was_where_the_bench_fails(data):
+    model = make_model()
+    policies = [layer.dtype_policy.name for layer in model._flatten_layers()]
+    settings = Settings(
+        store=FeatureStore(limit=1000), mixed_precision="mixed_bfloat16"
+    )
+    with pytest.raises(ValueError, match="`store` must have room"):
+        Workbench(model, data, [(phase(1, epochs=9),)], settings, count=9)
+    assert policies == [
+        layer.dtype_policy.name for layer in model._flatten_layers()
+    ]
+
+
 def test_from_scratch_is_refused(data):
     with pytest.raises(ValueError, match="from pretrained weights"):
         Workbench(make_model(), data, [tuple(ktr.FromScratch())], Settings())
@@ -312,10 +411,25 @@ def test_a_head_that_diverges_leaves_the_others(data):
         ({}, (phase(0),), ktr.FeatureMap(0.1)),
         ({}, (phase(0),), ktr.L2(0.1, decoupled=True)),
         ({"store": False}, (phase(0),), None),
+        (
+            {"loss": keras.losses.CategoricalCrossentropy(reduction="sum")},
+            (phase(0),),
+            None,
+        ),
+        (
+            {"optimizer": keras.optimizers.Adam(gradient_accumulation_steps=2)},
+            (phase(0),),
+            None,
+        ),
+        (
+            {"optimizer": keras.optimizers.Adam(loss_scale_factor=8.0)},
+            (phase(0),),
+            None,
+        ),
     ],
     ids=(
         "ema clip_norm nadam clipvalue adamw patience depth two-phases "
-        "activations decoupled not-kept"
+        "activations decoupled not-kept sum accumulation scale"
     ).split(),
 )
 def test_what_cannot_be_at_once(data, arguments, phases, penalty):
@@ -324,6 +438,15 @@ def test_what_cannot_be_at_once(data, arguments, phases, penalty):
     )
     requests = [Request(phases, penalty, 0)] * 2
     assert bench.run_together(requests) is None
+    bench.close()
+
+
+def test_a_constrained_head_is_trained_alone(data):
+    model = make_model()
+    dense = [layer for layer in model.get_layer("head").layers if layer.weights]
+    dense[-1].kernel_constraint = keras.constraints.MaxNorm(0.1)
+    bench = Workbench(model, data, [(phase(0),)], Settings(), count=2)
+    assert bench.run_together([Request((phase(0),), None, 0)] * 2) is None
     bench.close()
 
 

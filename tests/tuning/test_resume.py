@@ -10,6 +10,7 @@ import keras_tuner
 import pytest
 
 from keras_transfer.tuning.journal import Journal, replay, watch
+from keras_transfer.tuning.workers import Leases
 
 
 def kill_searches(tmp_path, kills, seed):
@@ -151,11 +152,134 @@ def test_another_oracle_is_refused(tmp_path):
     oracle = placed(make_oracle(), tmp_path / "a")
     watch(oracle, journal)
     step(oracle)
+    hp = keras_tuner.HyperParameters()
+    hp.Float("momentum", 0.0, 1.0)
     other = keras_tuner.oracles.RandomSearchOracle(
         objective=keras_tuner.Objective("score", "max"),
         max_trials=9,
-        hyperparameters=make_oracle().hyperparameters,
+        hyperparameters=hp,
         seed=9,
     )
     with pytest.raises(ValueError, match="a search with this oracle"):
         replay(placed(other, tmp_path / "b"), journal)
+
+
+def test_fewer_trials_than_there_are_say_so(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = placed(make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    for _ in range(4):
+        step(oracle)
+    fewer = placed(make_oracle(), tmp_path / "b")
+    fewer.max_trials = 3
+    with pytest.raises(ValueError, match="must not be less than before"):
+        replay(fewer, journal)
+
+
+def test_values_that_the_oracle_would_not_choose_now_stand(tmp_path):
+    """As when a Gaussian process is fitted by another library."""
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    oracle = placed(make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    while step(oracle):
+        if len(oracle.trials) == 6:
+            break
+    lines = path.read_text().splitlines()
+    for place, line in enumerate(lines):
+        event = json.loads(line)
+        if event["event"] == "begin" and event["trial"] == "5":
+            event["values"]["rate"] *= 1 + 1e-9
+            lines[place] = json.dumps(event)
+            value = event["values"]["rate"]
+    path.write_text("\n".join(lines) + "\n")
+    again = placed(make_oracle(), tmp_path / "b")
+    replay(again, journal)
+    assert again.trials["5"].hyperparameters.values["rate"] == value
+    assert step(again)
+
+
+@pytest.mark.parametrize("kind", ["random", "hyperband"])
+def test_who_asked_in_vain_is_remembered(tmp_path, kind):
+    """An oracle draws from its seed also for those who get nothing."""
+
+    def make(folder):
+        hp = keras_tuner.HyperParameters()
+        hp.Choice("rate", list(range(14)))
+        arguments = {
+            "objective": keras_tuner.Objective("score", "max"),
+            "hyperparameters": hp,
+            "seed": 3,
+        }
+        if kind == "random":
+            oracle = keras_tuner.oracles.RandomSearchOracle(
+                max_trials=30, **arguments
+            )
+        else:
+            oracle = keras_tuner.oracles.HyperbandOracle(
+                max_epochs=4, factor=2, **arguments
+            )
+        return placed(oracle, folder)
+
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = make(tmp_path / "a")
+    watch(oracle, journal)
+    Leases(oracle, journal)
+    asked = 0
+    while True:
+        mine = oracle.create_trial("one")
+        other = oracle.create_trial("two")
+        asked += other.status == "IDLE"
+        for trial in (other, mine):
+            if trial.status == "RUNNING":
+                oracle.update_trial(
+                    trial.trial_id,
+                    {"score": trial.hyperparameters.values["rate"]},
+                )
+                trial.status = "COMPLETED"
+                oracle.end_trial(trial)
+        if mine.status == "STOPPED":
+            break
+    assert len(oracle.end_order) > 8
+    again = make(tmp_path / "b")
+    replay(again, journal)
+    assert again.end_order == oracle.end_order
+    for name, trial in oracle.trials.items():
+        values = again.trials[name].hyperparameters.values
+        assert values == trial.hyperparameters.values
+
+
+def test_what_a_function_says_later_is_remembered(tmp_path):
+    """`for i in range(hp.Int("n", 1, 3)): hp.Choice(f"u{i}", ...)`."""
+
+    def grow(trial):
+        hp = trial.hyperparameters
+        for number in range(hp.Int("n", 1, 3)):
+            hp.Choice(f"units{number}", [4, 8])
+
+    def make(folder):
+        hp = keras_tuner.HyperParameters()
+        hp.Int("n", 1, 3)
+        oracle = keras_tuner.oracles.RandomSearchOracle(
+            objective=keras_tuner.Objective("score", "max"),
+            max_trials=8,
+            hyperparameters=hp,
+            seed=2,
+        )
+        return placed(oracle, folder)
+
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = make(tmp_path / "a")
+    watch(oracle, journal)
+    while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+        grow(trial)
+        oracle.update_trial(trial.trial_id, {"score": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    assert len(oracle.get_space().space) == 4
+    again = make(tmp_path / "b")
+    replay(again, journal)
+    assert again.end_order == oracle.end_order
+    for name, trial in oracle.trials.items():
+        values = again.trials[name].hyperparameters.values
+        assert values == trial.hyperparameters.values

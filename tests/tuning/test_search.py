@@ -250,6 +250,115 @@ def test_an_oracle_of_the_users(data):
     assert losses == sorted(losses)
 
 
+def test_what_the_oracle_of_the_users_wants_counts(data):
+    oracle = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("val_loss", "min"),
+        max_trials=4,
+        seed=5,
+    )
+    with pytest.raises(ValueError, match="must be that of `oracle`"):
+        search(data, oracle=oracle, objective="val_accuracy")
+    result = search(data, oracle=oracle)
+    assert result.objective == "val_loss"
+    losses = [row["val_loss"] for row in result.rows]
+    assert losses == sorted(losses)
+    assert len(set(losses)) > 1
+    lost = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("val_f1", "max"), max_trials=4, seed=5
+    )
+    with pytest.raises(ValueError, match="`objective` must be one of"):
+        search(data, oracle=lost)
+
+
+def test_backbones_of_one_name_are_two(data):
+    keras.utils.set_random_seed(1)
+    small, large = (
+        ktr.load_backbone(
+            keras.Sequential(
+                [keras.Input((8, 8, 3)), keras.layers.Conv2D(width, 3)]
+            ),
+            pixel_range="[0, 1]",
+        )
+        for width in (2, 6)
+    )
+    space = {
+        "backbone": [small, large],
+        "learning_rate": [1e-2, 1e-3],
+        "lambda_": 0,
+        "depth": [0],
+    }
+    result = ktr.search(
+        small, data, space=space, oracle="grid", epochs=1, verbose=0
+    )
+    assert len(result.rows) == 4
+    widths = {}
+    for row in result.rows:
+        model = result.model(row["trial"])
+        widths[row["backbone"]] = model.get_layer("head").input_shape[-1]
+    assert sorted(widths.values()) == [2, 6]
+    with pytest.raises(ValueError, match="where `backbone` varies"):
+        ktr.search(small, data, space=space | {"depth": "all"}, verbose=0)
+
+
+def test_without_a_penalty_there_is_no_lambda():
+    space = ktr.SearchSpace(learning_rate=[1e-2, 1e-3], depth=0, penalty=None)
+    assert space.count() == 2
+
+
+def test_executions_of_a_strategy_that_probes(data):
+    """The best row may be the probe, which has no training loss."""
+    space = {"learning_rate": [1e-2, 1e-6], "depth": 1, "lambda_": 0}
+    result = search(data, space=space, executions=3, epochs=2)
+    assert all(row["status"] == "completed" for row in result.rows)
+    assert all(row["val_loss"] > 0 for row in result.rows)
+    one = search(
+        data,
+        space=space,
+        epochs=1,
+        objective="loss",
+        stop_hopeless=True,
+    )
+    assert len(one.rows) == 2
+
+
+def test_a_trial_that_raises_fails_alone(data, monkeypatch):
+    run = Workbench.run
+
+    def failing(self, phases, **options):
+        if phases[-1].depth == 1:
+            raise MemoryError("too large")
+        return run(self, phases, **options)
+
+    monkeypatch.setattr(Workbench, "run", failing)
+    result = search(data, oracle="random", trials=8, seed=3)
+    status = {(row["depth"], row["status"]) for row in result.rows}
+    assert status == {(0, "completed"), (1, "failed")}
+    row = result.rows[-1]
+    assert row["error"] == "MemoryError: too large"
+    with pytest.raises(ValueError, match="`trial` must have finished"):
+        result.model(row["trial"])
+
+
+def test_what_fails_each_trial_ends_the_search(data, monkeypatch, tmp_path):
+    def failing(self, phases, **options):
+        raise KeyError("nowhere")
+
+    monkeypatch.setattr(Workbench, "run", failing)
+    with pytest.raises(KeyError, match="nowhere"):
+        search(data, oracle="random", trials=8, directory=tmp_path / "s")
+    monkeypatch.undo()
+    # Nothing came of it: another search may have the folder.
+    search(data, directory=tmp_path / "s", trials=2, objective="val_loss")
+
+
+def test_keras_tuner_builds_models_of_a_space(found):
+    result, _ = found
+    (best,) = result.tuner.get_best_hyperparameters()
+    model = result.tuner.hypermodel.build(best)
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+    assert rate == pytest.approx(best.values["learning_rate"])
+
+
 def test_executions_are_averaged(data):
     space = dataclasses.replace(GRID, depth=1, lambda_=0)
     one = search(data, space=space, seed=0)
@@ -277,11 +386,10 @@ def test_heads_and_optimizers_vary(data):
     }
     result = search(data, backbone(), space=space, epochs=1)
     assert len({row["val_loss"] for row in result.rows}) == 8
-    units = {
-        len(result.model(row["trial"]).get_layer("head").weights)
-        for row in result.rows[:5]
-    }
-    assert units <= {2, 4}
+    for row in result.rows[:5]:
+        weights = result.model(row["trial"]).get_layer("head").weights
+        assert len(weights) == (4 if row["hidden_units"] == "(4,)" else 2)
+    assert {row["optimizer"] for row in result.rows} == {"adam", "sgd"}
 
 
 def test_weights_of_the_best_are_kept(data, tmp_path):
@@ -426,7 +534,14 @@ def test_what_cannot_be_searched_is_refused_at_once(data):
     refused("`trials` must be", trials=0)
     refused("`oracle` must be", oracle="gird")
     refused("`oracle` must be a name", TypeError, oracle=3)
-    refused("`monitor` must be one of", objective="val_auc")
+    refused("`objective` must be one of", objective="val_auc")
+    refused("must be the name of a", TypeError, objective=["val_loss", "loss"])
+    refused("`soup` must be False", objective="loss", soup=True)
+    refused("`lambda_` must be 0", space={"penalty": None, "lambda_": [0, 1]})
+    refused("`views` must be None", space={"views": [None, 4], "depth": [0]})
+    refused("`depth` must be", space={
+        "strategy": "linear-probe", "depth": [0, 1], "learning_rate": [1, 2]
+    })  # fmt: skip
     refused("max_epochs|`epochs` must be", oracle="hyperband")
     refused("`space` must be", TypeError, space=[1])
     refused("`keep` must be", keep=0)

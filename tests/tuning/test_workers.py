@@ -88,7 +88,7 @@ def test_a_trial_goes_from_the_dead_to_the_living(tmp_path):
     oracle = placed(make_oracle(), tmp_path / "a")
     oracle.max_trials = 2
     watch(oracle, journal)
-    leases = Leases(oracle, journal, lost=0.2)
+    Leases(oracle, journal, lost=0.2)
     dead, mine = (oracle.create_trial(name) for name in ("dead", "mine"))
     end(oracle, mine)
     # Nobody may leave as long as another one can die.
@@ -107,8 +107,6 @@ def test_a_trial_goes_from_the_dead_to_the_living(tmp_path):
     assert again.end_order == oracle.end_order
     assert not again.ongoing_trials
     assert not again._retry_queue
-    with leases.watching():
-        pass
 
 
 def test_a_worker_that_was_only_slow_ends_its_trial_once(tmp_path):
@@ -123,6 +121,50 @@ def test_a_worker_that_was_only_slow_ends_its_trial_once(tmp_path):
     end(oracle, slow)
     assert oracle._retry_queue == []
     assert oracle.end_order == [slow.trial_id]
+
+    again = placed(make_oracle(), tmp_path / "b")
+    replay(again, journal)
+    assert again._retry_queue == []
+    assert again.end_order == [slow.trial_id]
+
+
+def test_who_asks_for_its_trial_keeps_it(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = placed(make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    leases = Leases(oracle, journal, lost=0.4)
+    trial = oracle.create_trial("one")
+    for _ in range(4):
+        time.sleep(0.2)
+        oracle.get_trial(trial.trial_id)
+        leases.expire()
+    assert list(oracle.ongoing_trials) == ["one"]
+    time.sleep(0.5)
+    leases.expire()
+    assert not oracle.ongoing_trials
+
+
+def test_a_trial_that_kills_its_workers_fails(tmp_path):
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = placed(make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    leases = Leases(oracle, journal, lost=0.05)
+    first = oracle.create_trial("worker0")
+    for number in (1, 2):
+        time.sleep(0.1)
+        leases.expire()
+        again = oracle.create_trial(f"worker{number}")
+        assert again.trial_id == first.trial_id
+    time.sleep(0.1)
+    leases.expire()
+    assert oracle.end_order == [first.trial_id]
+    assert oracle.trials[first.trial_id].status == "FAILED"
+    assert "3 workers died" in oracle.trials[first.trial_id].message
+    assert oracle.create_trial("worker3").trial_id != first.trial_id
+
+    again = placed(make_oracle(), tmp_path / "b")
+    replay(again, journal)
+    assert again.end_order == [first.trial_id]
 
 
 def test_roles(monkeypatch):
