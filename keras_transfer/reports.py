@@ -79,7 +79,12 @@ def plot_search(
     figure = Figure(figsize=(3.2 * len(depths) + 1, 3.4), layout="constrained")
     values = [float(row[objective]) for row in found]
     points: Any = None
-    axes_of = figure.subplots(1, len(depths), squeeze=False, sharey=True)[0]
+    axes_of = figure.subplots(
+        1, len(depths), squeeze=False, sharex=True, sharey=True
+    )[0]
+    low, high = min(values), max(values)
+    if low == high:  # One colour, not the ends of the scale.
+        low, high = low - 0.5, high + 0.5
     lambdas = [float(row.get("lambda") or 0) for row in found]
     least = min((value for value in lambdas if value > 0), default=1.0)
     for axes, depth in zip(axes_of, depths, strict=True):
@@ -88,8 +93,8 @@ def plot_search(
             [float(row.get("learning_rate") or 1) for row in some],
             [float(row.get("lambda") or 0) for row in some],
             c=[float(row[objective]) for row in some],
-            vmin=min(values),
-            vmax=max(values),
+            vmin=low,
+            vmax=high,
             edgecolors="black",
             linewidths=0.5,
         )

@@ -3,7 +3,7 @@
 #
 #     bash recipes/search_distributed.sh N SCRIPT [ARGUMENTS]
 #
-# SCRIPT is any Python script that calls `search(..., directory=...)`, such as
+# Activate your environment first, or set PYTHON to its interpreter. SCRIPT is any Python script that calls `search(..., directory=...)`, such as
 # `recipes/search.py --seeds 1 --data FOLDER`. All processes run it: the chief
 # hands out trials, the workers train them. What comes after the search runs in
 # each of them, too; leave it to the one whose KERASTUNER_TUNER_ID is "chief".
@@ -21,8 +21,9 @@
 # workers does; in Kubernetes a Job with an index
 # (`worker$JOB_COMPLETION_INDEX`), and a Service in front of the chief.
 set -euo pipefail
-if [ $# -lt 2 ]; then
-    sed -n '4p' "$0" >&2
+if [ $# -lt 2 ] || ! [ "$1" -gt 0 ] 2>/dev/null; then
+    sed -n 's/^#     bash/Usage: bash/p' "$0" >&2
+    echo "N, the number of workers, is at least 1." >&2
     exit 2
 fi
 workers=$1
@@ -40,7 +41,9 @@ KERASTUNER_TUNER_ID=chief "$python" "$@" &
 chief=$!
 others=()
 for number in $(seq "$workers"); do
-    KERASTUNER_TUNER_ID="worker$number" "$python" "$@" >/dev/null &
+    KERASTUNER_TUNER_ID="worker$number" "$python" "$@" > >(
+        sed "s/^/worker$number: /"
+    ) &
     others+=($!)
 done
 # Each would wait for the other: the chief for ever, the workers ten minutes.

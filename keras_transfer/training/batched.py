@@ -184,6 +184,7 @@ def train(
     objective: Objective,
     kept: Kept,
     runner: Runner,
+    last_counts: bool,
 ) -> list[Head]:
     """Trains the heads of all runs, from what the dense layer holds now.
 
@@ -193,6 +194,7 @@ def train(
         objective: What is minimised.
         kept: Vectors to train on, and to validate by.
         runner: What went through the phases before, if there were any.
+        last_counts: Whether the best epoch is one of the last phase.
 
     Returns:
         A `Head` for each run.
@@ -208,7 +210,7 @@ def train(
         np.float32,
     )
     rates *= phase.head_multiplier
-    tables = [_Column(settings, runner, phase) for _ in requests]
+    tables = [_Column(r, settings, runner, last_counts) for r in requests]
     epoch = 0
     batches = kept.train.batches(
         settings.batch_size,
@@ -252,10 +254,15 @@ class _Column:
     """The table of one of the runs."""
 
     def __init__(
-        self, settings: Settings, runner: Runner, phase: Phase
+        self,
+        request: Request,
+        settings: Settings,
+        runner: Runner,
+        last_counts: bool,
     ) -> None:
-        self._table = Table(settings.monitor, None, runner.columns)
-        self._phase = phase
+        first = len(request.phases) - 1 if last_counts else 0
+        self._table = Table(settings.monitor, None, runner.columns, first)
+        self._phase = request.phases[-1]
         self._number = 0
         self._weights: dict[int, np.ndarray] = {}
         self._error = ""

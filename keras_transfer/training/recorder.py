@@ -36,13 +36,18 @@ class Table:
         patience: Epochs without a new best after which a phase ends, or
             `None`.
         names: The columns that there will be.
+        first: The phase from which on rows may be the best. Defaults to `0`.
 
     Raises:
         ValueError: If there is no such column.
     """
 
     def __init__(
-        self, monitor: str | None, patience: int | None, names: Sequence[str]
+        self,
+        monitor: str | None,
+        patience: int | None,
+        names: Sequence[str],
+        first: int = 0,
     ) -> None:
         if monitor is not None and monitor not in names:
             raise ValueError(
@@ -64,6 +69,7 @@ class Table:
                 '`monitor="loss"`, or hold some out.'
             )
         self._patience = patience
+        self._first = first
         self.rows: list[Row] = []
         self.best: int | None = None
 
@@ -75,6 +81,8 @@ class Table:
     def add(self, row: Row) -> bool:
         """Adds a row; says whether it is the best so far."""
         self.rows.append(row)
+        if row["phase"] < self._first:
+            return False
         if self.best is None or self._is_better(row, self.rows[self.best]):
             self.best = len(self.rows) - 1
             return True

@@ -78,6 +78,8 @@ class Shared:
         start: The weights that each run starts from.
         plan: Where activations are kept, for each opening a phase.
         runs: How many runs there will be of each kind, about. Defaults to `1`.
+        last_counts: Whether the best epoch of a run is one of its last phase.
+            Defaults to `False`.
         prefixes: What makes activations, or `None`. Defaults to `None`.
         places: The place of each opening in the plan. Defaults to `{}`.
         kept: Activations by opening. Defaults to `{}`.
@@ -94,6 +96,7 @@ class Shared:
     start: list[np.ndarray]
     plan: Plan
     runs: int = 1
+    last_counts: bool = False
     prefixes: Prefixes | None = None
     places: dict[Opening, int] = dataclasses.field(default_factory=dict)
     kept: dict[Opening, Kept | None] = dataclasses.field(default_factory=dict)

@@ -51,6 +51,9 @@ class Workbench:
             may differ from these, and epochs.
         settings: How to train.
         count: How many runs there will be, about. Defaults to `1`.
+        last_counts: Whether the best epoch of a run is one of its last phase,
+            and not what a phase before came to. Defaults to `False`, as in
+            `fine_tune`.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
 
     Raises:
@@ -65,6 +68,7 @@ class Workbench:
         settings: Settings,
         *,
         count: int = 1,
+        last_counts: bool = False,
         ignore: Sequence[str] = (),
     ) -> None:
         self.model = model
@@ -92,6 +96,7 @@ class Workbench:
             [np.array(variable) for variable in model.variables],
             Plan(()),
             runs=max(1, count // len(runs)),
+            last_counts=last_counts,
         )
         self._lane = Lane(model, self._shared)
         with contextlib.ExitStack() as stack:
@@ -165,7 +170,14 @@ class Workbench:
                 runner.run()
                 self._shared.sets.apply(last)
             trained = time.monotonic()
-            heads = train(requests, settings, self.objective, kept, runner)
+            heads = train(
+                requests,
+                settings,
+                self.objective,
+                kept,
+                runner,
+                self._shared.last_counts,
+            )
             self._shared.count_seconds(last, time.monotonic() - trained)
         finally:
             self._shared.sets.restore()

@@ -238,7 +238,8 @@ class Benches:
             raise TypeError(
                 "`model` must be a model where `data` are not those of "
                 "`load_images` or `load_texts`, which say how many classes "
-                f"there are. Received: {self._source!r:.100}"
+                f"there are. Received: {self._source!r:.100}. Pass "
+                "data=load_images(...), or a model."
             )
 
     def _check_each(self, first: Choice, model: keras.Model) -> None:
@@ -285,6 +286,7 @@ class Benches:
             runs,
             self._settings_of(choice),
             count=self._trials * self._executions,
+            last_counts=True,
             ignore=self._ignore,
         )
         self.plans.append(bench.plan)

@@ -98,6 +98,7 @@ class BuiltByUser:
             self._data,
             [phases],
             self._settings_of(model),
+            last_counts=True,
             ignore=self._ignore,
         )
         self.plans.append(bench.plan)

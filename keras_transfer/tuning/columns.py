@@ -68,6 +68,7 @@ class Columns:
 
         Raises:
             ValueError: If no trial reports it.
+            TypeError: If it is no name.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError(

@@ -21,6 +21,7 @@ from keras_transfer.tuning.records import Records
 from keras_transfer.tuning.soup import Soup
 from keras_transfer.tuning.tensorboard import Written, write_trials
 
+_PROBE = "linear-probe"
 Row = Mapping[str, Any]
 
 
@@ -56,6 +57,7 @@ class SearchResult:
     objective: str
     tuner: Any
     plans: tuple[Plan, ...]
+    _sign: int
     _records: Records
     _load: Callable[[str], keras.Model]
     soup: Soup | None = None
@@ -86,6 +88,34 @@ class SearchResult:
         self._check(trial)
         record = self._records.read(trial)
         return [] if record is None else list(record["rows"][record["best"]])
+
+    @property
+    def probe(self) -> dict[str, float] | None:
+        """Validation metrics of the exact probe that the best trial began with.
+
+        `None` where its strategy begins with none.
+        """
+        for row in self.history(self.rows[0]["trial"]):
+            if not row["epoch"]:
+                return {k: v for k, v in row.items() if k.startswith("val_")}
+        return None
+
+    def compare_with_probe(self) -> str:
+        """Says in a sentence how many trials are better than their probe."""
+        probe = (self.probe or {}).get(self.objective)
+        if probe is None:
+            return ""
+        scores = [
+            row[self.objective]
+            for row in self.rows
+            if row["status"] == "completed"
+        ]
+        better = sum(self._sign * (score - probe) > 0 for score in scores)
+        said = (
+            f"The linear probe alone: {self.objective} {probe:.4f}; {better} "
+            f"of {len(scores)} trials are better."
+        )
+        return said if better else f"{said} Take strategy={_PROBE!r}."
 
     def table(self) -> str:
         """Returns the rows as a table for people to read."""
@@ -122,7 +152,19 @@ class SearchResult:
 
         Args:
             path: PNG file to write.
+
+        Raises:
+            ValueError: If neither of them varied under that name, as where a
+                function of yours says what varies.
         """
+        if not any(
+            "learning_rate" in row or "lambda" in row for row in self.rows
+        ):
+            raise ValueError(
+                "Trials must vary `learning_rate` or `lambda` to be drawn. "
+                f"Received: {', '.join(self._columns())}. `save_tensorboard` "
+                "shows all others."
+            )
         plot_search(self.rows, self.objective, path)
 
     def save_tensorboard(self, directory: str | os.PathLike[str]) -> None:
@@ -195,11 +237,8 @@ def make_rows(
             "seconds": record.get("seconds"),
         }
         message = "" if trial is None else (trial.message or "").strip()
-        if record.get("error"):
-            row["error"] = record["error"]
-        elif message:
-            # The last line of a traceback: the class, and what it says.
-            row["error"] = message.splitlines()[-1].partition("Error: ")[2]
+        if message:
+            row["error"] = message
         rows.append(row)
 
     def rank(row: Row) -> tuple[bool, float, float]:

@@ -279,6 +279,7 @@ def search(
         )
         searching = tuner.TransferTuner(
             run_trial=runner.run,
+            say=progress.say,
             load_model=lambda t: runner.load(t.trial_id, t.hyperparameters),
             hypermodel=build,
             oracle=made,
@@ -298,7 +299,14 @@ def search(
                 stack.enter_context(leases.watching())
         if build is None:
             searching.hypermodel = tuner.Untrained(benches.make)
-        searching.search(verbose=max(0, verbose - 1))
+        if made.trials:
+            progress.say(f"{len(made.end_order)} trials are there; going on.")
+        with contextlib.ExitStack() as silence:
+            if part == "chief" and verbose < 2:
+                # Keras-Tuner prints whenever it sends a condition.
+                nowhere = silence.enter_context(open(os.devnull, "w"))
+                silence.enter_context(contextlib.redirect_stdout(nowhere))
+            searching.search(verbose=max(0, verbose - 1))
         known = {} if part == "worker" else made.trials
         rows = make_rows(records, name, runner.sign, known)
         if not any(row["status"] == "completed" for row in rows):
@@ -315,6 +323,7 @@ def search(
             objective=name,
             tuner=searching,
             plans=tuple(benches.plans),
+            _sign=runner.sign,
             _records=records,
             _load=lambda trial: runner.load(trial, chosen(trial)),
         )
@@ -325,6 +334,8 @@ def search(
             hps = {trial: chosen(trial) for trial in best}
             result.soup = make_soup(benches, records, hps, name, runner.sign)
         benches.account()
+        if result.probe is not None:
+            progress.say(result.compare_with_probe())
         if directory is None:
             # Weights are read when they are asked for.
             weakref.finalize(result, temporary.pop_all().close)

@@ -323,7 +323,8 @@ def _is_pair(option: Any) -> bool:
 def _check(name: str, option: Any) -> None:
     if isinstance(option, Range):
         if not 0 <= option.low < option.high < math.inf:
-            _refuse(name, "a pair of numbers, the lower one first", option)
+            rule = "a pair of numbers from 0, the lower one first"
+            _refuse(name, rule, tuple(option))
         if _RANGES[name] and not option.low > 0:
             _refuse(name, "a pair above 0; [0, (low, high)] adds 0", option)
         ends: Sequence[Any] = option
@@ -349,7 +350,7 @@ def _check_value(name: str, value: Any) -> None:
     if name == "depth" and not (
         value in (None, "all") or (is_integer(value) and value >= 0)
     ):
-        _refuse(name, 'integers from 0, or "all"', value)
+        _refuse(name, 'a list of integers from 0, or "all"', value)
     if name == "penalty" and not isinstance(value, Penalty | None):
         _refuse(name, "penalties such as L2SP(1.0, 1.0), or None", value)
     if name == "strategy" and value == "from-scratch":

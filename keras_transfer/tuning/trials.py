@@ -86,7 +86,7 @@ class Trials:
                     self._median_rule(others) if others else None,
                 )
             runs.append(run)
-            if run.best is None:
+            if run.error or run.best is None:
                 raise self._fail(run.error)
         metrics = [_metrics(run) for run in runs]
         best = max(
@@ -99,7 +99,6 @@ class Trials:
             "metrics": metrics,
             "rows": [list(run.rows) for run in runs],
             "best": best,
-            "error": next((run.error for run in runs if run.error), ""),
             # Not those that passed: some runs are computed together.
             "seconds": round(sum(run.seconds for run in runs), 3),
         }
@@ -207,8 +206,7 @@ class Trials:
         )  # fmt: skip
         self._progress.say(
             f"trial {trial.trial_id}  {chosen}  {self._objective} {value:.4f}  "
-            f"{record['seconds']:.1f} s{'  ' if record['error'] else ''}"
-            f"{record['error'].partition('. ')[0]}"
+            f"{record['seconds']:.1f} s"
         )
 
 

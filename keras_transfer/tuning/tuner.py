@@ -5,6 +5,8 @@ Imported where a search begins, since it imports Keras-Tuner at once.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,14 +15,45 @@ import keras_tuner
 
 from keras_transfer._errors import nearest
 from keras_transfer.training.recorder import direction
-from keras_transfer.tuning.space import SearchSpace
+from keras_transfer.tuning.space import Range, SearchSpace
 
 HyperParameters = keras_tuner.HyperParameters
 # Trials that fail in the same way, one after the other, end the search.
 _SAME = 3
+
+
+class Grid(keras_tuner.Oracle):
+    """All choices of a space that is known, in Keras-Tuner's order.
+
+    Keras-Tuner's own grid waits for each trial before it says the next, since
+    a function may name new parameters: workers would wait for each other.
+
+    Args:
+        **arguments: Of `keras_tuner.Oracle`.
+    """
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        """Called by Keras-Tuner.
+
+        Args:
+            trial_id: Id of the trial that asks.
+        """
+        names = [parameter.name for parameter in self.hyperparameters.space]
+        options = [parameter.values for parameter in self.hyperparameters.space]
+        place = len(self.start_order)
+        if place >= math.prod(map(len, options)):
+            return {"status": "STOPPED"}
+        chosen = []
+        for some in reversed(options):  # The last one varies fastest.
+            place, digit = divmod(place, len(some))
+            chosen.append(some[digit])
+        values = dict(zip(names, reversed(chosen), strict=True))
+        return {"status": "RUNNING", "values": values}
+
+
 _ORACLES = {
     "random": keras_tuner.oracles.RandomSearchOracle,
-    "grid": keras_tuner.oracles.GridSearchOracle,
+    "grid": Grid,
     "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
     "hyperband": keras_tuner.oracles.HyperbandOracle,
 }
@@ -35,6 +68,7 @@ class TransferTuner(keras_tuner.Tuner):
     Args:
         run_trial: Function from a trial to its metrics.
         load_model: Function from a trial to its model, trained.
+        say: Function that tells the user a line.
         **arguments: Of `keras_tuner.Tuner`.
     """
 
@@ -42,12 +76,14 @@ class TransferTuner(keras_tuner.Tuner):
         self,
         run_trial: Callable[[Any], Mapping[str, float] | list[Any]],
         load_model: Callable[[Any], keras.Model],
+        say: Callable[[str], None],
         **arguments: Any,
     ) -> None:
         self.failure: Exception | None = None
         self._failures: list[str] = []
         self._run = run_trial
         self._load = load_model
+        self._say = say
         super().__init__(**arguments)
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
@@ -75,6 +111,18 @@ class TransferTuner(keras_tuner.Tuner):
             raise keras_tuner.errors.FailedTrialError(f"{kind}: {err}") from err
         self._failures.clear()
         return found
+
+    def _try_run_and_update_trial(
+        self, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        # Keras-Tuner prints a traceback for each trial that failed.
+        try:
+            self._run_and_update_trial(trial, *args, **kwargs)
+        except keras_tuner.errors.FailedTrialError as err:
+            trial.status, trial.message = "FAILED", str(err)
+            self._say(f"trial {trial.trial_id} failed: {err}")
+        else:
+            trial.status = "COMPLETED"
 
     def load_model(self, trial: Any) -> keras.Model:
         """Called by Keras-Tuner.
@@ -220,10 +268,15 @@ def make_oracle(
         space.declare(declared)
         arguments["hyperparameters"] = declared
         if oracle == "grid" and space.count() is None:
+            ranges = ", ".join(
+                f"{field.name}={getattr(space, field.name)!r}"
+                for field in dataclasses.fields(space)
+                if any(isinstance(o, Range) for o in space.options(field.name))
+            )
             raise ValueError(
                 '`space` must hold lists where `oracle` is "grid": between two '
-                f"numbers there are too many. Received: {space}. Write "
-                "`learning_rate=[1e-4, 1e-3]`."
+                f"numbers there are too many. Received: {ranges}. Write lists, "
+                "such as `learning_rate=[1e-4, 1e-3]`, or one value."
             )
         if not declared.space:
             raise ValueError(
@@ -237,4 +290,7 @@ def make_oracle(
                 "the most that a trial may train. Received: epochs=None"
             )
         return _ORACLES[oracle](max_epochs=epochs, **arguments)
-    return _ORACLES[oracle](max_trials=trials, **arguments)
+    kind = _ORACLES[oracle]
+    if oracle == "grid" and space is None:
+        kind = keras_tuner.oracles.GridSearchOracle
+    return kind(max_trials=trials, **arguments)

@@ -174,9 +174,7 @@ class Leases:
                     self._journal.write({"event": "lost", "tuner": tuner})
                     continue
                 trial.status = "FAILED"
-                trial.message = (
-                    f"WorkerError: {_DEATHS} workers died in this trial"
-                )
+                trial.message = f"{_DEATHS} workers died in this trial"
                 self._end(trial)
 
     @contextlib.contextmanager
@@ -238,7 +236,7 @@ def work(trials: Any, searching: Any) -> None:
     def create_trial(tuner_id: str) -> Any:
         trial = create(tuner_id)
         if trial.status == "IDLE":
-            time.sleep(1.0)  # Keras-Tuner asks again at once.
+            time.sleep(0.2)  # Keras-Tuner asks again at once.
         return trial
 
     oracle.create_trial = create_trial

@@ -46,7 +46,7 @@ def main(folder):
                 "rows": len(result.rows),
                 "status": sorted({row["status"] for row in result.rows}),
                 "best": {k: best[k] for k in ("learning_rate", "depth")},
-                "score": best["val_accuracy"],
+                "score": round(best["val_accuracy"], 5),
                 "weights": result.best_model.count_params(),
             }
         )

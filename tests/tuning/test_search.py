@@ -556,3 +556,35 @@ def test_what_cannot_be_searched_is_refused_at_once(data):
         ktr.search("ResNet20", (x, y), space=GRID, oracle="grid")
     store = FeatureStore(limit=1000)
     refused("`store` must have room", store=store)
+
+
+def test_the_probe_is_not_the_score_of_what_is_searched(data, capsys):
+    """Else all trials that are worse would score alike, and teach nothing."""
+    space = {"learning_rate": [1e-1, 1e-3, 1e-6], "depth": 1, "lambda_": 0}
+    result = search(data, space=space, epochs=2, verbose=1)
+    assert len({row["val_loss"] for row in result.rows}) == 3
+    for row in result.rows:
+        first, *others = result.history(row["trial"])
+        assert first["epoch"] == 0
+        assert result.probe["val_loss"] == pytest.approx(first["val_loss"])
+        assert row["val_loss"] in [other["val_loss"] for other in others]
+    assert "The linear probe alone: val_accuracy" in capsys.readouterr().out
+    for place in (0, -1):
+        row = result.rows[place]
+        loss, _ = result.model(row["trial"]).evaluate(
+            data.validation.batches(32), verbose=0
+        )
+        assert loss == pytest.approx(row["val_loss"], abs=1e-5)
+
+
+def test_a_picture_needs_rates(data, tmp_path):
+    def build_with_lr(hp):
+        model = make_model()
+        rate = hp.Choice("lr", [1e-2, 1e-3])
+        model.compile(keras.optimizers.SGD(rate), "categorical_crossentropy")
+        return model
+
+    result = search(data, build_with_lr, space=None, epochs=1)
+    with pytest.raises(ValueError, match="Received: trial, status, lr"):
+        result.plot(tmp_path / "search.png")
+    assert not (tmp_path / "search.png").exists()
