@@ -692,9 +692,8 @@ def test_datasets_are_read_two_batches_far(classifier):
     dataset = tf.data.Dataset.range(30).map(one).batch(4).repeat()
     loss = "sparse_categorical_crossentropy"
     assert not check(classifier, dataset, loss=loss)
-    # TensorFlow may prefetch one more.
-    assert read == list(range(len(read)))
-    assert 8 <= len(read) <= 12
+    # TensorFlow would read on in the background.
+    assert read == list(range(8))
 
 
 # --- The loss -----------------------------------------------------------------

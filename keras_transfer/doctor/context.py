@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -16,6 +16,9 @@ from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.depth import blocks
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SPLITS = ("train", "validation", "test")
 _BATCHES = 2
@@ -203,6 +206,16 @@ def _part(name: str, source: Any) -> Part:
     return Part(name, source, inputs, labels, complete=True)
 
 
+def _lazy() -> tf.data.Options:
+    """Options under which nothing is read that nobody asked for."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    return options
+
+
 def _dataset_part(name: str, dataset: Any) -> Part:
     spec = dataset.element_spec
     arrays = isinstance(spec, tuple) and len(spec) in (2, 3)
@@ -216,10 +229,8 @@ def _dataset_part(name: str, dataset: Any) -> Part:
             "`data` must be a tf.data.Dataset of batches. Received: single "
             f"examples, labels of shape () for {name}. Add `.batch(32)`."
         )
-    batches = [
-        (inputs.numpy(), labels.numpy())
-        for inputs, labels, *_ in dataset.take(_BATCHES)
-    ]
+    few = dataset.with_options(_lazy()).take(_BATCHES)
+    batches = [(inputs.numpy(), labels.numpy()) for inputs, labels, *_ in few]
     if not batches:
         empty = [np.zeros((0, *(n or 1 for n in s.shape[1:]))) for s in spec]
         return Part(name, dataset, empty[0], empty[1], complete=True)

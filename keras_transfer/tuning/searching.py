@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,16 +209,7 @@ def search(
             ignore=ignore,
         )
     else:
-        if space is not None:
-            raise ValueError(
-                "`space` must be None where `model` is a function, which says "
-                f"what varies. Received: space={space!r:.200}"
-            )
-        if soup:
-            raise ValueError(
-                "`soup` must be False where `model` is a function, whose "
-                "trials may have different weights. Received: soup=True"
-            )
+        _check_function(space, soup)
         benches = BuiltByUser(
             build,
             data,
@@ -251,20 +242,13 @@ def search(
     }
     with contextlib.ExitStack() as stack:
         stack.callback(benches.close)
+        temporary = stack.enter_context(contextlib.ExitStack())
         if directory is None:
             folder = Path(tempfile.mkdtemp(prefix="keras_transfer_"))
-            temporary = stack.enter_context(contextlib.ExitStack())
             temporary.callback(shutil.rmtree, folder, ignore_errors=True)
         else:
             folder = Path(directory)
-        if part == "worker":
-            await_chief()
-            check_directory(folder, card)
-        elif directory is not None:
-            fresh = not (folder / "run.json").exists()
-            stack.enter_context(open_directory(folder, card)).claim()
-            if fresh:
-                stack.push(functools.partial(_give_up, folder))
+            _claim(folder, card, part, stack)
         records = Records(folder)
         runner = Trials(
             benches,
@@ -276,11 +260,12 @@ def search(
             stop_hopeless=stop_hopeless,
             progress=progress,
             fail=tuner.failed,
+            parameters=tuner.HyperParameters,
         )
         searching = tuner.TransferTuner(
             run_trial=runner.run,
             say=progress.say,
-            load_model=lambda t: runner.load(t.trial_id, t.hyperparameters),
+            load_model=lambda trial: runner.load(trial.trial_id),
             hypermodel=build,
             oracle=made,
             directory=str(folder),
@@ -301,23 +286,13 @@ def search(
             searching.hypermodel = tuner.Untrained(benches.make)
         if made.trials:
             progress.say(f"{len(made.end_order)} trials are there; going on.")
-        with contextlib.ExitStack() as silence:
-            if part == "chief" and verbose < 2:
-                # Keras-Tuner prints whenever it sends a condition.
-                nowhere = silence.enter_context(open(os.devnull, "w"))
-                silence.enter_context(contextlib.redirect_stdout(nowhere))
+        with _quiet(part == "chief" and verbose < 2):
             searching.search(verbose=max(0, verbose - 1))
         known = {} if part == "worker" else made.trials
         rows = make_rows(records, name, runner.sign, known)
         if not any(row["status"] == "completed" for row in rows):
             why = rows[0].get("error", "") if rows else "no trial began"
             raise RuntimeError(f"Every trial failed, the first one: {why}")
-
-        def chosen(trial: str) -> Any:
-            hp = tuner.HyperParameters()
-            hp.values = (records.read(trial) or {}).get("values", {})
-            return hp
-
         result = SearchResult(
             rows=rows,
             objective=name,
@@ -325,14 +300,15 @@ def search(
             plans=tuple(benches.plans),
             _sign=runner.sign,
             _records=records,
-            _load=lambda trial: runner.load(trial, chosen(trial)),
+            _load=runner.load,
         )
         if soup and isinstance(benches, Benches) and part != "worker":
-            best = [
-                row["trial"] for row in rows if row["status"] == "completed"
-            ]
-            hps = {trial: chosen(trial) for trial in best}
-            result.soup = make_soup(benches, records, hps, name, runner.sign)
+            best = {
+                row["trial"]: runner.chosen(row["trial"])
+                for row in rows
+                if row["status"] == "completed"
+            }
+            result.soup = make_soup(benches, records, best, name, runner.sign)
         benches.account()
         if result.probe is not None:
             progress.say(result.compare_with_probe())
@@ -342,6 +318,46 @@ def search(
         elif part != "worker":
             result.save_table(folder / "table.csv")
     return result
+
+
+def _check_function(space: Any, soup: bool) -> None:
+    if space is not None:
+        raise ValueError(
+            "`space` must be None where `model` is a function, which says "
+            f"what varies. Received: space={space!r:.200}"
+        )
+    if soup:
+        raise ValueError(
+            "`soup` must be False where `model` is a function, whose "
+            "trials may have different weights. Received: soup=True"
+        )
+
+
+def _claim(
+    folder: Path,
+    card: Mapping[str, Any],
+    part: str,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Makes a directory that of this search, or sees that it is."""
+    if part == "worker":
+        await_chief()
+        check_directory(folder, card)
+        return
+    fresh = not (folder / "run.json").exists()
+    stack.enter_context(open_directory(folder, card)).claim()
+    if fresh:
+        stack.push(functools.partial(_give_up, folder))
+
+
+@contextlib.contextmanager
+def _quiet(yes: bool) -> Iterator[None]:
+    """Keras-Tuner prints whenever it sends a condition."""
+    with contextlib.ExitStack() as stack:
+        if yes:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        yield
 
 
 def _give_up(folder: Path, kind: Any, error: Any, _: Any) -> None:

@@ -36,6 +36,7 @@ class Trials:
         stop_hopeless: Whether a trial may end early.
         progress: Where lines go.
         fail: Makes the error that fails a trial, and not the search.
+        parameters: Makes empty `keras_tuner.HyperParameters`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Trials:
         stop_hopeless: bool,
         progress: Progress,
         fail: Callable[[str], Exception],
+        parameters: Callable[[], Any],
     ) -> None:
         self.oracle: Any = None
         # What tells others, while a trial runs, that this process lives.
@@ -63,6 +65,7 @@ class Trials:
         self._stop_hopeless = stop_hopeless
         self._progress = progress
         self._fail = fail
+        self._parameters = parameters
 
     def run(self, trial: Any) -> list[dict[str, float]]:
         """Runs a trial.
@@ -107,12 +110,21 @@ class Trials:
         self._prune()
         return metrics
 
-    def load(self, trial: str, hp: Any) -> keras.Model:
+    def chosen(self, trial: str) -> Any:
+        """Returns `keras_tuner.HyperParameters` with the values of a trial.
+
+        Args:
+            trial: Its id.
+        """
+        hp = self._parameters()
+        hp.values = (self._records.read(trial) or {}).get("values", {})
+        return hp
+
+    def load(self, trial: str) -> keras.Model:
         """Builds the model of a trial, with the weights of its best epoch.
 
         Args:
             trial: Its id.
-            hp: `keras_tuner.HyperParameters` with its values.
 
         Raises:
             ValueError: If its weights were not kept.
@@ -130,7 +142,8 @@ class Trials:
                 "better ones alone."
             )
         record = self._records.read(trial) or {}
-        return self._benches.load(hp, weights, record.get("seed", self._seed))
+        seed = record.get("seed", self._seed)
+        return self._benches.load(self.chosen(trial), weights, seed)
 
     @property
     def sign(self) -> int:

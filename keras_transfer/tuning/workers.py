@@ -220,7 +220,8 @@ def _every(seconds: float, do: Any) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
+        # A question to a chief that is gone is answered within an hour.
+        thread.join(timeout=_BEAT)
 
 
 def work(trials: Any, searching: Any) -> None:
