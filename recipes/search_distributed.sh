@@ -3,7 +3,8 @@
 #
 #     bash recipes/search_distributed.sh N SCRIPT [ARGUMENTS]
 #
-# Activate your environment first, or set PYTHON to its interpreter. SCRIPT is any Python script that calls `search(..., directory=...)`, such as
+# Activate your environment first, or set PYTHON to its interpreter. SCRIPT is
+# any Python script that calls `search(..., directory=...)`, such as
 # `recipes/search.py --seeds 1 --data FOLDER`. All processes run it: the chief
 # hands out trials, the workers train them. What comes after the search runs in
 # each of them, too; leave it to the one whose KERASTUNER_TUNER_ID is "chief".

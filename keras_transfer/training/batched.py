@@ -45,8 +45,8 @@ _LOSSES = (
     keras.losses.BinaryCrossentropy,
     keras.losses.MeanSquaredError,
 )
-# What changes a step, or what is validated, in another way.
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+# What changes a step, or what is validated, in another way.
 _SETTINGS = (
     "ema",
     "patience",
@@ -184,7 +184,7 @@ def train(
     objective: Objective,
     kept: Kept,
     runner: Runner,
-    last_counts: bool,
+    first: int,
 ) -> list[Head]:
     """Trains the heads of all runs, from what the dense layer holds now.
 
@@ -194,7 +194,7 @@ def train(
         objective: What is minimised.
         kept: Vectors to train on, and to validate by.
         runner: What went through the phases before, if there were any.
-        last_counts: Whether the best epoch is one of the last phase.
+        first: The phase from which on an epoch may be the best.
 
     Returns:
         A `Head` for each run.
@@ -210,7 +210,7 @@ def train(
         np.float32,
     )
     rates *= phase.head_multiplier
-    tables = [_Column(r, settings, runner, last_counts) for r in requests]
+    tables = [_Column(settings, runner, phase, first) for _ in requests]
     epoch = 0
     batches = kept.train.batches(
         settings.batch_size,
@@ -254,15 +254,10 @@ class _Column:
     """The table of one of the runs."""
 
     def __init__(
-        self,
-        request: Request,
-        settings: Settings,
-        runner: Runner,
-        last_counts: bool,
+        self, settings: Settings, runner: Runner, phase: Phase, first: int
     ) -> None:
-        first = len(request.phases) - 1 if last_counts else 0
         self._table = Table(settings.monitor, None, runner.columns, first)
-        self._phase = request.phases[-1]
+        self._phase = phase
         self._number = 0
         self._weights: dict[int, np.ndarray] = {}
         self._error = ""

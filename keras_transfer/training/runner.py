@@ -99,13 +99,8 @@ class Runner:
         if source.validation is not None:
             names += [f"val_{name}" for name in names]
         self.columns = tuple(names)
-        late = shared is not None and shared.last_counts
-        self.table = Table(
-            settings.monitor,
-            settings.patience,
-            names,
-            len(phases) - 1 if late else 0,
-        )
+        first = 0 if shared is None else shared.first_that_counts(phases)
+        self.table = Table(settings.monitor, settings.patience, names, first)
         self._progress = Progress(settings.verbose)
         # Whatever can be refused is refused here, before anything changes.
         self.class_weight = self._weigh_classes()

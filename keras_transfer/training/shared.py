@@ -123,6 +123,14 @@ class Shared:
             self.kept[opening] = kept
         return self.kept[opening]
 
+    def first_that_counts(self, phases: Sequence[Phase]) -> int:
+        """Returns the phase from which on an epoch may be the best of a run.
+
+        Args:
+            phases: The phases of the run.
+        """
+        return len(phases) - 1 if self.last_counts else 0
+
     def twin(self, model: keras.Model) -> Shared:
         """Returns what runs on a copy of the model share with these.
 

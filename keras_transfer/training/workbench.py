@@ -176,7 +176,7 @@ class Workbench:
                 self.objective,
                 kept,
                 runner,
-                self._shared.last_counts,
+                self._shared.first_that_counts(requests[0].phases),
             )
             self._shared.count_seconds(last, time.monotonic() - trained)
         finally:

@@ -166,8 +166,7 @@ def replay(oracle: Any, journal: Journal) -> None:
                     oracle.create_trial(tuner)
         elif event["event"] == "end":
             trial = oracle.trials[event["trial"]]
-            if trial.trial_id in oracle._retry_queue:  # Lost, and found.
-                oracle._retry_queue.remove(trial.trial_id)
+            forget_retry(oracle, trial.trial_id)
             for metrics, step in event["reports"]:
                 oracle.update_trial(trial.trial_id, metrics, step=step)
             if "space" in event:
@@ -193,6 +192,17 @@ def take_back(oracle: Any, tuner_id: str) -> None:
     """
     trial = oracle.ongoing_trials.pop(tuner_id)
     oracle._retry_queue.append(trial.trial_id)
+
+
+def forget_retry(oracle: Any, trial_id: str) -> None:
+    """Lets no other worker have a trial that ended after all.
+
+    Args:
+        oracle: The oracle.
+        trial_id: The trial, which may have been taken back.
+    """
+    if trial_id in oracle._retry_queue:
+        oracle._retry_queue.remove(trial_id)
 
 
 def _begin(oracle: Any, event: Event) -> None:

@@ -21,7 +21,6 @@ from keras_transfer.tuning.records import Records
 from keras_transfer.tuning.soup import Soup
 from keras_transfer.tuning.tensorboard import Written, write_trials
 
-_PROBE = "linear-probe"
 Row = Mapping[str, Any]
 
 
@@ -115,7 +114,7 @@ class SearchResult:
             f"The linear probe alone: {self.objective} {probe:.4f}; {better} "
             f"of {len(scores)} trials are better."
         )
-        return said if better else f"{said} Take strategy={_PROBE!r}."
+        return said if better else f'{said} Take strategy="linear-probe".'
 
     def table(self) -> str:
         """Returns the rows as a table for people to read."""

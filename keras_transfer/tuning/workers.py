@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from keras_transfer.tuning.journal import Journal, take_back
+from keras_transfer.tuning.journal import Journal, forget_retry, take_back
 
 # Seconds between two signs of life, and those after which there is none.
 _BEAT, _LOST = 5.0, 60.0
@@ -151,9 +151,7 @@ class Leases:
         with self._lock:
             if trial.trial_id in self._oracle.end_order:
                 return
-            queue = self._oracle._retry_queue
-            if trial.trial_id in queue:
-                queue.remove(trial.trial_id)
+            forget_retry(self._oracle, trial.trial_id)
             self._end(trial)
 
     def expire(self) -> None:

@@ -86,6 +86,23 @@ def end(oracle, trial):
     oracle.end_trial(trial)
 
 
+def watched(tmp_path, oracle=None):
+    """An oracle that writes down what it hears, and its journal."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    oracle = placed(oracle or make_oracle(), tmp_path / "a")
+    watch(oracle, journal)
+    return oracle, journal
+
+
+def assert_replays(oracle, journal, again):
+    """Another oracle comes to the same trials, in the same order."""
+    replay(again, journal)
+    assert again.end_order == oracle.end_order
+    for name, trial in oracle.trials.items():
+        values = again.trials[name].hyperparameters.values
+        assert values == trial.hyperparameters.values
+
+
 def steps(oracle):
     return list(iter(lambda: step(oracle), None))
 
@@ -109,9 +126,7 @@ def test_an_oracle_that_hears_the_same_asks_for_the_same(tmp_path):
 
 
 def test_two_workers_and_a_restart(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     one, two = (oracle.create_trial(name) for name in ("one", "two"))
     end(oracle, two)
     three = oracle.create_trial("two")
@@ -148,9 +163,7 @@ def test_a_line_cut_short_never_happened(tmp_path):
 
 
 def test_another_oracle_is_refused(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     step(oracle)
     hp = keras_tuner.HyperParameters()
     hp.Float("momentum", 0.0, 1.0)
@@ -165,9 +178,7 @@ def test_another_oracle_is_refused(tmp_path):
 
 
 def test_fewer_trials_than_there_are_say_so(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     for _ in range(4):
         step(oracle)
     fewer = placed(make_oracle(), tmp_path / "b")
@@ -179,9 +190,7 @@ def test_fewer_trials_than_there_are_say_so(tmp_path):
 def test_values_that_the_oracle_would_not_choose_now_stand(tmp_path):
     """As when a Gaussian process is fitted by another library."""
     path = tmp_path / "journal.jsonl"
-    journal = Journal(path)
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     while step(oracle):
         if len(oracle.trials) == 6:
             break
@@ -203,7 +212,7 @@ def test_values_that_the_oracle_would_not_choose_now_stand(tmp_path):
 def test_who_asked_in_vain_is_remembered(tmp_path, kind):
     """An oracle draws from its seed also for those who get nothing."""
 
-    def make(folder):
+    def make():
         hp = keras_tuner.HyperParameters()
         hp.Choice("rate", list(range(14)))
         arguments = {
@@ -212,24 +221,18 @@ def test_who_asked_in_vain_is_remembered(tmp_path, kind):
             "seed": 3,
         }
         if kind == "random":
-            oracle = keras_tuner.oracles.RandomSearchOracle(
+            return keras_tuner.oracles.RandomSearchOracle(
                 max_trials=30, **arguments
             )
-        else:
-            oracle = keras_tuner.oracles.HyperbandOracle(
-                max_epochs=4, factor=2, **arguments
-            )
-        return placed(oracle, folder)
+        return keras_tuner.oracles.HyperbandOracle(
+            max_epochs=4, factor=2, **arguments
+        )
 
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = make(tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path, make())
     Leases(oracle, journal)
-    asked = 0
     while True:
         mine = oracle.create_trial("one")
         other = oracle.create_trial("two")
-        asked += other.status == "IDLE"
         for trial in (other, mine):
             if trial.status == "RUNNING":
                 oracle.update_trial(
@@ -241,12 +244,7 @@ def test_who_asked_in_vain_is_remembered(tmp_path, kind):
         if mine.status == "STOPPED":
             break
     assert len(oracle.end_order) > 8
-    again = make(tmp_path / "b")
-    replay(again, journal)
-    assert again.end_order == oracle.end_order
-    for name, trial in oracle.trials.items():
-        values = again.trials[name].hyperparameters.values
-        assert values == trial.hyperparameters.values
+    assert_replays(oracle, journal, placed(make(), tmp_path / "b"))
 
 
 def test_what_a_function_says_later_is_remembered(tmp_path):
@@ -257,29 +255,21 @@ def test_what_a_function_says_later_is_remembered(tmp_path):
         for number in range(hp.Int("n", 1, 3)):
             hp.Choice(f"units{number}", [4, 8])
 
-    def make(folder):
+    def make():
         hp = keras_tuner.HyperParameters()
         hp.Int("n", 1, 3)
-        oracle = keras_tuner.oracles.RandomSearchOracle(
+        return keras_tuner.oracles.RandomSearchOracle(
             objective=keras_tuner.Objective("score", "max"),
             max_trials=8,
             hyperparameters=hp,
             seed=2,
         )
-        return placed(oracle, folder)
 
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = make(tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path, make())
     while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
         grow(trial)
         oracle.update_trial(trial.trial_id, {"score": 1.0})
         trial.status = "COMPLETED"
         oracle.end_trial(trial)
     assert len(oracle.get_space().space) == 4
-    again = make(tmp_path / "b")
-    replay(again, journal)
-    assert again.end_order == oracle.end_order
-    for name, trial in oracle.trials.items():
-        values = again.trials[name].hyperparameters.values
-        assert values == trial.hyperparameters.values
+    assert_replays(oracle, journal, placed(make(), tmp_path / "b"))

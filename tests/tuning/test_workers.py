@@ -14,10 +14,10 @@ import pytest
 from training._tiny import make_model
 
 from keras_transfer.tuning import search
-from keras_transfer.tuning.journal import Journal, replay, watch
+from keras_transfer.tuning.journal import replay
 from keras_transfer.tuning.workers import Leases, await_chief, role
 
-from .test_resume import end, make_oracle, placed
+from .test_resume import end, make_oracle, placed, watched
 
 NAMES = ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")
 
@@ -84,10 +84,8 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path):
 
 
 def test_a_trial_goes_from_the_dead_to_the_living(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
+    oracle, journal = watched(tmp_path)
     oracle.max_trials = 2
-    watch(oracle, journal)
     Leases(oracle, journal, lost=0.2)
     dead, mine = (oracle.create_trial(name) for name in ("dead", "mine"))
     end(oracle, mine)
@@ -110,9 +108,7 @@ def test_a_trial_goes_from_the_dead_to_the_living(tmp_path):
 
 
 def test_a_worker_that_was_only_slow_ends_its_trial_once(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     leases = Leases(oracle, journal, lost=0.1)
     slow = oracle.create_trial("slow")
     time.sleep(0.2)
@@ -129,9 +125,7 @@ def test_a_worker_that_was_only_slow_ends_its_trial_once(tmp_path):
 
 
 def test_who_asks_for_its_trial_keeps_it(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     leases = Leases(oracle, journal, lost=0.4)
     trial = oracle.create_trial("one")
     for _ in range(4):
@@ -145,9 +139,7 @@ def test_who_asks_for_its_trial_keeps_it(tmp_path):
 
 
 def test_a_trial_that_kills_its_workers_fails(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    oracle = placed(make_oracle(), tmp_path / "a")
-    watch(oracle, journal)
+    oracle, journal = watched(tmp_path)
     leases = Leases(oracle, journal, lost=0.05)
     first = oracle.create_trial("worker0")
     for number in (1, 2):
