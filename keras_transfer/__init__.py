@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         trainable_summary,
         unfreeze,
     )
+    from keras_transfer.distribute import connect_workers
     from keras_transfer.doctor import (
         check,
     )
@@ -94,6 +95,7 @@ __all__ = [
     "check",
     "class_names",
     "cluster",
+    "connect_workers",
     "cross_validate",
     "ElasticNet",
     "extract_features",
@@ -149,6 +151,7 @@ _MODULES = {
     "check": "doctor",
     "class_names": "builders",
     "cluster": "features",
+    "connect_workers": "distribute",
     "cross_validate": "training",
     "ElasticNet": "penalties",
     "extract_features": "features",

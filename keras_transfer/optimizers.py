@@ -133,6 +133,8 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             None if multipliers is None else check_multipliers(multipliers)
         )
         self.set_pulls(pulls)
+        # Whether gradients come summed over the replicas already.
+        self.takes_sums = False
         self._counts: list[keras.Variable] = []
         # Of a saved optimizer: what `get_config` noted for each variable.
         self._saved: list[dict[str, Any]] = []
@@ -428,7 +430,8 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             Dict of variables, empty before the first step and without
             `use_ema`.
         """
-        if not self.use_ema or not self.built or not int(self.iterations):
+        begun = self.built and self.use_ema
+        if not begun or not keras.ops.convert_to_numpy(self.iterations):
             return {}
         pairs = zip(
             self._trainable_variables,
@@ -492,6 +495,62 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
             for step in filter(None, map(self._active, trainable_variables)):
                 step.optimizer._backend_update_step([], [], learning_rate)
         super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _backend_apply_gradients(
+        self, grads: Any, trainable_variables: Any
+    ) -> None:
+        if not self.takes_sums or not self.gradient_accumulation_steps:
+            super()._backend_apply_gradients(grads, trainable_variables)
+            return
+        # Keras asks within a replica whether it is time for a step, and in a
+        # branch of that TensorFlow does not let replicas meet.
+        context = tf.distribute.get_replica_context()
+        context.merge_call(
+            self._step_or_wait, args=(list(grads), list(trainable_variables))
+        )
+        if self.use_ema:
+            self._update_model_variables_moving_average(
+                self._trainable_variables
+            )
+
+    def _step_or_wait(
+        self, strategy: Any, grads: Any, trainable_variables: Any
+    ) -> None:
+        steps = self.gradient_accumulation_steps
+        variables = [
+            strategy.experimental_local_results(v)[0]
+            for v in trainable_variables
+        ]
+        sums = [
+            self._accumulated_gradients[self._get_variable_index(v)]
+            for v in variables
+        ]
+
+        def step(grads: Any) -> None:
+            means = [
+                (g + total) / steps
+                for g, total in zip(grads, sums, strict=True)
+            ]
+            means = self._clip_gradients(means)
+            self._backend_update_step(means, variables, self.learning_rate)
+            self._backend_reset_gradient_accumulators()
+
+        def wait(grads: Any) -> None:
+            self._backend_increment_gradient_accumulators(grads, sums)
+
+        def on_all(function: Any) -> Any:
+            return lambda: strategy.extended.call_for_each_replica(
+                function, args=(grads,)
+            )
+
+        due = keras.ops.equal((self._iterations + 1) % steps, 0)
+        keras.ops.cond(due, on_all(step), on_all(wait))
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        # Keras sums them after it clipped those of each replica by itself.
+        if self.takes_sums:
+            return list(grads_and_vars)
+        return super()._all_reduce_sum_gradients(grads_and_vars)
 
     def _note(self, variable: keras.Variable) -> dict[str, Any]:
         """What a file must say of a variable for training to go on."""

@@ -13,12 +13,19 @@ import keras
 import numpy as np
 
 from keras_transfer.data.pipeline import epoch_order, make_batches
+from keras_transfer.distribute import Team, local_devices, split_over
 from keras_transfer.features.entry import Entry, Tensor
 from keras_transfer.features.examples import Examples
 from keras_transfer.features.fingerprints import (
     describe_software,
     digest_network,
     make_key,
+)
+from keras_transfer.features.sharing import (
+    exchange,
+    failing_together,
+    refresh,
+    share_of,
 )
 from keras_transfer.features.store import FeatureStore
 from keras_transfer.features.views import View
@@ -132,6 +139,7 @@ def fill(
     feed: Feed,
     title: str = "",
     verbose: int = 0,
+    team: Team | None = None,
 ) -> Tally:
     """Computes what is missing in entries, and keeps it.
 
@@ -145,11 +153,14 @@ def fill(
         feed: Computes.
         title: What to say while doing so. Defaults to `""`.
         verbose: `0` for silence, `1` for a progress bar. Defaults to `0`.
+        team: The processes that do it together, each its part of the examples.
+            Defaults to `None`: this one.
 
     Returns:
-        A `Tally`.
+        A `Tally`; of several processes that of all.
 
     Raises:
+        RuntimeError: If another process of the team failed.
         OSError: If there is no room, or the folder cannot be written to; what
             was written stays.
         ValueError: If a number is too large for float16.
@@ -158,16 +169,18 @@ def fill(
     _, first = np.unique(digests, axis=0, return_index=True)
     once = np.zeros(len(digests), bool)
     once[first] = True
-    passes = 0
-    if _missing(entries, digests, once).any():
-        flat = {entry.key: entry for row in entries for entry in row}
-        with contextlib.ExitStack() as stack:
-            # In one order, so that two processes cannot wait for each other.
-            for key in sorted(flat):
-                stack.enter_context(flat[key].writing())
+    team = team or Team(None)
+    flat = {entry.key: entry for row in entries for entry in row}
+    with contextlib.ExitStack() as stack:
+
+        def find_missing() -> dict[str, np.ndarray]:
             missing = _missing(entries, digests, once)
-            passes = int(missing.sum())
-            if passes:  # No other process did it meanwhile.
+            if missing.any():
+                # In one order, so that two cannot wait for each other.
+                for key in sorted(flat):
+                    stack.enter_context(flat[key].writing())
+                # Another process may have done it meanwhile.
+                missing = _missing(entries, digests, once)
                 absent = {
                     key: int((entry.find(digests)[once, 0] < 0).sum())
                     for key, entry in flat.items()
@@ -176,13 +189,21 @@ def fill(
                     sum(n * flat[key].row_bytes for key, n in absent.items()),
                     keep=flat,
                 )
-                bar = None
-                if verbose:
-                    bar = keras.utils.Progbar(
-                        passes, unit_name=title or "example"
-                    )
-                _keep(feed(missing), entries, digests, bar)
-    return Tally(passes, time.monotonic() - started)
+            return {"missing": missing}
+
+        missing = (team.share(find_missing) or {})["missing"]
+        if missing.any():
+            part = share_of(missing, team)
+            bar = None
+            if verbose:
+                count = int(part.sum())
+                bar = keras.utils.Progbar(count, unit_name=title or "example")
+            with failing_together(team):
+                _keep(feed(part), entries, digests, bar)
+            exchange(list(flat.values()), digests, part, team)
+        else:
+            refresh(list(flat.values()), team)
+    return Tally(int(missing.sum()), time.monotonic() - started)
 
 
 def _keep(
@@ -332,7 +353,10 @@ Compute = Callable[[Any], list[Any]]
 
 
 def compiled(
-    network: keras.Model, shape: Sequence[int], folded: bool = False
+    network: keras.Model,
+    shape: Sequence[int],
+    folded: bool = False,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Compute:
     """Compiles a network for batches of any size, when it is first called.
 
@@ -343,6 +367,8 @@ def compiled(
             call. TensorFlow folds BatchNormalization into kernels then: 1.4
             times the speed on a CPU, and other numbers from the sixth digit
             on, which training can amplify. Defaults to `False`.
+        strategy: What splits a batch over the devices of this process.
+            Defaults to `None`: one device.
 
     Returns:
         Function of inputs `(batch, ...)` of any dtype.
@@ -350,13 +376,19 @@ def compiled(
     import tensorflow as tf
 
     dtype = network.inputs[0].dtype
+    here = None if strategy is None else local_devices(strategy)
+
+    def compute_part(inputs: tf.Tensor) -> list[tf.Tensor]:
+        with _constant(network) if folded else contextlib.nullcontext():
+            return keras.tree.flatten(network(inputs, training=False))
 
     @tf.function(
         input_signature=[tf.TensorSpec((None, *shape), dtype)], autograph=False
     )
     def compute(inputs: tf.Tensor) -> list[tf.Tensor]:
-        with _constant(network) if folded else contextlib.nullcontext():
-            return keras.tree.flatten(network(inputs, training=False))
+        if here is None:
+            return compute_part(inputs)
+        return split_over(here, compute_part, inputs)
 
     # Called by itself it would warn, where many networks are compiled.
     traced = functools.cache(compute.get_concrete_function)

@@ -51,6 +51,49 @@ class State:
     optimizer: list[np.ndarray]
 
 
+@dataclasses.dataclass
+class Begun:
+    """What a run that goes on begins with.
+
+    Attributes:
+        start: The weights at its beginning.
+        state: Its last whole state, or `None` in its first epoch.
+        best: The weights of the best epoch, or `None` before there is one.
+    """
+
+    start: list[np.ndarray]
+    state: State | None
+    best: list[np.ndarray] | None
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """Returns arrays by name, for another process to `unpack`."""
+        packed = _numbered("start", self.start)
+        if self.state is not None:
+            packed |= {
+                "table": _as_array(self.state),
+                **_numbered("variable", self.state.variables),
+                **_numbered("optimizer", self.state.optimizer),
+            }
+        return packed | _numbered("best", self.best or [])
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray]) -> Begun:
+        """Returns what was packed.
+
+        Args:
+            arrays: By name.
+        """
+        state = None
+        if "table" in arrays:
+            state = State(
+                **_as_table(arrays["table"]),
+                variables=_listed(arrays, "variable"),
+                optimizer=_listed(arrays, "optimizer"),
+            )
+        start = _listed(arrays, "start")
+        return cls(start, state, _listed(arrays, "best") or None)
+
+
 class RunDirectory:
     """Reads and writes the directory of a run; made by `open_directory`.
 
@@ -90,31 +133,33 @@ class RunDirectory:
                 self._start = _listed(arrays, "variable")
         return self._start
 
+    def load(self) -> Begun | None:
+        """Returns what a run goes on from, or `None` in a new run."""
+        start = self.load_start()
+        if start is None:
+            return None
+        state = self.load_state()
+        known = state is not None and state.best is not None
+        best = self.load_best(state.best) if known else None  # type: ignore
+        return Begun(start, state, best)
+
     def load_state(self) -> State | None:
         """Returns the last whole state, or `None` in a new run."""
         arrays = self._read("state.npz")
         if arrays is None:
             return None
-        table = json.loads(bytes(arrays["table"]).decode())
         return State(
-            **table,
+            **_as_table(arrays["table"]),
             variables=self._whole(arrays),
             optimizer=_listed(arrays, "optimizer"),
         )
 
     def save_state(self, state: State) -> None:
         """Writes a state; the one before stays until this one is whole."""
-        table = {
-            "phase": state.phase,
-            "finished": state.finished,
-            "rows": state.rows,
-            "best": state.best,
-            "steps": state.steps,
-        }
         self._write(
             "state.npz",
             {
-                "table": np.frombuffer(json.dumps(table).encode(), np.uint8),
+                "table": _as_array(state),
                 **self._changed(state.variables),
                 **_numbered("optimizer", state.optimizer),
             },
@@ -311,5 +356,22 @@ def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     return {f"{name}_{i:06d}": array for i, array in enumerate(arrays)}
 
 
-def _listed(arrays: dict[str, np.ndarray], name: str) -> list[np.ndarray]:
+def _as_array(state: State) -> np.ndarray:
+    """Everything of a state but its arrays, as JSON."""
+    table = {
+        "phase": state.phase,
+        "finished": state.finished,
+        "rows": state.rows,
+        "best": state.best,
+        "steps": state.steps,
+    }
+    return np.frombuffer(json.dumps(table).encode(), np.uint8)
+
+
+def _as_table(array: np.ndarray) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(bytes(array).decode())
+    return table
+
+
+def _listed(arrays: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
     return [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}_")]

@@ -10,7 +10,9 @@ from typing import Any
 
 import keras
 
+from keras_transfer.builders import copy_model
 from keras_transfer.data import Augmentation
+from keras_transfer.distribute import Team, check_batch_size, choose_devices
 from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training import identity
 from keras_transfer.training.checkpoint import (
@@ -57,6 +59,7 @@ def fine_tune(
     cache: bool | None = None,
     store: Any = None,
     views: int | None = None,
+    devices: Any = None,
     ignore: Sequence[str] = (),
     seed: int = 0,
     verbose: int = 1,
@@ -130,6 +133,11 @@ def fine_tune(
             the place of new ones in each pass, so that their activations can
             be kept; MixUp then mixes activations. Defaults to `None`: images
             change in each pass, and nothing below the trained blocks is kept.
+        devices: `"auto"` for all GPUs of this machine, how many of them, a
+            `tf.distribute.Strategy`, or what `connect_workers` returned. Each
+            batch of `batch_size` is split over them, and the numbers are those
+            of one device. Defaults to `None`: the strategy in whose scope the
+            call or the model is, or one device.
         ignore: Names of findings of `check` that are meant, such as
             `("pixel-range",)`. Defaults to `()`.
         seed: Integer: order of examples, augmentation and new weights. (A head
@@ -181,6 +189,8 @@ def fine_tune(
         seed=seed,
         verbose=verbose,
     )
+    several = choose_devices(devices, model)
+    check_batch_size(batch_size, several)
     phases = choose_phases(
         model,
         strategy,
@@ -203,22 +213,38 @@ def fine_tune(
     objective = make_objective(
         model, source.labels, loss=loss, label_smoothing=label_smoothing
     )
-    training = Runner(model, source, phases, settings, objective)
-    diagnosis = training.diagnose(data, ignore)
-    with contextlib.ExitStack() as stack:
-        if directory is not None:
+    given, team = model, Team(several)
+    moves = several is not None and model.distribute_strategy is not several
+    with contextlib.ExitStack() as after, contextlib.ExitStack() as stack:
+        if several is not None:
+            stack.enter_context(several.scope())
+            model = copy_model(given) if moves else given
+        training = Runner(
+            model, source, phases, settings, objective, strategy=several
+        )
+        diagnosis = training.diagnose(data, ignore)
+        if directory is not None or team.size > 1:
             card = identity.describe(model, source, phases, settings, penalty)
-            training.directory = stack.enter_context(
-                open_directory(directory, card)
-            )
-        training.begin()
+            team.check_same(card)
+        if directory is not None:
+
+            def open_it() -> None:
+                training.directory = stack.enter_context(
+                    open_directory(directory, card)
+                )
+
+            team.share(open_it)
+        training.begin(resumes=directory is not None)
         if penalty is not None:
             training.attached = stack.enter_context(penalty.attach(model))
+        if moves:
+            # Out of the scope, which its own variables do not belong to.
+            after.callback(training.give_back, given)
         stack.callback(training.close)
         stack.enter_context(computing_in(model, settings.policy))
         training.run()
     return Run(
-        model=model,
+        model=given,
         phases=phases,
         rows=tuple(training.table.rows),
         best=training.table.best or 0,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
+from keras_transfer.distribute import Team
 from keras_transfer.features.store import Choice, readable
 from keras_transfer.strategies import Phase
 from keras_transfer.training.networks import networks_for
@@ -15,6 +17,9 @@ from keras_transfer.training.recorder import Progress
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.sources import Source
 from keras_transfer.training.trainable import TrainableSets
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Keeping:
@@ -28,6 +33,7 @@ class Keeping:
         settings: How the run trains.
         objection: Why nothing may be kept, or `""`.
         progress: Where lines go.
+        strategy: What computes on several devices. Defaults to `None`.
     """
 
     def __init__(
@@ -39,10 +45,12 @@ class Keeping:
         settings: Settings,
         objection: str,
         progress: Progress,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         self._settings = settings
         self._progress = progress
-        networks = networks_for(model, phases)
+        networks = networks_for(model, phases, strategy)
+        self._team = Team(strategy)
         self.plan, store = make_plan(
             model,
             source,
@@ -56,11 +64,18 @@ class Keeping:
                 objection,
             ),
             networks,
+            team=self._team,
         )
         self._prefixes = None
         if store is not None:
             self._prefixes = Prefixes(
-                model, source, self.plan, store, settings, networks
+                model,
+                source,
+                self.plan,
+                store,
+                settings,
+                networks,
+                self._team,
             )
 
     def open(self, place: int) -> Kept | None:
@@ -88,7 +103,7 @@ class Keeping:
             reason = "variables above the cut come in another order"
         except OSError as err:
             named = not isinstance(self._settings.store, Choice)
-            if named or self._settings.views:
+            if named or self._settings.views or self._team.size > 1:
                 raise
             # Nobody asked for them: what fails is only speed.
             kept, reason = None, str(err)

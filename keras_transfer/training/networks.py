@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,6 +15,9 @@ from keras_transfer.features.filling import FOLDED, Compute, compiled
 from keras_transfer.features.fingerprints import digest_network
 from keras_transfer.strategies import Phase
 from keras_transfer.training.probing import has_exact_probe
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Inputs that a network is tried with.
 _LOOK = 32
@@ -45,7 +48,11 @@ def together(cuts: Sequence[Cut | None]) -> list[Cut]:
     return list(dict.fromkeys(found))
 
 
-def networks_for(model: keras.Model, phases: Sequence[Phase]) -> Networks:
+def networks_for(
+    model: keras.Model,
+    phases: Sequence[Phase],
+    strategy: tf.distribute.Strategy | None = None,
+) -> Networks:
     """Makes the `Networks` of a run.
 
     Where one linear layer is all that trains, from the first phase to the last,
@@ -55,12 +62,13 @@ def networks_for(model: keras.Model, phases: Sequence[Phase]) -> Networks:
     Args:
         model: The model.
         phases: The phases.
+        strategy: What computes on several devices. Defaults to `None`.
 
     Returns:
         `Networks`.
     """
     on_top = all(p.depth == 0 and not p.reinitialize for p in phases)
-    return Networks(folded=on_top and _is_linear(model))
+    return Networks(on_top and _is_linear(model), strategy)
 
 
 def _is_linear(model: keras.Model) -> bool:
@@ -84,10 +92,16 @@ class Networks:
     Args:
         folded: Whether with constant weights; see `features.filling.compiled`.
             Defaults to `False`.
+        strategy: What computes on several devices. Defaults to `None`.
     """
 
-    def __init__(self, folded: bool = False) -> None:
+    def __init__(
+        self,
+        folded: bool = False,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
         self._folded = folded
+        self._strategy = strategy
         self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...], str], Compute]
         self._known = {}
 
@@ -109,7 +123,9 @@ class Networks:
         digest = digest_network(network) if self._folded else ""
         key = (tuple(cuts), tuple(shape), digest)
         if key not in self._known:
-            self._known[key] = compiled(network, shape, self._folded)
+            self._known[key] = compiled(
+                network, shape, self._folded, self._strategy
+            )
         return self._known[key]
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_transfer._blocks import has_children
 from keras_transfer.data import Augmentation
+from keras_transfer.distribute import Team
 from keras_transfer.features.cost import (
     Candidate,
     Rates,
@@ -150,6 +151,7 @@ def make_plan(
     options: Options,
     networks: Networks | None = None,
     always_measure: bool = False,
+    team: Team | None = None,
 ) -> tuple[Plan, FeatureStore | None]:
     """Decides for each phase whether activations are kept, where and why.
 
@@ -166,6 +168,8 @@ def make_plan(
         networks: Keeps what is compiled for a measurement. Defaults to `None`.
         always_measure: Whether to measure where there is nothing to weigh,
             too. Defaults to `False`.
+        team: The processes that train; the first one decides for all. Defaults
+            to `None`: this one.
 
     Returns:
         The plan, and the store that it keeps activations in, if any.
@@ -174,6 +178,7 @@ def make_plan(
         ValueError: If the user wants fixed views and they cannot be kept.
     """
     networks = networks or networks_for(model, phases)
+    team = team or Team(None)
     reasons: dict[int, str] = {}
     candidates: dict[int, Candidate] = {}
     try:
@@ -196,7 +201,14 @@ def make_plan(
         for place in [p for p in candidates if not phases[p].exact_probe]:
             reasons[place] = "the examples pass once"
             del candidates[place]
-    store = _choose_store(list(candidates.values()), options)
+    store = _choose_store(list(candidates.values()), options, team)
+    if candidates and store is None:
+        for place in candidates:
+            reasons[place] = (
+                "there is too little memory for it; name a folder that all "
+                "workers see as `store`"
+            )
+        candidates = {}
     rates = None
     # A named store is used; one pass costs the same either way.
     weighed = free and passes > 1
@@ -205,7 +217,10 @@ def make_plan(
             candidates[p].cut if p in candidates else None
             for p in range(len(phases))
         ]
-        rates = _measure(model, source, candidates, cuts, store, networks)
+        rates = _measure_for_all(
+            lambda: _measure(model, source, candidates, cuts, store, networks),
+            team,
+        )
     if rates is not None and free and not options.views:
         for place, candidate in list(candidates.items()):
             kept, direct = candidate.seconds(rates, options.batch_size)
@@ -217,7 +232,7 @@ def make_plan(
                 )
                 del candidates[place]
     wanted = set(candidates)
-    _drop_what_does_not_fit(candidates, reasons, store)
+    _drop_what_does_not_fit(candidates, reasons, store, team)
     lost = sorted(wanted - set(candidates))
     if lost and options.must_fit:
         raise ValueError(
@@ -299,8 +314,9 @@ def _measure_size(
 
 
 def _choose_store(
-    candidates: Sequence[Candidate], options: Options
+    candidates: Sequence[Candidate], options: Options, team: Team
 ) -> FeatureStore | None:
+    """The store; `None` where several processes would need a folder."""
     if not candidates:
         return None
     if isinstance(options.store, FeatureStore):
@@ -308,7 +324,14 @@ def _choose_store(
     choice: Choice = options.store
     if choice.store is None:
         total = sum({c.cut: c.num_bytes for c in candidates}.values())
-        small = total <= free_memory() // _PART_OF_MEMORY
+        small = all(
+            content == b"1"
+            for content in team.gather(
+                b"%d" % (total <= free_memory() // _PART_OF_MEMORY)
+            )
+        )
+        if not small and team.size > 1:
+            return None
         choice.store = FeatureStore(None if small else default_directory())
     return choice.store
 
@@ -317,11 +340,12 @@ def _drop_what_does_not_fit(
     candidates: dict[int, Candidate],
     reasons: dict[int, str],
     store: FeatureStore | None,
+    team: Team,
 ) -> None:
     """Keeps the cuts that save most for their bytes."""
     if store is None:
         return
-    room = store.limit
+    room = min(int(limit) for limit in team.gather(b"%d" % store.limit))
     taken: set[Cut] = set()
     order = sorted(candidates, key=lambda p: -candidates[p].worth)
     for place in order:
@@ -385,6 +409,12 @@ def _measure(
         flops * len(look) / seconds,
         measure_memory() if folder is None else measure_disk(folder),
     )
+
+
+def _measure_for_all(measure: Callable[[], Rates], team: Team) -> Rates:
+    """What the first process measured, so that all decide alike."""
+    found = team.share(lambda: {"rates": np.array(measure())}) or {}
+    return Rates(*found["rates"].tolist())
 
 
 def _keep(

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer._blocks import backbone_of, find_blocks
+from keras_transfer.distribute import Team
 from keras_transfer.features.cuts import Cut, halves, network_to, width
 from keras_transfer.features.entry import Entry
 from keras_transfer.features.examples import Examples
@@ -75,6 +76,7 @@ class Prefixes:
         store: Where.
         settings: Seed, augmentation and views.
         networks: What is compiled already.
+        team: The processes that share the work. Defaults to `None`: this one.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Prefixes:
         store: FeatureStore,
         settings: Settings,
         networks: Networks,
+        team: Team | None = None,
     ) -> None:
         self._model = model
         self._source = source
@@ -92,6 +95,7 @@ class Prefixes:
         self._store = store
         self._settings = settings
         self._networks = networks
+        self._team = team
         self._views = make_views(
             settings.views or 1, settings.augment, settings.seed
         )
@@ -166,6 +170,7 @@ class Prefixes:
                 feed,
                 f"{name} image",
                 int(self._settings.verbose > 1),
+                self._team,
             ).passes
             readers[name] = Reader(
                 # That of the phase comes first.

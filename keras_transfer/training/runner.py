@@ -12,16 +12,14 @@ import keras
 import numpy as np
 
 from keras_transfer import _graph
+from keras_transfer.distribute import Team
 from keras_transfer.doctor import Diagnosis, check
 from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.penalties import AttachedPenalty
 from keras_transfer.schedules import ScheduledLearningRate
 from keras_transfer.strategies import Phase
 from keras_transfer.training import identity
-from keras_transfer.training.checkpoint import (
-    RunDirectory,
-    State,
-)
+from keras_transfer.training.checkpoint import Begun, RunDirectory, State
 from keras_transfer.training.keeping import Keeping
 from keras_transfer.training.objectives import Objective
 from keras_transfer.training.optimizing import make_phase_optimizer, scale_loss
@@ -38,6 +36,7 @@ from keras_transfer.training.recorder import (
     Row,
     Table,
 )
+from keras_transfer.training.replicas import Replicas
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.shared import Shared, Trainer
 from keras_transfer.training.showing import ShowWhole
@@ -69,6 +68,8 @@ class Runner:
             this one leaves to them. Defaults to `None`: it is the only one.
         goes_on: Function from the table so far to whether the run goes on.
             Defaults to `None`: to its end.
+        strategy: What trains on several devices, in whose scope the model was
+            made. Defaults to `None`: one device.
     """
 
     def __init__(
@@ -81,7 +82,10 @@ class Runner:
         *,
         shared: Shared | None = None,
         goes_on: Callable[[Sequence[Row]], bool] | None = None,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
+        self._strategy = strategy
+        self._team = Team(strategy)
         self.directory: RunDirectory | None = None
         self.attached: AttachedPenalty | None = None
         self.trainable: list[tuple[str, ...]] = []
@@ -111,9 +115,10 @@ class Runner:
             self._start = shared.start
             _assign(model.variables, self._start)
         self._best = self._start
+        self._norms = [] if strategy is None else _batch_norms(model)
         self._state: State | None = None
         self._optimizer: LearningRateMultiplier | None = None
-        self._trainer = model
+        self._trainer: keras.Model | Replicas = model
         self._kept: Kept | None = None
         self._below: dict[int, np.ndarray] = {}  # by variable, of this phase
         self._phase = 0
@@ -155,42 +160,76 @@ class Runner:
             self._progress.say(f"{finding.message} {finding.cure}")
         return diagnosis
 
-    def begin(self) -> None:
-        """Takes up the run where its directory says."""
-        if self.directory is None:
+    def begin(self, resumes: bool) -> None:
+        """Takes up the run where its directory says.
+
+        Args:
+            resumes: Whether the run has a directory, which the first of
+                several processes reads for all.
+        """
+        begun = self._share_begun() if resumes else None
+        if begun is None:
+            self._share_start()
             return
-        start = self.directory.load_start()
-        if start is None:
-            return
-        self._state = state = self.directory.load_state()
-        known = [start]
+        self._state = state = begun.state
+        known = [begun.start]
         if state is not None:
             self.table.rows, self.table.best = state.rows, state.best
-            if state.best is not None:
-                self._best = self.directory.load_best(state.best)
+            self._best = begun.best or self._best
             known += [state.variables, self._best]
             self._progress.say(
                 f"Going on after phase {state.phase + 1}, epoch "
                 f"{state.rows[-1]['epoch'] if state.rows else 0}."
             )
         identity.check_start(self._model, known, self._phases)
-        _assign(self._model.variables, start)
-        self._start = start
+        _assign(self._model.variables, begun.start)
+        self._start = begun.start
         if state is None:
-            self._best = start
+            self._best = begun.start
+
+    def _share_begun(self) -> Begun | None:
+        def load() -> dict[str, np.ndarray] | None:
+            found = None if self.directory is None else self.directory.load()
+            return None if found is None else found.pack()
+
+        packed = self._team.share(load)
+        return None if packed is None else Begun.unpack(packed)
+
+    def _share_start(self) -> None:
+        """Gives all processes the weights of the first: heads are random."""
+        if self._team.size > 1:
+            start = Begun(self._start, None, None)
+            packed = self._team.share(start.pack)
+            self._start = Begun.unpack(packed or {}).start
+            _assign(self._model.variables, self._start)
+            self._best = self._start
 
     def close(self) -> None:
         """Leaves a plain model with the best weights so far."""
         _assign(self._model.variables, self._best)
         self._sets.restore()
-        self._model.compile(
+        for layer, synchronized in self._norms:
+            layer.synchronized = synchronized
+        self._compile_plainly(self._model)
+
+    def give_back(self, model: keras.Model) -> None:
+        """Gives a model what its copy on the devices learned.
+
+        Args:
+            model: What the model of the run was copied from.
+        """
+        _assign(model.variables, self._best)
+        self._compile_plainly(model)
+
+    def _compile_plainly(self, model: keras.Model) -> None:
+        model.compile(
             self._settings.make_optimizer(self._phases[-1].learning_rate),
             loss=self._objective.loss,
             metrics=self._objective.metrics(),
         )
         # As `fit` would have done: a file with an optimizer that never saw its
         # variables loads with a warning.
-        self._model.optimizer.build(self._model.trainable_variables)
+        model.optimizer.build(model.trainable_variables)
 
     # --- The phases ---
 
@@ -264,6 +303,7 @@ class Runner:
             self._settings,
             identity.objection_to_parts(self._model, self._penalty),
             self._progress,
+            self._strategy,
         )
         self.plan = keeping.plan
         return keeping
@@ -318,6 +358,11 @@ class Runner:
         set_exact_probe(
             self._model, train, validation, self._objective, self.class_weight
         )
+        if self._team.size > 1:
+            head = _head_variables(self._model)
+            # The last bits of a sum are not the same on all machines.
+            solved = self._team.share(Begun(_copies(head), None, None).pack)
+            _assign(head, Begun.unpack(solved or {}).start)
         if self._shared is not None:
             self._shared.probed = _copies(_head_variables(self._model))
 
@@ -338,6 +383,8 @@ class Runner:
                 self._optimizer, self._at_once = known.optimizer, known.at_once
                 self._trainer = known.model
                 return known.model
+        for layer, _ in self._norms:
+            layer.synchronized = phase.train_batch_norm != "per-replica"
         optimizer = make_phase_optimizer(
             self._model,
             self._settings,
@@ -366,6 +413,10 @@ class Runner:
         outer.build(trainer.trainable_variables)
         if begun is not None:
             _assign(outer.variables, begun.optimizer)
+        if self._strategy is not None:
+            self._trainer = trainer = Replicas(
+                trainer, self._objective, self._strategy
+            )
         if self._shared is not None and key is not None:
             self._shared.trainers[key] = Trainer(
                 trainer, optimizer, self._at_once, before
@@ -568,6 +619,17 @@ class Runner:
 
 def _head_variables(model: keras.Model) -> list[keras.Variable]:
     return list(model.get_layer("head").variables)
+
+
+def _batch_norms(
+    model: keras.Model,
+) -> list[tuple[keras.layers.BatchNormalization, bool]]:
+    """Layers whose statistics may be those of all replicas, or of each."""
+    return [
+        (layer, layer.synchronized)
+        for layer in _graph.layers_below(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 def _copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:

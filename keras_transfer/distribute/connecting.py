@@ -1,0 +1,70 @@
+"""`connect_workers`: joins this process to the others of a training."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from keras_transfer.distribute.devices import choose_devices
+from keras_transfer.distribute.rendezvous import meet, read_cluster
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
+    """Joins this process to the others of a training.
+
+    To be called before anything else makes a tensor: first in the script,
+    which all processes run, each with its own `TF_CONFIG`:
+
+        {"cluster": {"worker": ["host-a:29500", "host-b:29500"]},
+         "task": {"type": "worker", "index": 0}}
+
+    Worker 0 is the chief, which writes checkpoints. Without `TF_CONFIG`, or
+    with one worker in it, the script runs on this machine's GPUs, or its CPU.
+
+    Args:
+        timeout: Seconds to wait for the others. Defaults to `300.0`.
+
+    Returns:
+        What `devices` of `fine_tune` and `extract_features` takes: a
+        `tf.distribute.MultiWorkerMirroredStrategy`, or what `"auto"` means.
+
+    Raises:
+        ValueError: If `TF_CONFIG` is not as above, or the workers were not
+            told the same.
+        TimeoutError: If one of them does not come; it names which.
+        RuntimeError: If TensorFlow has begun already.
+        OSError: If the port of this process is taken.
+
+    Example:
+
+    >>> devices = connect_workers()
+    >>> devices is None
+    True
+
+    Reference:
+        - https://www.tensorflow.org/guide/distributed_training
+    """
+    if not timeout > 0:
+        raise ValueError(
+            f"`timeout` must be above 0 seconds. Received: timeout={timeout!r}"
+        )
+    text = os.environ.get("TF_CONFIG", "").strip()
+    cluster = read_cluster(text) if text else None
+    if cluster is None or len(cluster.addresses) < 2:
+        return choose_devices("auto")
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    if context.context()._initialized:  # There is no public question for it.
+        raise RuntimeError(
+            "`connect_workers` must come before anything that makes a tensor, "
+            "a dataset or a model: TensorFlow can join other processes only "
+            "when it starts. Received: a TensorFlow that has begun. Make it "
+            "the first call of the script, after the imports."
+        )
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    meet(cluster, {"TensorFlow": tf.__version__, "GPUs": gpus}, timeout)
+    return tf.distribute.MultiWorkerMirroredStrategy()

@@ -1,0 +1,165 @@
+"""Which devices a computation runs on: a `tf.distribute` strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from keras_transfer._checks import is_integer
+from keras_transfer.distribute.team import Team
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+def choose_devices(
+    devices: Any, model: keras.Model | None = None
+) -> tf.distribute.Strategy | None:
+    """Returns the strategy for what a user named.
+
+    Args:
+        devices: `None` for the strategy whose scope is open, or in whose scope
+            the model was made, if there is one; `"auto"` for all GPUs of this
+            machine, where there are several; how many GPUs to use (of logical
+            CPUs where there is no GPU); or a `tf.distribute.Strategy`.
+        model: The model. Defaults to `None`.
+
+    Returns:
+        A strategy, or `None` for one device.
+
+    Raises:
+        ValueError: If there are not so many devices, or the strategy is not
+            one that holds a copy of the model on each device.
+        TypeError: If it is none of these.
+
+    Example:
+
+    >>> choose_devices(1) is None
+    True
+    """
+    import tensorflow as tf
+
+    if devices is None:
+        if tf.distribute.has_strategy():
+            return _checked(tf.distribute.get_strategy())
+        made_in = None if model is None else model.distribute_strategy
+        default = made_in is None or made_in.num_replicas_in_sync == 1
+        return None if default else _checked(made_in)
+    if isinstance(devices, tf.distribute.Strategy):
+        return _checked(devices)
+    gpus = tf.config.list_logical_devices("GPU")
+    there = gpus or tf.config.list_logical_devices("CPU")
+    if isinstance(devices, str) and devices == "auto":
+        count = len(gpus)
+    elif is_integer(devices):
+        count = devices
+        if not 1 <= count <= len(there):
+            raise ValueError(
+                f"`devices` must be an integer in [1, {len(there)}]: there are "
+                f"{len(there)} {'GPUs' if gpus else 'logical CPUs'}. Received: "
+                f"devices={devices}"
+            )
+    else:
+        raise TypeError(
+            '`devices` must be "auto", an integer, a `tf.distribute.Strategy` '
+            f"or None. Received: devices={devices!r:.100}"
+        )
+    if count <= 1:
+        return None
+    names = [device.name for device in there[:count]]
+    # Collectives of two strategies in one process get in each other's way;
+    # logical CPUs need none.
+    reduce = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(names, cross_device_ops=reduce)
+
+
+def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+    import tensorflow as tf
+
+    kinds = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+        tf.distribute.OneDeviceStrategy,
+        tf.distribute.TPUStrategy,
+    )
+    if not isinstance(strategy, kinds):
+        raise ValueError(
+            "`devices` must be a strategy that keeps the same weights on all "
+            "devices: "
+            + ", ".join(kind.__name__ for kind in kinds)
+            + f". Received: a {type(strategy).__name__}."
+        )
+    return strategy
+
+
+def check_batch_size(
+    batch_size: int, strategy: tf.distribute.Strategy | None
+) -> None:
+    """Raises where a batch has not an example for each replica.
+
+    Args:
+        batch_size: Examples in a batch, over all replicas.
+        strategy: The strategy, or `None`.
+
+    Raises:
+        ValueError: If it has not.
+
+    Example:
+
+    >>> check_batch_size(32, None)
+    """
+    count = 1 if strategy is None else strategy.num_replicas_in_sync
+    if batch_size < count:
+        raise ValueError(
+            "`batch_size` must be at least the number of replicas, since a "
+            f"batch is split over them. Received: batch_size={batch_size}, "
+            f"{count} replicas"
+        )
+
+
+def local_devices(
+    strategy: tf.distribute.Strategy,
+) -> tf.distribute.Strategy | None:
+    """Returns the strategy over the devices of this process.
+
+    Args:
+        strategy: The strategy, over this process or several.
+
+    Returns:
+        It, or one over the GPUs that are here; `None` for one device.
+    """
+    if Team(strategy).size > 1:
+        return choose_devices("auto")
+    return strategy if strategy.num_replicas_in_sync > 1 else None
+
+
+def split_over(
+    strategy: tf.distribute.Strategy,
+    compute: Callable[[tf.Tensor], list[tf.Tensor]],
+    inputs: tf.Tensor,
+) -> list[tf.Tensor]:
+    """Computes a batch on all replicas, a part on each.
+
+    Args:
+        strategy: Over devices of this process.
+        compute: Function from inputs `(n, ...)` to tensors `(n, ...)`.
+        inputs: The batch.
+
+    Returns:
+        The tensors, in the order of the inputs.
+    """
+    import tensorflow as tf
+
+    count = strategy.num_replicas_in_sync
+
+    def part(batch: tf.Tensor) -> list[tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        place, size = context.replica_id_in_sync_group, tf.shape(batch)[0]
+        return compute(
+            batch[place * size // count : (place + 1) * size // count]
+        )
+
+    return [
+        tf.concat(strategy.experimental_local_results(output), axis=0)
+        for output in strategy.run(part, (inputs,))
+    ]

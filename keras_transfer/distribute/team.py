@@ -1,0 +1,242 @@
+"""The processes that train together, on one machine or on several.
+
+They form a team: the first one, the chief, alone reads and writes the folder of
+a run, and tells the others what it holds.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.distribute.rendezvous import addresses_of, rank_of
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Bytes that travel at once: every process holds as many of each other one.
+_AT_ONCE = 32 * 2**20
+
+
+class Team:
+    """The processes that a strategy spans; of one, where it spans no other.
+
+    Everything but `is_chief` is to be called by all of them, in the same
+    order.
+
+    Args:
+        strategy: The strategy, or `None`.
+
+    Attributes:
+        rank: The number of this process, from 0.
+        size: How many there are.
+
+    Example:
+
+    >>> team = Team(None)
+    >>> team.rank, team.size
+    (0, 1)
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy | None) -> None:
+        self.rank, self.size = 0, 1
+        self._strategy = strategy
+        if strategy is None:
+            return
+        import tensorflow as tf
+
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            resolver = strategy.cluster_resolver
+            workers = addresses_of(resolver.cluster_spec().as_dict())
+            if workers:
+                self.size = len(workers)
+                self.rank = rank_of(
+                    resolver.cluster_spec().as_dict(),
+                    resolver.task_type,
+                    resolver.task_id,
+                )
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def gather(self, content: bytes) -> list[bytes]:
+        """Returns what each process gave, by rank.
+
+        Args:
+            content: What this one gives.
+
+        Returns:
+            The contents of all.
+
+        Raises:
+            RuntimeError: If another process is gone.
+        """
+        if self.size == 1:
+            return [content]
+        lengths = self._exchange(np.array([len(content)], np.float64))
+        left = lengths.astype(np.int64)
+        parts: list[list[bytes]] = [[] for _ in left]
+        for start in range(0, int(left.max()), _AT_ONCE):
+            some = content[start : start + _AT_ONCE]
+            # Four bytes a number, which nothing computes with on the way.
+            padded = some + b"\0" * (-len(some) % 4)
+            joined = self._exchange(np.frombuffer(padded, np.float32))
+            sizes = -(-left.clip(max=_AT_ONCE) // 4)
+            found = np.split(joined, np.cumsum(sizes)[:-1])
+            for part, array in zip(parts, found, strict=True):
+                part.append(array.tobytes())
+            left = (left - _AT_ONCE).clip(min=0)
+        return [
+            b"".join(part)[: int(length)]
+            for part, length in zip(parts, lengths, strict=True)
+        ]
+
+    def wait(self) -> None:
+        """Waits until all processes are here."""
+        self.gather(b"")
+
+    def share(
+        self, make: Callable[[], Mapping[str, np.ndarray] | None]
+    ) -> dict[str, np.ndarray] | None:
+        """Returns in all processes what the chief makes.
+
+        Args:
+            make: Makes arrays by name, or `None`; called by the chief.
+
+        Returns:
+            What `make` returned.
+
+        Raises:
+            RuntimeError: If `make` failed, in the others; the chief raises
+                what it raised.
+        """
+        if self.size == 1:
+            made = make()
+            return None if made is None else dict(made)
+        content, error = b"", None
+        if self.is_chief:
+            try:
+                content = _encode(make())
+            except Exception as err:
+                error = err
+                content = b"!" + f"{type(err).__name__}: {err}".encode()
+        received = self.gather(content)[0]
+        if error is not None:
+            raise error
+        if received.startswith(b"!"):
+            raise RuntimeError(
+                f"worker 0, the chief, stopped: {received[1:].decode()}"
+            )
+        return _decode(received)
+
+    def share_text(self, make: Callable[[], str]) -> str:
+        """Returns in all processes the text that the chief makes.
+
+        Args:
+            make: Makes it; called by the chief.
+        """
+
+        def as_array() -> dict[str, np.ndarray]:
+            return {"text": np.frombuffer(make().encode(), np.uint8)}
+
+        return (self.share(as_array) or {})["text"].tobytes().decode()
+
+    def check_same(self, what: Mapping[str, Any]) -> None:
+        """Raises unless all processes were given the same.
+
+        Args:
+            what: Plain values by name.
+
+        Raises:
+            ValueError: In all of them, if they were not; it names what
+                differs, and where.
+        """
+        if self.size == 1:
+            return
+        plain = json.loads(json.dumps(what, default=str))
+        found = [
+            json.loads(content)
+            for content in self.gather(json.dumps(plain).encode())
+        ]
+        for rank, other in enumerate(found):
+            names = sorted(
+                name
+                for name in other.keys() | found[0].keys()
+                if other.get(name) != found[0].get(name)
+            )
+            if names:
+                there, here = other.get(names[0]), found[0].get(names[0])
+                raise ValueError(
+                    "All workers must be given the same. Received: other "
+                    f"{', '.join(names)} by worker {rank} than by worker 0 "
+                    f"({names[0]}: {there!r:.80}, {here!r:.80})."
+                )
+
+    def _exchange(self, array: np.ndarray) -> np.ndarray:
+        """Joins arrays of one dimension, by rank."""
+        import tensorflow as tf
+
+        strategy = self._strategy
+        if strategy is None:
+            return array
+        here = strategy.num_replicas_in_sync // self.size
+
+        def give(context: Any) -> tf.Tensor:
+            # Only the first replica of each process has something to give.
+            first = context.replica_id_in_sync_group % here == 0
+            return tf.constant(array if first else array[:0])
+
+        values = strategy.experimental_distribute_values_from_function(give)
+        try:
+            return np.asarray(strategy.gather(values, axis=0))
+        except lost_errors() as err:
+            raise lost(err) from err
+
+
+def lost_errors() -> tuple[type[Exception], ...]:
+    """Returns what TensorFlow raises when another process is gone."""
+    import tensorflow as tf
+
+    errors = tf.errors
+    return (
+        errors.UnavailableError,
+        errors.AbortedError,
+        errors.CancelledError,
+        errors.DeadlineExceededError,
+        errors.InternalError,
+    )
+
+
+def lost(error: Exception) -> RuntimeError:
+    """Returns the error for users when another process is gone.
+
+    Args:
+        error: What TensorFlow raised.
+    """
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return RuntimeError(
+        "Another worker stopped, or cannot be reached any more. Start all of "
+        "them again: with the same `directory` they go on after the last whole "
+        f"epoch. TensorFlow says: {reason:.300}"
+    )
+
+
+def _encode(arrays: Mapping[str, np.ndarray] | None) -> bytes:
+    if arrays is None:
+        return b"-"
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return b"+" + buffer.getvalue()
+
+
+def _decode(content: bytes) -> dict[str, np.ndarray] | None:
+    if content == b"-":
+        return None
+    with np.load(io.BytesIO(content[1:]), allow_pickle=False) as file:
+        return dict(file)

@@ -1,0 +1,131 @@
+"""What the processes of a team do together when entries are filled."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from keras_transfer.distribute import Team
+from keras_transfer.features.entry import Entry
+
+# Bytes of activations that travel at once.
+_AT_ONCE = 64 * 2**20
+
+
+def share_of(missing: np.ndarray, team: Team) -> np.ndarray:
+    """Returns what this process computes of what is missing.
+
+    Args:
+        missing: bool `(views, examples)`.
+        team: The processes.
+
+    Returns:
+        The same, with its part of the examples alone.
+    """
+    rows = np.flatnonzero(missing.any(axis=0))
+    part = np.zeros_like(missing)
+    mine = rows[team.rank :: team.size]
+    part[:, mine] = missing[:, mine]
+    return part
+
+
+@contextlib.contextmanager
+def failing_together(team: Team) -> Iterator[None]:
+    """Makes an error of one process one of all: nobody waits for it.
+
+    Args:
+        team: The processes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RuntimeError: If another process failed.
+    """
+    error = None
+    try:
+        yield
+    except Exception as err:
+        error = err
+    told = "" if error is None else f"{type(error).__name__}: {error}"
+    answers = team.gather(told.encode())
+    if error is not None:
+        raise error
+    for rank, answer in enumerate(answers):
+        if answer:
+            raise RuntimeError(f"worker {rank} failed: {answer.decode()}")
+
+
+def refresh(entries: Sequence[Entry], team: Team) -> None:
+    """Reads what other processes wrote before.
+
+    Args:
+        entries: In a folder, or in memory, where there is nothing to read.
+        team: The processes.
+    """
+    if team.size > 1:
+        for entry in entries:
+            entry.refresh()
+
+
+def exchange(
+    entries: Sequence[Entry], digests: np.ndarray, part: np.ndarray, team: Team
+) -> None:
+    """Gives each process what the others computed.
+
+    Args:
+        entries: With what this one computed.
+        digests: uint8 `(n, 16)`, of all examples.
+        part: bool `(views, n)`: what this one computed.
+        team: The processes.
+
+    Raises:
+        ValueError: If they do not see the same folder.
+    """
+    if team.size == 1:
+        return
+    mine = digests[part.any(axis=0)]
+    for entry in entries:
+        if entry.folder is None:
+            _send(entry, mine, team)
+    refresh(entries, team)
+    seen = all(
+        (entry.find(digests)[:, 0] >= 0).all()
+        for entry in entries
+        if entry.folder is not None
+    )
+    blind = [
+        rank
+        for rank, answer in enumerate(team.gather(b"%d" % seen))
+        if answer != b"1"
+    ]
+    if blind:
+        folder = next(e.folder for e in entries if e.folder is not None)
+        raise ValueError(
+            "`store` must be a folder that all workers see, or memory. "
+            f"Received: {str(folder.parent)!r}, in which worker "
+            f"{', '.join(map(str, blind))} does not find what the others wrote."
+        )
+
+
+def _send(entry: Entry, mine: np.ndarray, team: Team) -> None:
+    """Sends rows in memory to all, and takes theirs."""
+    rows = max(1, _AT_ONCE // entry.row_bytes)
+    counts = [int(count) for count in team.gather(b"%d" % len(mine))]
+    for start in range(0, max(counts), rows):
+        some = mine[start : start + rows]
+        # Of a view, this process may have computed others.
+        some = some[entry.find(some)[:, 0] >= 0]
+        buffer = io.BytesIO()
+        arrays = entry.gather(entry.find(some))
+        np.savez(buffer, some, *arrays)
+        for rank, content in enumerate(team.gather(buffer.getvalue())):
+            if rank == team.rank:
+                continue
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                theirs = [file[name] for name in file.files]
+            new = entry.find(theirs[0])[:, 0] < 0
+            entry.append(theirs[0][new], [a[new] for a in theirs[1:]])

@@ -1,0 +1,376 @@
+"""Trains on several devices, with the numbers of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_transfer.distribute import Team, lost, lost_errors
+from keras_transfer.optimizers import LearningRateMultiplier
+from keras_transfer.training.objectives import Objective
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Replicas:
+    """Fits a compiled model under a `tf.distribute` strategy.
+
+    Each batch is split over the replicas, and the loss is the mean over the
+    whole batch, however it was split: Keras averages the means of the parts,
+    which is another number where the last batch does not divide. Gradients are
+    summed before anything is done with them, clipping too. Keras' own `fit`
+    also fails where a strategy has several workers.
+
+    Args:
+        model: The model, made in the scope of the strategy and compiled.
+        objective: What is minimised, and measured.
+        strategy: The strategy.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        objective: Objective,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self.model = model
+        self._strategy = strategy
+        self._loss = objective.loss
+        optimizer = model.optimizer
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = optimizer.inner_optimizer
+        if isinstance(optimizer, LearningRateMultiplier):
+            optimizer.takes_sums = True
+        # What is read in each step travels between machines.
+        self._tells = Team(strategy).size == 1
+        with strategy.scope():
+            self._mean = _BatchMean(name="loss")
+            self._metrics = objective.metrics()
+        self._traced: dict[Any, Any] = {}
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer that the model was compiled with."""
+        return self.model.optimizer
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """What trains."""
+        variables: list[keras.Variable] = self.model.trainable_variables
+        return variables
+
+    def fit(
+        self,
+        batches: tf.data.Dataset,
+        *,
+        epochs: int,
+        initial_epoch: int = 0,
+        validation_data: tf.data.Dataset | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: int = 0,
+        shuffle: bool = False,
+    ) -> None:
+        """Trains, as `keras.Model.fit`.
+
+        Args:
+            batches: Batches of (inputs, labels) or (inputs, labels, weights),
+                each one whole.
+            epochs: Number of the last epoch.
+            initial_epoch: Epochs that are over. Defaults to `0`.
+            validation_data: Batches to validate by. Defaults to `None`.
+            class_weight: Weight of each class index. Defaults to `None`.
+            callbacks: Keras callbacks. With several workers they are told the
+                metrics at the end of each epoch, not of each batch. Defaults
+                to `()`.
+            verbose: `1` for a progress bar. Defaults to `0`.
+            shuffle: Not used: the batches are as they come.
+
+        Raises:
+            RuntimeError: If another worker is gone.
+        """
+        model = self.model
+        parts = self._split(_weighted(batches, class_weight))
+        held_out = None
+        if validation_data is not None:
+            held_out = self._split(_weighted(validation_data, None))
+        steps = int(batches.cardinality())
+        calls = keras.callbacks.CallbackList(
+            list(callbacks),
+            add_progbar=verbose > 0,
+            model=model,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps if steps > 0 else None,
+        )
+        model.stop_training = False
+        calls.on_train_begin()
+        logs: dict[str, float] = {}
+        try:
+            for epoch in range(initial_epoch, epochs):
+                logs = self._run_epoch(epoch, parts, held_out, calls)
+                if model.stop_training:
+                    break
+        except lost_errors() as err:
+            raise lost(err) from err
+        calls.on_train_end(logs)
+
+    def _run_epoch(
+        self,
+        epoch: int,
+        parts: Any,
+        held_out: Any,
+        calls: keras.callbacks.CallbackList,
+    ) -> dict[str, float]:
+        self._reset()
+        calls.on_epoch_begin(epoch)
+        learn = self._compiled(self._learn, parts)
+        for step, part in enumerate(parts):
+            calls.on_train_batch_begin(step)
+            calls.on_train_batch_end(step, learn(*part))
+            if self.model.stop_training:
+                break
+        logs = self._results()
+        if held_out is not None:
+            calls.on_test_begin()
+            found = self._evaluate(held_out)
+            calls.on_test_end(found)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        calls.on_epoch_end(epoch, logs)
+        return logs
+
+    def evaluate(
+        self,
+        batches: tf.data.Dataset,
+        *,
+        return_dict: bool = True,
+        verbose: int = 0,
+    ) -> dict[str, float]:
+        """Returns the metrics of batches, each example counted once.
+
+        Args:
+            batches: Batches of (inputs, labels) or (inputs, labels, weights).
+            return_dict: Not used: they are by name.
+            verbose: Not used.
+        """
+        try:
+            return self._evaluate(self._split(_weighted(batches, None)))
+        except lost_errors() as err:
+            raise lost(err) from err
+
+    def _evaluate(self, parts: Any) -> dict[str, float]:
+        self._reset()
+        measure = self._compiled(self._measure, parts)
+        for part in parts:
+            measure(*part)
+        return self._results()
+
+    def _compiled(self, step: Any, parts: Any) -> Any:
+        """Compiles a step once for batches of any length."""
+        import tensorflow as tf
+
+        key = step.__name__, str(parts.element_spec)
+        if key not in self._traced:
+            self._traced[key] = tf.function(
+                step, input_signature=parts.element_spec, autograph=False
+            )
+        return self._traced[key]
+
+    def _learn(self, *part: Any) -> dict[str, tf.Tensor]:
+        """One step on all replicas; returns the metrics so far."""
+        self._strategy.run(self._learn_part, part)
+        if not self._tells:
+            return {}
+        metrics = [self._mean, *self._metrics]
+        return {metric.name: metric.result() for metric in metrics}
+
+    def _learn_part(
+        self, x: Any, y: Any, weights: Any, real: Any, whole: Any
+    ) -> None:
+        """One step on one replica, on its part of the batch."""
+        import tensorflow as tf
+
+        model, optimizer = self.model, self.model.optimizer
+        with tf.GradientTape() as tape:
+            outputs = model(x, training=True)
+            loss = self._loss_of(y, outputs, weights, real, whole)
+            scaled = optimizer.scale_loss(loss)
+        variables = model.trainable_variables
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        gradients = _summed(gradients)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._update(loss, y, outputs, real, whole)
+
+    def _measure(self, *part: Any) -> None:
+        self._strategy.run(self._measure_part, part)
+
+    def _measure_part(
+        self, x: Any, y: Any, weights: Any, real: Any, whole: Any
+    ) -> None:
+        outputs = self.model(x, training=False)
+        loss = self._loss_of(y, outputs, weights, real, whole)
+        self._update(loss, y, outputs, real, whole)
+
+    def _loss_of(
+        self, y: Any, outputs: Any, weights: Any, real: Any, whole: Any
+    ) -> tf.Tensor:
+        """What a part adds to the loss of the batch."""
+        import tensorflow as tf
+
+        loss, reduction = self._loss, "sum_over_batch_size"
+        if isinstance(loss, keras.losses.Loss):
+            loss, reduction = loss.call, loss.reduction
+        outputs = tf.cast(outputs, tf.float32)
+        if y.dtype.is_floating:
+            y = tf.cast(y, tf.float32)
+        values = tf.cast(loss(y, outputs), tf.float32)
+        examples, weight = whole[0], whole[1]
+        if values.shape.rank == 0:
+            data = values * tf.reduce_sum(real) / examples
+        else:
+            each = [-1, *[1] * (values.shape.rank - 1)]
+            data = tf.reduce_sum(values * tf.reshape(weights * real, each))
+            if reduction == "mean_with_sample_weight":
+                data = tf.math.divide_no_nan(data, weight)
+            elif reduction not in ("sum", "none", None):
+                inner = tf.size(values[:1], tf.int32)
+                data = data / (examples * tf.cast(inner, tf.float32))
+        return data + self._penalties(tf.reduce_sum(real) / examples)
+
+    def _penalties(self, share: tf.Tensor) -> tf.Tensor:
+        """What a part adds of penalties, on weights and on activations."""
+        import tensorflow as tf
+
+        model = self.model
+        losses = [tf.cast(loss, tf.float32) for loss in model.losses]
+        # Keras puts those on weights last. They are the same on each replica;
+        # the others are of the part that the replica sees.
+        count = sum(v.regularizer is not None for v in model.trainable_weights)
+        places = len(losses) - count
+        total = tf.zeros(())
+        if losses[:places]:
+            total += tf.add_n(losses[:places]) * share
+        if losses[places:]:
+            number = self._strategy.num_replicas_in_sync
+            total += tf.add_n(losses[places:]) / number
+        return total
+
+    def _update(
+        self, loss: tf.Tensor, y: Any, outputs: Any, real: Any, whole: Any
+    ) -> None:
+        import tensorflow as tf
+
+        self._mean.add(loss * whole[0], tf.reduce_sum(real))
+        for metric in self._metrics:
+            metric.update_state(y, outputs, sample_weight=real)
+
+    def _reset(self) -> None:
+        for metric in (self._mean, *self._metrics):
+            metric.reset_state()
+
+    def _results(self) -> dict[str, float]:
+        return {
+            metric.name: float(np.asarray(metric.result()))
+            for metric in (self._mean, *self._metrics)
+        }
+
+    def _split(self, batches: tf.data.Dataset) -> Any:
+        """The parts of this process, one for each of its replicas."""
+        count = self._strategy.num_replicas_in_sync
+
+        def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
+            each = count // context.num_input_pipelines
+            first = context.input_pipeline_id * each
+            return split(batches, range(first, first + each), count)
+
+        return self._strategy.distribute_datasets_from_function(make)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class _BatchMean(keras.metrics.Mean):
+    """The mean over examples, of sums that replicas know."""
+
+    def add(self, total: Any, count: Any) -> None:
+        """Adds a sum over some examples, and how many they are."""
+        self.total.assign_add(total)
+        self.count.assign_add(count)
+
+
+def _summed(gradients: Sequence[Any]) -> list[Any]:
+    """The gradients of the batch, from those of its parts."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    there = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return [None if g is None else next(sums) for g in gradients]
+
+
+def split(
+    batches: tf.data.Dataset, places: Sequence[int], count: int
+) -> tf.data.Dataset:
+    """Splits each batch into `count` parts, and yields some of them.
+
+    The sizes differ by at most one. No part is empty, where some networks fail
+    and means are no numbers: a part without an example of its own gets one
+    that does not count.
+
+    Args:
+        batches: Batches of (inputs, labels, weights), as `_weighted` makes.
+        places: Which parts, in this order.
+        count: How many parts there are.
+
+    Returns:
+        `tf.data.Dataset` of (inputs, labels, weights, real, whole),
+        `len(places)` for each batch: `real` is 1 for each example that counts,
+        `whole` the number of examples of the batch, and the sum of their
+        weights.
+    """
+    import tensorflow as tf
+
+    def parts(x: Any, y: Any, weights: tf.Tensor) -> tf.data.Dataset:
+        size = tf.shape(weights)[0]
+        whole = tf.stack([tf.cast(size, tf.float32), tf.reduce_sum(weights)])
+        found = None
+        for place in places:
+            low, high = place * size // count, (place + 1) * size // count
+            real = tf.ones([tf.maximum(high - low, 1)])
+            real *= tf.cast(high > low, tf.float32)
+            low = tf.minimum(low, size - 1)
+            high = tf.maximum(high, low + 1)
+            some = tf.nest.map_structure(
+                lambda t, low=low, high=high: t[low:high], (x, y, weights)
+            )
+            one = tf.data.Dataset.from_tensors((*some, real, whole))
+            found = one if found is None else found.concatenate(one)
+        return found
+
+    return batches.flat_map(parts).prefetch(tf.data.AUTOTUNE)
+
+
+def _weighted(
+    batches: tf.data.Dataset, weights: Mapping[int, float] | None
+) -> tf.data.Dataset:
+    """Adds a weight for each example: its own, or that of its class."""
+    import tensorflow as tf
+
+    table = None
+    if weights is not None:
+        table = tf.constant([w for _, w in sorted(weights.items())], tf.float32)
+
+    def weigh(x: Any, y: tf.Tensor, own: Any = None) -> tuple[Any, ...]:
+        if own is not None:
+            return x, y, tf.reshape(tf.cast(own, tf.float32), [-1])
+        if table is None:
+            return x, y, tf.ones([tf.shape(y)[0]])
+        classes = y
+        if y.shape.rank == 2 and y.shape[1] > 1:
+            classes = tf.argmax(y, -1)
+        classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
+        return x, y, tf.gather(table, classes)
+
+    return batches.map(weigh)

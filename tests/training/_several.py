@@ -1,0 +1,102 @@
+"""`python -m training._several OUT [N ...]`: `fine_tune` on several devices.
+
+With numbers: on one device and on N logical CPUs each; else as one of the
+workers of `TF_CONFIG`. The table and the weights of each run go to OUT.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_transfer as ktr
+
+ALL = {"depth": "all", "epochs": 3, "learning_rate": 1e-3}
+FINE_TUNE = {"strategy": "fine-tune", "depth": 1}
+MIXED = FINE_TUNE | {"mixed_precision": True}
+CASES = {
+    "linear-probe": {"strategy": "linear-probe"},
+    "penalty": FINE_TUNE | {"penalty": ktr.L2SP(0.3, 0.1)},
+    "layer-decay": {
+        "strategy": [ktr.Phase(layer_decay=0.5, **ALL)],
+        "penalty": ktr.L2SP(0.3, 0.1),
+        "class_weight": "balanced",
+        "store": False,
+        "batch_size": 14,
+    },
+    "cached": {"strategy": "fine-tune", "depth": 2, "store": "memory"},
+    "ema": FINE_TUNE | {"ema": 0.9},
+    "clipped": FINE_TUNE | {"clip_norm": 1e-3, "batch_size": 14},
+    "accumulation": FINE_TUNE | {"accumulation_steps": 2},
+    # 48 examples: three batches of 14, and one of 6.
+    "uneven": FINE_TUNE | {"batch_size": 14},
+    # Two batches of 23, and one of 2, fewer than four replicas.
+    "last-two": FINE_TUNE | {"batch_size": 23},
+    "activations": FINE_TUNE
+    | {"penalty": ktr.FeatureMap(0.1), "batch_size": 14},
+    "lp-ft": {"strategy": "lp-ft", "depth": 1},
+    # Steps of Adam do not shrink with gradients that ought to be zero.
+    "batch-norm": {
+        "strategy": [ktr.Phase(train_batch_norm=True, **ALL)],
+        "optimizer": "sgd",
+    },
+    "half": MIXED,
+    "half-accumulation": MIXED | {"accumulation_steps": 2},
+}
+WORKERS = [
+    "linear-probe", "penalty", "layer-decay", "cached", "accumulation",
+    "last-two", "batch-norm",
+]  # fmt: skip
+
+
+def main(out, counts):
+    """Runs the cases."""
+    if counts:
+        split_cpu(max(counts))
+        places = {f"{count}": count for count in counts}
+    else:
+        places = {"workers": ktr.connect_workers(timeout=60)}
+    from ._tiny import arrays_of, make_data, make_model
+
+    data = make_data()
+    for name, case in CASES.items():
+        if not counts and name not in WORKERS:
+            continue
+        arguments = {"batch_size": 16, "verbose": 0, **case}
+        if isinstance(arguments["strategy"], str):
+            arguments["epochs"] = 3
+        for place, devices in places.items():
+            # Heads of workers differ, unless somebody sees to it.
+            rank = json.loads(os.environ.get("TF_CONFIG", "{}"))
+            model = make_model(rank.get("task", {}).get("index", 0))
+            run = ktr.fine_tune(model, data, devices=devices, **arguments)
+            path = Path(out) / f"{name}-{place}"
+            if counts or not rank["task"]["index"]:
+                np.savez(
+                    path.with_suffix(".npz"), *arrays_of(model)
+                )
+                rows = [losses_of(row) for row in run.rows]
+                path.with_suffix(".json").write_text(json.dumps(rows))
+            keras.backend.clear_session()
+
+
+def split_cpu(count):
+    """Makes logical CPUs of the one that there is."""
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * count
+    )
+
+
+def losses_of(row):
+    """The numbers of an epoch; the exact probe has no training loss."""
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    return [row.get(name) or 0.0 for name in names]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [int(argument) for argument in sys.argv[2:]])
