@@ -21,6 +21,7 @@ from keras_transfer.backbones import (
     load_backbone,
     load_text_backbone,
 )
+from keras_transfer.distribute import scope_of
 from keras_transfer.heads import build_head
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def build_classifier(
     batch_norm: bool = False,
     dropout: float = 0.0,
     activation: str = "softmax",
+    devices: Any = None,
 ) -> keras.Model:
     """Builds an image classifier on a frozen pretrained backbone.
 
@@ -68,6 +70,8 @@ def build_classifier(
         activation: `"softmax"`; `"sigmoid"` for several labels an image (or
             one class, present or not); `"linear"` for logits. Defaults to
             `"softmax"`.
+        devices: Where `fit` of Keras is to train it, as for `fine_tune`, which
+            needs no such model. Defaults to `None`.
 
     Returns:
         A `keras.Model` from `(batch, height, width, channels)` pixels in
@@ -93,18 +97,19 @@ def build_classifier(
             "the classes of a softmax exclude each other. Received: "
             'activation="softmax"'
         )
-    return _assemble(
-        _image_backbone(backbone, data),
-        suffix="classifier",
-        num_outputs=num_classes,
-        input_name=encode_class_names(names) if names else "features",
-        pooling=pooling,
-        hidden_units=hidden_units,
-        hidden_activation=hidden_activation,
-        batch_norm=batch_norm,
-        dropout=dropout,
-        activation=activation,
-    )
+    with scope_of(devices):
+        return _assemble(
+            _image_backbone(backbone, data),
+            suffix="classifier",
+            num_outputs=num_classes,
+            input_name=encode_class_names(names) if names else "features",
+            pooling=pooling,
+            hidden_units=hidden_units,
+            hidden_activation=hidden_activation,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            activation=activation,
+        )
 
 
 def build_text_classifier(
@@ -118,6 +123,7 @@ def build_text_classifier(
     batch_norm: bool = False,
     dropout: float = 0.0,
     activation: str = "softmax",
+    devices: Any = None,
     **backbone_options: Any,
 ) -> keras.Model:
     """Builds a text classifier on a frozen pretrained backbone.
@@ -145,6 +151,8 @@ def build_text_classifier(
         dropout: Fraction in `[0, 1)` dropped before each dense layer in
             training. Defaults to `0.0`.
         activation: As in `build_classifier`. Defaults to `"softmax"`.
+        devices: Where `fit` of Keras is to train it, as for `fine_tune`, which
+            needs no such model. Defaults to `None`.
         **backbone_options: Further arguments of `load_text_backbone`, such as
             `pooling="token"` or `sequence_length=64`.
 
@@ -189,17 +197,18 @@ def build_text_classifier(
             f"{backbone.name!r}, which takes images. Load it with "
             "`load_text_backbone`, or use `build_classifier`."
         )
-    return _assemble(
-        backbone,
-        suffix="classifier",
-        num_outputs=num_classes,
-        input_name=encode_class_names(names) if names else "features",
-        hidden_units=hidden_units,
-        hidden_activation=hidden_activation,
-        batch_norm=batch_norm,
-        dropout=dropout,
-        activation=activation,
-    )
+    with scope_of(devices):
+        return _assemble(
+            backbone,
+            suffix="classifier",
+            num_outputs=num_classes,
+            input_name=encode_class_names(names) if names else "features",
+            hidden_units=hidden_units,
+            hidden_activation=hidden_activation,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            activation=activation,
+        )
 
 
 def build_regressor(
@@ -213,6 +222,7 @@ def build_regressor(
     batch_norm: bool = False,
     dropout: float = 0.0,
     activation: str = "linear",
+    devices: Any = None,
 ) -> keras.Model:
     """Builds a model that predicts numbers, on a frozen pretrained backbone.
 
@@ -230,6 +240,8 @@ def build_regressor(
         dropout: Fraction in `[0, 1)` dropped before each dense layer in
             training. Defaults to `0.0`.
         activation: Activation of the output. Defaults to `"linear"`.
+        devices: Where `fit` of Keras is to train it, as for `fine_tune`, which
+            needs no such model. Defaults to `None`.
 
     Returns:
         A `keras.Model` from `(batch, height, width, channels)` pixels in
@@ -244,18 +256,19 @@ def build_regressor(
     >>> model = build_regressor("ResNet20", num_outputs=2)
     >>> model.compile("adam", "mse")
     """
-    return _assemble(
-        _image_backbone(backbone, data),
-        suffix="regressor",
-        num_outputs=num_outputs,
-        input_name="features",
-        pooling=pooling,
-        hidden_units=hidden_units,
-        hidden_activation=hidden_activation,
-        batch_norm=batch_norm,
-        dropout=dropout,
-        activation=activation,
-    )
+    with scope_of(devices):
+        return _assemble(
+            _image_backbone(backbone, data),
+            suffix="regressor",
+            num_outputs=num_outputs,
+            input_name="features",
+            pooling=pooling,
+            hidden_units=hidden_units,
+            hidden_activation=hidden_activation,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            activation=activation,
+        )
 
 
 def load_model(path: str | Path) -> keras.Model:

@@ -5,6 +5,7 @@ from keras_transfer.distribute.devices import (
     check_batch_size,
     choose_devices,
     local_devices,
+    scope_of,
     split_over,
 )
 from keras_transfer.distribute.team import Team, lost, lost_errors
@@ -17,5 +18,6 @@ __all__ = [
     "local_devices",
     "lost",
     "lost_errors",
+    "scope_of",
     "split_over",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from keras_transfer.distribute.team import Team
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
 
 def choose_devices(
     devices: Any, model: keras.Model | None = None
@@ -90,6 +92,21 @@ def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
             + f". Received: a {type(strategy).__name__}."
         )
     return strategy
+
+
+def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
+    """Returns the scope that a model is made in.
+
+    Args:
+        devices: As for `choose_devices`.
+
+    Example:
+
+    >>> with scope_of(None):
+    ...     model = keras.Sequential([keras.layers.Dense(1)])
+    """
+    strategy = choose_devices(devices)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
 def check_batch_size(

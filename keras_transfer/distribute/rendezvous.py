@@ -287,9 +287,7 @@ def addresses_of(cluster: Mapping[str, Sequence[str]]) -> list[str]:
     return [*cluster.get("chief", ()), *cluster.get("worker", ())]
 
 
-def rank_of(
-    cluster: Mapping[str, Sequence[str]], kind: str, index: int
-) -> int:
+def rank_of(cluster: Mapping[str, Sequence[str]], kind: str, index: int) -> int:
     """Returns the rank of a task.
 
     Args:

@@ -6,8 +6,10 @@ a run, and tells the others what it holds.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -79,18 +81,17 @@ class Team:
         """
         if self.size == 1:
             return [content]
-        lengths = self._exchange(np.array([len(content)], np.float64))
-        left = lengths.astype(np.int64)
+        length = np.array([len(content)], np.int64)
+        lengths = np.frombuffer(self._exchange(length.tobytes()), np.int64)
+        left = lengths.copy()
         parts: list[list[bytes]] = [[] for _ in left]
         for start in range(0, int(left.max()), _AT_ONCE):
             some = content[start : start + _AT_ONCE]
-            # Four bytes a number, which nothing computes with on the way.
-            padded = some + b"\0" * (-len(some) % 4)
-            joined = self._exchange(np.frombuffer(padded, np.float32))
-            sizes = -(-left.clip(max=_AT_ONCE) // 4)
-            found = np.split(joined, np.cumsum(sizes)[:-1])
-            for part, array in zip(parts, found, strict=True):
-                part.append(array.tobytes())
+            joined = self._exchange(some + b"\0" * (-len(some) % 4))
+            sizes = 4 * -(-left.clip(max=_AT_ONCE) // 4)
+            stops = np.cumsum(sizes)
+            for part, stop, size in zip(parts, stops, sizes, strict=True):
+                part.append(joined[stop - size : stop])
             left = (left - _AT_ONCE).clip(min=0)
         return [
             b"".join(part)[: int(length)]
@@ -135,18 +136,6 @@ class Team:
             )
         return _decode(received)
 
-    def share_text(self, make: Callable[[], str]) -> str:
-        """Returns in all processes the text that the chief makes.
-
-        Args:
-            make: Makes it; called by the chief.
-        """
-
-        def as_array() -> dict[str, np.ndarray]:
-            return {"text": np.frombuffer(make().encode(), np.uint8)}
-
-        return (self.share(as_array) or {})["text"].tobytes().decode()
-
     def check_same(self, what: Mapping[str, Any]) -> None:
         """Raises unless all processes were given the same.
 
@@ -178,25 +167,38 @@ class Team:
                     f"({names[0]}: {there!r:.80}, {here!r:.80})."
                 )
 
-    def _exchange(self, array: np.ndarray) -> np.ndarray:
-        """Joins arrays of one dimension, by rank."""
+    def _exchange(self, content: bytes) -> bytes:
+        """Joins contents by rank, each of a multiple of four bytes."""
+        # Numbers that nothing computes with on the way.
+        array = np.frombuffer(content, np.float32)
+        try:
+            return np.asarray(self._join(array)).tobytes()
+        except lost_errors() as err:
+            raise lost(err) from err
+
+    @functools.cached_property
+    def _join(self) -> Callable[[np.ndarray], Any]:
         import tensorflow as tf
 
         strategy = self._strategy
         if strategy is None:
-            return array
+            return np.asarray
         here = strategy.num_replicas_in_sync // self.size
 
-        def give(context: Any) -> tf.Tensor:
-            # Only the first replica of each process has something to give.
-            first = context.replica_id_in_sync_group % here == 0
-            return tf.constant(array if first else array[:0])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None], tf.float32)],
+            autograph=False,
+        )
+        def join(array: tf.Tensor) -> tf.Tensor:
+            def give() -> tf.Tensor:
+                # The first replica of each process has something to give.
+                context = tf.distribute.get_replica_context()
+                first = context.replica_id_in_sync_group % here == 0
+                return array[: tf.size(array) * tf.cast(first, tf.int32)]
 
-        values = strategy.experimental_distribute_values_from_function(give)
-        try:
-            return np.asarray(strategy.gather(values, axis=0))
-        except lost_errors() as err:
-            raise lost(err) from err
+            return strategy.gather(strategy.run(give), axis=0)
+
+        return join
 
 
 def lost_errors() -> tuple[type[Exception], ...]:
@@ -219,7 +221,8 @@ def lost(error: Exception) -> RuntimeError:
     Args:
         error: What TensorFlow raised.
     """
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    lines = re.sub(r"\{\{.*?\}\}\s*", "", str(error)).splitlines()
+    reason = lines[0] if lines else type(error).__name__
     return RuntimeError(
         "Another worker stopped, or cannot be reached any more. Start all of "
         "them again: with the same `directory` they go on after the last whole "

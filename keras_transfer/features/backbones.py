@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import keras
 
@@ -20,6 +20,9 @@ from keras_transfer.backbones import (
 )
 from keras_transfer.features.engines import choose_engine
 from keras_transfer.features.filling import Compute
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 BackboneLike: TypeAlias = str | Path | Backbone | keras.Model
 
@@ -142,6 +145,7 @@ def cut_at(
     shape: tuple[int, ...],
     engine: str,
     count: int,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Outputs:
     """Makes the networks from pixels to the blocks that are wanted.
 
@@ -153,6 +157,8 @@ def cut_at(
         shape: `(height, width, channels)` of the examples.
         engine: What computes.
         count: How many examples there are.
+        strategy: What splits a batch over the devices of this process. Defaults
+            to `None`: one device.
 
     Returns:
         `Outputs`.
@@ -190,7 +196,9 @@ def cut_at(
             outputs = _join(outputs, ends, pooling)
     return Outputs(
         backbone.name,
-        *choose_engine(engine, keras.Model(pixels, outputs), shape, count),
+        *choose_engine(
+            engine, keras.Model(pixels, outputs), shape, count, strategy
+        ),
         tuple(
             keras.Model(pixels, output, name=block.name)
             for block, output in zip(chosen, outputs, strict=True)

@@ -6,7 +6,7 @@ import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,6 +15,9 @@ from keras_transfer import _graph
 from keras_transfer._errors import nearest
 from keras_transfer.features.cost import time_of
 from keras_transfer.features.filling import FOLDED, Compute, compiled
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ENGINES = ("tensorflow", "openvino", "openvino-bfloat16", "auto")
 # Translating a network takes seconds: not for fewer examples than this.
@@ -44,7 +47,11 @@ def check_engine(engine: str) -> None:
 
 
 def choose_engine(
-    engine: str, network: keras.Model, shape: Sequence[int], count: int
+    engine: str,
+    network: keras.Model,
+    shape: Sequence[int],
+    count: int,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> tuple[str, Compute]:
     """Makes the function that computes a network.
 
@@ -57,13 +64,15 @@ def choose_engine(
         network: From inputs to tensors.
         shape: Of one input.
         count: How many examples there are to compute.
+        strategy: What splits a batch over the devices of this process. Defaults
+            to `None`: one device.
 
     Returns:
         The name of the engine, which is part of the key of what it computes,
         and the function.
     """
     if engine == "tensorflow":
-        return FOLDED, compiled(network, shape, folded=True)
+        return FOLDED, compiled(network, shape, True, strategy)
     if engine != "auto":
         return engine, translated(network, engine == "openvino-bfloat16")
     ours = compiled(network, shape, folded=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from keras_transfer.data import (
     TextSplit,
 )
 from keras_transfer.data.texts import is_texts
+from keras_transfer.distribute import Team, check_batch_size, choose_devices
 from keras_transfer.features.backbones import (
     BackboneLike,
     Outputs,
@@ -39,6 +41,9 @@ from keras_transfer.features.filling import feed_inputs, fill, open_entries
 from keras_transfer.features.store import FeatureStore, default_directory
 from keras_transfer.features.views import View, make_views
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 POOLINGS = ("avg", "max", None)
 DTYPES = ("float32", "float16")
 
@@ -57,6 +62,7 @@ def extract_features(
     store: StoreLike = None,
     batch_size: int = 32,
     engine: str = "tensorflow",
+    devices: Any = None,
     seed: int = 0,
     verbose: int = 1,
 ) -> Any:
@@ -97,6 +103,11 @@ def extract_features(
             folds frozen weights: the numbers of the model to five digits.
             `fine_tune` finds them where it trains one linear layer alone.
             Defaults to `"tensorflow"`.
+        devices: `"auto"` for all GPUs of this machine, how many of them, a
+            `tf.distribute.Strategy`, or what `connect_workers` returned: each
+            process computes its part of the examples, and all find all of them
+            in the store, a folder that they share, or in memory. Defaults to
+            `None`: one device.
         seed: Of the views. Defaults to `0`.
         verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
 
@@ -112,6 +123,7 @@ def extract_features(
         TypeError: If `data` is something else.
         ImportError: If `engine` is not installed.
         OSError: If the store cannot be written to, or has no room.
+        RuntimeError: If another worker failed or is gone.
 
     Example:
 
@@ -130,6 +142,10 @@ def extract_features(
             "`views` must be above 1 where `augment` is given: the first view "
             "is the image as it is. Received: views=1"
         )
+    strategy = choose_devices(devices)
+    check_batch_size(batch_size, strategy)
+    engine = _engine_for(engine, strategy)
+    team = Team(strategy)
     opened = open_store(store)
     parts = _splits(data)
     several = isinstance(backbones, Sequence) and not isinstance(backbones, str)
@@ -141,7 +157,7 @@ def extract_features(
     loaded = [load(backbone, shape) for backbone in wanted]
     check_layers(layers, [backbone.name for backbone in loaded])
     sources = [
-        cut_at(backbone, layers, pooling, shape, engine, count)
+        cut_at(backbone, layers, pooling, shape, engine, count, strategy)
         for backbone in loaded
     ]
     found = {}
@@ -160,6 +176,7 @@ def extract_features(
                 batch_size,
                 f"{name} image" if verbose else "",
                 verbose,
+                team,
             )
             computed += passes
             for row, more in zip(entries, new, strict=True):
@@ -312,6 +329,18 @@ def _check(pooling: str | None, dtype: str, batch_size: int) -> None:
         )
 
 
+def _engine_for(engine: str, strategy: tf.distribute.Strategy | None) -> str:
+    """The engine that all devices, and all workers, have."""
+    if strategy is None or engine == "tensorflow":
+        return engine
+    if engine != "auto" and strategy.num_replicas_in_sync > Team(strategy).size:
+        raise ValueError(
+            '`engine` must be "tensorflow" where a process has several '
+            f"devices. Received: engine={engine!r}"
+        )
+    return "tensorflow" if engine == "auto" else engine
+
+
 def _extract(
     source: Outputs,
     examples: Examples,
@@ -321,6 +350,7 @@ def _extract(
     batch_size: int,
     title: str,
     verbose: int,
+    team: Team,
 ) -> tuple[list[list[Entry]], int]:
     entries = open_entries(
         store, source.targets, examples, views, dtype, source.engine
@@ -332,7 +362,13 @@ def _extract(
         views,
         batch_size,
     )
-    tally = fill(store, entries, examples.digests, feed, title, verbose)
+    team.check_same(
+        {
+            "data": hashlib.sha256(examples.digests.tobytes()).hexdigest(),
+            "backbones": [[entry.key for entry in row] for row in entries],
+        }
+    )
+    tally = fill(store, entries, examples.digests, feed, title, verbose, team)
     return entries, tally.passes
 
 

@@ -199,6 +199,7 @@ def fine_tune(
         epochs=epochs,
     )
     identity.check_penalty(model, penalty, phases)
+    identity.check_devices(model, penalty, several)
     identity.check_callbacks(callbacks, phases)
     identity.check_class_weight(class_weight, model.output_shape[-1])
     identity.check_tensorboard(tensorboard, directory)
@@ -240,7 +241,8 @@ def fine_tune(
         if moves:
             # Out of the scope, which its own variables do not belong to.
             after.callback(training.give_back, given)
-        stack.callback(training.close)
+        else:
+            stack.callback(training.close)
         stack.enter_context(computing_in(model, settings.policy))
         training.run()
     return Run(

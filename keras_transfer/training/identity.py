@@ -124,6 +124,32 @@ def check_own_training(model: keras.Model) -> None:
             )
 
 
+def check_devices(model: keras.Model, penalty: Any, strategy: Any) -> None:
+    """Raises for what cannot be split over replicas.
+
+    Args:
+        model: The model.
+        penalty: The penalty.
+        strategy: What splits, or `None`.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if strategy is None:
+        return
+    if has_own_training(model):
+        raise ValueError(
+            "`devices` must be None for a model with a training step of its "
+            f"own, which knows of no replicas. Received: a "
+            f"{type(model).__name__}."
+        )
+    if isinstance(penalty, BSS):
+        raise ValueError(
+            "`devices` must be None for BSS: the singular values of a batch "
+            "are not those of its parts. Received: penalty=BSS(...)"
+        )
+
+
 def check_callbacks(
     callbacks: Sequence[keras.callbacks.Callback], phases: Sequence[Phase]
 ) -> None:

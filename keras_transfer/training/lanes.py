@@ -83,6 +83,7 @@ class Lane:
             objective,
             shared=self.shared,
             goes_on=goes_on,
+            strategy=self.shared.strategy,
         )
         error = ""
         with self._penalised(request.penalty) as runner.attached:

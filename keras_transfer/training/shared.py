@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -16,8 +17,12 @@ from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training.identity import has_own_training
 from keras_transfer.training.plans import Plan
 from keras_transfer.training.prefixes import Kept, Prefixes
+from keras_transfer.training.replicas import Replicas
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.trainable import TrainableSets
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Opening = tuple[Depth, tuple[str, ...] | None, bool]
 
@@ -40,7 +45,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: keras.Model,
+        model: keras.Model | Replicas,
         optimizer: LearningRateMultiplier,
         at_once: int,
         before: Sequence[keras.Variable] = (),
@@ -88,6 +93,7 @@ class Shared:
         probed: Weights of the head with the exact probe. Defaults to `None`.
         first: What has the activations, where this is its twin. Defaults to
             `None`.
+        strategy: What trains on several devices. Defaults to `None`.
     """
 
     model: keras.Model
@@ -103,6 +109,7 @@ class Shared:
     trainers: dict[Hashable, Trainer] = dataclasses.field(default_factory=dict)
     probed: list[np.ndarray] | None = None
     first: Shared | None = None
+    strategy: tf.distribute.Strategy | None = None
 
     def open(self, phase: Phase) -> Kept | None:
         """Returns the activations of a phase, computed at the first call.

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -28,11 +28,15 @@ from keras_transfer.training.planning import Options, make_plan
 from keras_transfer.training.plans import Plan
 from keras_transfer.training.prefixes import Prefixes
 from keras_transfer.training.recorder import Row
+from keras_transfer.training.replicas import Replicas
 from keras_transfer.training.runner import Runner
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.shared import Opening, Shared, opening_of
 from keras_transfer.training.sources import Source, open_source
 from keras_transfer.training.trainable import TrainableSets, computing_in
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Workbench:
@@ -55,6 +59,8 @@ class Workbench:
             and not what a phase before came to. Defaults to `False`, as in
             `fine_tune`.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
+        strategy: What trains a copy of the model on several devices. Defaults
+            to `None`: one device.
 
     Raises:
         ValueError: If they do not fit each other.
@@ -70,13 +76,33 @@ class Workbench:
         count: int = 1,
         last_counts: bool = False,
         ignore: Sequence[str] = (),
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
-        self.model = model
+        self._strategy = strategy
+        self._given = model
         self._data = data
         self._settings = settings
         self._sources: dict[int, Source] = {}
         self._lanes: dict[Opening, Lane | None] = {}
         self._check(runs)
+        with self._scope():
+            # What trains on several devices is made there.
+            self.model = model if strategy is None else copy_model(model)
+            self._begin(runs, count, last_counts, ignore)
+
+    def _scope(self) -> contextlib.AbstractContextManager[Any]:
+        if self._strategy is None:
+            return contextlib.nullcontext()
+        return self._strategy.scope()
+
+    def _begin(
+        self,
+        runs: Sequence[tuple[Phase, ...]],
+        count: int,
+        last_counts: bool,
+        ignore: Sequence[str],
+    ) -> None:
+        model, settings = self.model, self._settings
         source = self._open(settings.seed)
         self.objective = make_objective(
             model,
@@ -88,7 +114,7 @@ class Workbench:
         phases = tuple(openings.values())
         self.diagnosis = Runner(
             model, source, phases, settings, self.objective
-        ).diagnose(data, ignore)
+        ).diagnose(self._data, ignore)
         self._shared = Shared(
             model,
             phases,
@@ -97,6 +123,7 @@ class Workbench:
             Plan(()),
             runs=max(1, count // len(runs)),
             last_counts=last_counts,
+            strategy=self._strategy,
         )
         self._lane = Lane(model, self._shared)
         with contextlib.ExitStack() as stack:
@@ -132,9 +159,10 @@ class Workbench:
             A `Finished`.
         """
         seed = self._settings.seed if seed is None else seed
-        return self._run(
-            self._lane, Request(phases, penalty, seed), goes_on=goes_on
-        )
+        with self._scope():
+            return self._run(
+                self._lane, Request(phases, penalty, seed), goes_on=goes_on
+            )
 
     def run_together(
         self, requests: Sequence[Request]
@@ -148,6 +176,8 @@ class Workbench:
             A `Finished` for each, with the numbers that `run` would give; or
             `None` where they cannot be one computation.
         """
+        if self._strategy is not None:
+            return None
         started = time.monotonic()
         settings = dataclasses.replace(self._settings, seed=requests[0].seed)
         *before, last = requests[0].phases
@@ -220,6 +250,8 @@ class Workbench:
             `None` where something is computed from the inputs in each pass, or
             the model cannot be copied.
         """
+        if self._strategy is not None:
+            return None
         lanes = []
         for request in requests:
             lane = self._lane_of(request)
@@ -263,8 +295,9 @@ class Workbench:
         """
         self.assign(weights)
         try:
-            model, batches = self._judge
-            found = model.evaluate(batches, return_dict=True, verbose=0)
+            with self._scope():
+                model, batches = self._judge
+                found = model.evaluate(batches, return_dict=True, verbose=0)
         finally:
             self.assign({})
         return {f"val_{name}": value for name, value in found.items()}
@@ -274,15 +307,15 @@ class Workbench:
         self._lane.close()
         self._lanes.clear()
         self._stack.close()
-        self.model.compile(
+        self._given.compile(
             self._settings.make_optimizer(1e-3),
             loss=self.objective.loss,
             metrics=self.objective.metrics(),
         )
-        self.model.optimizer.build(self.model.trainable_variables)
+        self._given.optimizer.build(self._given.trainable_variables)
 
     @functools.cached_property
-    def _judge(self) -> tuple[keras.Model, Any]:
+    def _judge(self) -> tuple[keras.Model | Replicas, Any]:
         """What is above all that no run changes, and its validation batches."""
         self._shared.sets.apply(self._deepest)
         kept = self._shared.open(self._deepest)
@@ -300,6 +333,8 @@ class Workbench:
         model.compile(
             loss=self.objective.loss, metrics=self.objective.metrics()
         )
+        if self._strategy is not None:
+            return Replicas(model, self.objective, self._strategy), batches
         return model, batches
 
     def _open(self, seed: int) -> Source:
@@ -385,7 +420,7 @@ class Workbench:
         planned = tuple(by_opening[opening] for opening in order)
         self._deepest = planned[-1]
         shared.places = {o: place for place, o in enumerate(order)}
-        networks = Networks()
+        networks = Networks(strategy=self._strategy)
         shared.plan, store = make_plan(
             self.model,
             self._open(settings.seed),

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -40,6 +40,9 @@ from keras_transfer.tuning.space import (
     SearchSpace,
 )
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 # Models that are kept compiled; another head or optimizer is another one.
 _MOST = 4
 # Linear heads that are trained at once.
@@ -63,6 +66,7 @@ class Benches:
             which come next.
         progress: Where the plan goes before the first trial.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
+        strategy: What trains on several devices. Defaults to `None`.
 
     Raises:
         ValueError: If the model cannot vary as the space wants it.
@@ -83,7 +87,9 @@ class Benches:
         parallel: int,
         progress: Progress,
         ignore: Sequence[str] = (),
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
+        self._strategy = strategy
         self._progress = progress
         self._source = source
         self._data = data
@@ -288,6 +294,7 @@ class Benches:
             count=self._trials * self._executions,
             last_counts=True,
             ignore=self._ignore,
+            strategy=self._strategy,
         )
         self.plans.append(bench.plan)
         self._progress.say(bench.plan.explain())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -18,6 +18,9 @@ from keras_transfer.training.settings import Settings
 from keras_transfer.training.trainable import seeded
 from keras_transfer.training.workbench import Workbench
 from keras_transfer.tuning.columns import Columns
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class BuiltByUser:
@@ -34,6 +37,7 @@ class BuiltByUser:
         first: `keras_tuner.HyperParameters`, to try it with.
         epochs: Passes over the data, or `None` for those of the strategy.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
+        strategy: What trains on several devices. Defaults to `None`.
     """
 
     space = None
@@ -47,7 +51,9 @@ class BuiltByUser:
         *,
         epochs: int | None,
         ignore: Sequence[str] = (),
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
+        self._strategy = strategy
         self._build_model = build
         self._data = data
         self._settings = settings
@@ -100,6 +106,7 @@ class BuiltByUser:
             self._settings_of(model),
             last_counts=True,
             ignore=self._ignore,
+            strategy=self._strategy,
         )
         self.plans.append(bench.plan)
         try:

@@ -16,6 +16,7 @@ import keras
 
 from keras_transfer._checks import is_integer
 from keras_transfer.data import Augmentation
+from keras_transfer.distribute import Team, check_batch_size, choose_devices
 from keras_transfer.training.checkpoint import (
     check_directory,
     open_directory,
@@ -61,6 +62,7 @@ def search(
     cache: bool | None = None,
     store: Any = None,
     parallel: int | None = None,
+    devices: Any = None,
     keep: int = 5,
     soup: bool = False,
     ignore: Sequence[str] = (),
@@ -120,6 +122,10 @@ def search(
             which keeps cores busy that steps of a small network leave idle;
             each has a copy of the model. Defaults to `None`: `2` on a CPU of
             several cores, else `1`.
+        devices: `"auto"` for all GPUs of this machine, how many of them, or a
+            `tf.distribute.Strategy` over them: each trial trains on all of
+            them, one after the other. (Several machines take trials of their
+            own; see the README.) Defaults to `None`: one device.
         keep: Trials whose weights are kept, the best ones. Defaults to `5`.
         soup: Whether to average the weights of the kept trials as long as the
             objective becomes better, as `result.soup`. Defaults to `False`.
@@ -188,6 +194,14 @@ def search(
         store=store,
         seed=seed,
     )
+    strategy = choose_devices(devices, _model_of(model))
+    check_batch_size(batch_size, strategy)
+    if Team(strategy).size > 1:
+        raise ValueError(
+            "`devices` must be devices of this machine: in a search over "
+            "several, each takes trials of its own (`KERASTUNER_TUNER_ID`). "
+            "Received: a strategy over several workers."
+        )
     progress = Progress(verbose)
     build = tuner.function_of(model)
     benches: Benches | BuiltByUser
@@ -207,6 +221,7 @@ def search(
             parallel=parallel or _count_parallel(),
             progress=progress,
             ignore=ignore,
+            strategy=strategy,
         )
     else:
         _check_function(space, soup)
@@ -217,6 +232,7 @@ def search(
             tuner.HyperParameters(),
             epochs=epochs,
             ignore=ignore,
+            strategy=strategy,
         )
     objective = tuner.objective_of(oracle, objective)
     name, monitor = benches.columns.choose(
@@ -318,6 +334,10 @@ def search(
         elif part != "worker":
             result.save_table(folder / "table.csv")
     return result
+
+
+def _model_of(model: Any) -> keras.Model | None:
+    return model if isinstance(model, keras.Model) else None
 
 
 def _check_function(space: Any, soup: bool) -> None:

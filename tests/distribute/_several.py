@@ -1,4 +1,4 @@
-"""`python -m training._several OUT [N ...]`: `fine_tune` on several devices.
+"""`python -m distribute._several OUT [N ...]`: `fine_tune` on several devices.
 
 With numbers: on one device and on N logical CPUs each; else as one of the
 workers of `TF_CONFIG`. The table and the weights of each run go to OUT.
@@ -47,7 +47,8 @@ CASES = {
     "half": MIXED,
     "half-accumulation": MIXED | {"accumulation_steps": 2},
 }
-WORKERS = [
+# What four devices and two processes run as well.
+FEW = [
     "linear-probe", "penalty", "layer-decay", "cached", "accumulation",
     "last-two", "batch-norm",
 ]  # fmt: skip
@@ -60,25 +61,23 @@ def main(out, counts):
         places = {f"{count}": count for count in counts}
     else:
         places = {"workers": ktr.connect_workers(timeout=60)}
-    from ._tiny import arrays_of, make_data, make_model
+    from training._tiny import arrays_of, make_data, make_model
 
     data = make_data()
     for name, case in CASES.items():
-        if not counts and name not in WORKERS:
-            continue
         arguments = {"batch_size": 16, "verbose": 0, **case}
         if isinstance(arguments["strategy"], str):
             arguments["epochs"] = 3
         for place, devices in places.items():
+            if place not in ("1", "2") and name not in FEW:
+                continue
             # Heads of workers differ, unless somebody sees to it.
             rank = json.loads(os.environ.get("TF_CONFIG", "{}"))
             model = make_model(rank.get("task", {}).get("index", 0))
             run = ktr.fine_tune(model, data, devices=devices, **arguments)
             path = Path(out) / f"{name}-{place}"
             if counts or not rank["task"]["index"]:
-                np.savez(
-                    path.with_suffix(".npz"), *arrays_of(model)
-                )
+                np.savez(path.with_suffix(".npz"), *arrays_of(model))
                 rows = [losses_of(row) for row in run.rows]
                 path.with_suffix(".json").write_text(json.dumps(rows))
             keras.backend.clear_session()

@@ -1,0 +1,154 @@
+"""Law 7: several devices give the numbers of one."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from training._tiny import make_data, make_model
+
+import keras_transfer as ktr
+from keras_transfer.distribute import Team, check_batch_size, choose_devices
+from keras_transfer.training.replicas import split
+
+from ._several import CASES, FEW
+from ._starting import Workers, run_python
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """What one device, two and four, and two processes came to."""
+    folder = tmp_path_factory.mktemp("runs")
+    run_python("distribute._several", folder, 1, 2, 4)
+    Workers(folder, "distribute._several", [folder]).succeed()
+    return folder
+
+
+@pytest.mark.parametrize("place", ["2", "4", "workers"])
+@pytest.mark.parametrize("case", CASES)
+def test_replicas_give_the_numbers_of_one_device(runs, case, place):
+    if place != "2" and case not in FEW:
+        assert not (runs / f"{case}-{place}.json").exists()
+        return
+    # Half precision says little from the fourth digit on.
+    bound = 1e-3 if case.startswith("half") else 1e-5
+    one, several = (
+        json.loads((runs / f"{case}-{where}.json").read_text())
+        for where in ("1", place)
+    )
+    assert len(one) >= 3
+    np.testing.assert_allclose(several, one, rtol=0, atol=bound)
+    ours, theirs = (
+        np.load(runs / f"{case}-{where}.npz") for where in (place, "1")
+    )
+    for name in theirs.files:
+        np.testing.assert_allclose(
+            ours[name], theirs[name], rtol=0, atol=bound, err_msg=name
+        )
+
+
+def test_searches_and_features_are_those_of_one_device():
+    (line,) = run_python("distribute._searching").splitlines()[-1:]
+    found = json.loads(line)
+    assert found["trials"] == 8
+    assert found["table"] <= 1e-5
+    assert found["best"] <= 1e-5
+    assert found["features"] <= 1e-5
+    assert (found["replicas"], found["epochs"]) == (2, 1 + 1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7])
+def test_parts_hold_each_example_once(size):
+    x = np.arange(size, dtype="float32")[:, None]
+    weights = np.linspace(1, 2, size).astype("float32")
+    batches = tf.data.Dataset.from_tensors((x, x, weights))
+    seen, weight, lengths = [], [], []
+    for places in ([0, 1], [2, 3]):  # Of two processes.
+        for inputs, labels, some, real, whole in split(batches, places, 4):
+            assert len(inputs) == len(labels) == len(some) == len(real) > 0
+            np.testing.assert_allclose(whole, [size, weights.sum()])
+            seen += inputs.numpy()[real.numpy() == 1, 0].tolist()
+            weight += some.numpy()[real.numpy() == 1].tolist()
+            lengths.append(int(real.numpy().sum()))
+    assert seen == list(range(size))
+    np.testing.assert_allclose(weight, weights)
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_devices_are_checked():
+    with pytest.raises(ValueError, match="there are 1 logical CPUs"):
+        choose_devices(2)
+    with pytest.raises(TypeError, match='must be "auto", an integer'):
+        choose_devices("all")
+    with pytest.raises(TypeError, match='must be "auto", an integer'):
+        choose_devices(True)
+    assert choose_devices("auto") is None
+    assert choose_devices(1) is None
+    assert choose_devices(None) is None
+
+
+def test_a_strategy_that_does_not_mirror_is_refused():
+    central = tf.distribute.experimental.CentralStorageStrategy(["CPU:0"])
+    with pytest.raises(ValueError, match="Received: a CentralStorage"):
+        ktr.fine_tune(make_model(), make_data(), devices=central)
+
+
+def test_a_batch_smaller_than_the_replicas_is_refused():
+    class Four:
+        num_replicas_in_sync = 4
+
+    check_batch_size(4, Four())
+    with pytest.raises(ValueError, match="batch_size=3, 4 replicas"):
+        check_batch_size(3, Four())
+
+
+def test_one_device_is_a_strategy_too():
+    data = make_data()
+    device = tf.distribute.OneDeviceStrategy("CPU:0")
+    rows = [
+        ktr.fine_tune(
+            make_model(), data, depth=1, epochs=2, devices=devices, verbose=0
+        ).rows
+        for devices in (None, device)
+    ]
+    for one, other in zip(*rows, strict=True):
+        for name in ("loss", "val_loss", "val_accuracy"):
+            assert (one.get(name) or 0) == pytest.approx(
+                other.get(name) or 0, abs=1e-5
+            )
+
+
+def test_what_has_a_training_step_of_its_own_is_refused():
+    class Own(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten(name="flat")(inputs)
+    model = Own(inputs, keras.layers.Dense(3, activation="softmax")(x))
+    with pytest.raises(ValueError, match="training step of its own"):
+        ktr.fine_tune(
+            model,
+            make_data().train.arrays(),
+            devices=tf.distribute.OneDeviceStrategy("CPU:0"),
+        )
+
+
+def test_bss_is_refused():
+    with pytest.raises(ValueError, match="BSS"):
+        ktr.fine_tune(
+            make_model(),
+            make_data(),
+            penalty=ktr.BSS(0.1),
+            devices=tf.distribute.OneDeviceStrategy("CPU:0"),
+        )
+
+
+def test_a_team_of_one_needs_nobody():
+    team = Team(None)
+    assert team.is_chief
+    assert team.gather(b"here") == [b"here"]
+    assert team.share(lambda: None) is None
+    with pytest.raises(KeyError):
+        team.share(lambda: {}["missing"])

@@ -1,0 +1,129 @@
+"""Several processes: what is lost when one dies, and what is done twice."""
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+
+from ._starting import (
+    PATIENCE,
+    Workers,
+    config_of,
+    free_ports,
+    run_python,
+    wait_until,
+)
+
+LOST = "Another worker stopped, or cannot be reached any more"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What two workers come to when nobody disturbs them."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    start(folder).succeed()
+    return weights_of(folder, 0)
+
+
+def start(folder):
+    outs = [folder / "0.npz", folder / "1.npz"]
+    return Workers(folder, "distribute._worker", [folder / "run", outs])
+
+
+def weights_of(folder, rank):
+    with np.load(folder / f"{rank}.npz") as file:
+        return list(file.values())
+
+
+def assert_same(ones, others, atol):
+    for one, other in zip(ones, others, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=atol)
+
+
+@pytest.mark.slow
+def test_workers_come_to_the_same_weights(undisturbed, tmp_path):
+    alone = tmp_path / "alone.npz"
+    run_python("distribute._worker", tmp_path / "run", alone)
+    with np.load(alone) as file:
+        assert_same(undisturbed, file.values(), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "worker"])
+@pytest.mark.parametrize("moment", range(2))
+def test_killed_at_any_moment(undisturbed, tmp_path, victim, moment):
+    generator = random.Random(f"{victim} {moment}")
+    workers = start(tmp_path)
+    wait_until(lambda: "begins" in workers.log(0), workers.processes[victim])
+    time.sleep(generator.uniform(0, 8))
+    workers.kill(victim)
+    started = time.monotonic()
+    codes = workers.wait()
+    assert time.monotonic() - started < 60
+    if codes[1 - victim]:  # It was not at its end already.
+        assert LOST in workers.log(1 - victim)
+    start(tmp_path).succeed()
+    for rank in (0, 1):
+        assert_same(weights_of(tmp_path, rank), undisturbed, 1e-6)
+
+
+@pytest.mark.slow
+def test_another_number_of_workers_goes_on(undisturbed, tmp_path):
+    workers = start(tmp_path)
+    state = tmp_path / "run" / "state.npz"
+    wait_until(state.exists, workers.processes[1])
+    workers.kill(1)
+    workers.wait()
+    out = tmp_path / "alone.npz"
+    log = run_python("distribute._worker", tmp_path / "run", out)
+    assert "Going on after phase" in log
+    with np.load(out) as file:
+        assert_same(undisturbed, file.values(), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["folder", "memory"])
+def test_two_workers_compute_each_example_once(tmp_path, place):
+    store = tmp_path / "store" if place == "folder" else "memory"
+    Workers(tmp_path, "distribute._together", [store, tmp_path]).succeed()
+    first, second = (
+        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert first[0] + second[0] == 41
+    assert abs(first[0] - second[0]) <= 1
+    if place == "folder":  # And none when they are there.
+        assert (first[1], second[1]) == (first[0], second[0])
+    ours, theirs = (np.load(tmp_path / f"{rank}.npy") for rank in (0, 1))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("data", "Received: other data by worker 1 than by worker 0"),
+        ("raises", "worker 1 failed|Another worker stopped"),
+        ("batch", "`batch_size` must be at least the number of replicas"),
+    ],
+)
+def test_what_does_not_fit_ends_in_bounded_time(tmp_path, what, message):
+    workers = Workers(tmp_path, "distribute._unfit", [what])
+    started = time.monotonic()
+    codes = workers.wait()
+    assert time.monotonic() - started < PATIENCE / 2
+    assert 0 not in codes
+    assert any(part in workers.log(0) for part in message.split("|"))
+
+
+def test_a_peer_that_does_not_come_ends_in_bounded_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config_of(1, free_ports(2)))
+    with pytest.raises(AssertionError, match=r"worker 0 .* did not come"):
+        run_python("distribute._unfit", "peer")
+
+
+def test_too_late_is_said(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config_of(1, free_ports(2)))
+    with pytest.raises(AssertionError, match="must come before anything"):
+        run_python("distribute._unfit", "late")
