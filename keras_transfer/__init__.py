@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         trainable_summary,
         unfreeze,
     )
-    from keras_transfer.distribute import connect_workers
+    from keras_transfer.distribute import connect_workers, predict_scaling
     from keras_transfer.doctor import (
         check,
     )
@@ -127,6 +127,7 @@ __all__ = [
     "one_cycle",
     "Phase",
     "plan",
+    "predict_scaling",
     "Run",
     "search",
     "SearchResult",
@@ -183,6 +184,7 @@ _MODULES = {
     "one_cycle": "schedules",
     "Phase": "strategies",
     "plan": "training",
+    "predict_scaling": "distribute",
     "Run": "training",
     "search": "tuning",
     "SearchResult": "tuning",

@@ -47,7 +47,9 @@ class Phase:
         blocks: Names of blocks, or patterns, to train instead of the last
             `depth`. Defaults to `None`.
         train_batch_norm: Whether BatchNormalization trains, and its statistics
-            move. Defaults to `False`.
+            move. On several devices they are those of the whole batch;
+            `"per-replica"` makes them those of the part that each device sees,
+            which is faster, as Keras does it. Defaults to `False`.
         exact_probe: Whether the output layer first takes the weights of the
             logistic (or ridge) regression on the frozen features. Defaults to
             `False`.
@@ -74,7 +76,7 @@ class Phase:
     layer_decay: float = 1.0
     head_multiplier: float = 1.0
     blocks: tuple[str, ...] | None = None
-    train_batch_norm: bool = False
+    train_batch_norm: bool | str = False
     exact_probe: bool = False
     reinitialize: bool = False
 
@@ -96,6 +98,9 @@ class Phase:
         if not callable(self.schedule) and self.schedule not in _SCHEDULES:
             choices = ", ".join(f'"{name}"' for name in _SCHEDULES)
             _refuse("schedule", f"{choices} or a function", self.schedule)
+        if self.train_batch_norm not in (True, False, "per-replica"):
+            wanted = 'True, False or "per-replica"'
+            _refuse("train_batch_norm", wanted, self.train_batch_norm)
         if self.blocks is not None:
             if not isinstance(self.blocks, tuple) or not self.blocks:
                 _refuse("blocks", "a tuple of names", self.blocks)

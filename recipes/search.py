@@ -11,9 +11,9 @@ seed draws another validation split, other proposals and another order.
 The folder `--output` keeps the search of each seed: started again, it goes on.
 
 flowers12, MobileNetV2 0.35 with ImageNet weights at 160 pixels, 3 seeds, 24
-trials of 5 epochs: searched 94.4 % +- 3.9, default 95.1 % +- 4.2, paired -0.7
-+- 2.2; the sketches of PACS 75.4 +- 13.7 and 75.4 +- 9.0, paired 0.0 +- 5.9. A
-search took 70 to 100 seconds on two busy cores. 2026-11-22.
+trials of 5 epochs: searched 95.0 % +- 2.1, default 95.1 % +- 4.2, paired -0.1
++- 2.2; the sketches of PACS 77.0 +- 6.8 and 75.4 +- 9.0, paired +1.6 +- 3.4. A
+search took 73 to 137 seconds on two busy cores. 2026-11-22.
 """
 
 import argparse

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from keras_transfer.data.augmentation import Augmentation
 
+# Between the seeds of processes that augment parts of a batch: a prime.
+_APART = 104_729
+
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ImageSplit(LabelledSplit):
@@ -128,6 +131,7 @@ class ImageSplit(LabelledSplit):
         cache: bool = False,
         drop_remainder: bool = False,
         initial_epoch: int | Callable[[], int] = 0,
+        part: tuple[int, int, int] | None = None,
     ) -> tf.data.Dataset:
         """Makes a `tf.data.Dataset` for `fit`, `evaluate` and `predict`.
 
@@ -153,6 +157,10 @@ class ImageSplit(LabelledSplit):
             initial_epoch: The number of the first epoch, to continue a run
                 where it stopped; or a function that gives the number of the
                 epoch when an iteration begins. Defaults to `0`.
+            part: `(first, last, count)` reads of each batch, cut into `count`
+                parts, those from `first` to before `last`: what one of several
+                processes trains on. They are augmented by draws of their own.
+                Defaults to `None`: all.
 
         Returns:
             `tf.data.Dataset` of (float32 images `(batch, height, width,
@@ -196,9 +204,11 @@ class ImageSplit(LabelledSplit):
             drop_remainder=drop_remainder,
             order=pipeline.epoch_order(len(self), shuffle, seed),
             initial_epoch=initial_epoch,
+            part=part,
         )
         if augment is not None:
-            batches = augment.apply(batches, seed, initial_epoch)
+            own = seed if part is None else seed + _APART * part[0]
+            batches = augment.apply(batches, own, initial_epoch)
         else:
             batches = batches.map(
                 pipeline.as_written(lambda x, y: (tf.cast(x, tf.float32), y))

@@ -59,6 +59,29 @@ class PixelCache:
 
 
 Epoch = int | Callable[[], int]
+# Of each batch the parts `first` to `last` of `count`, in a process of several.
+Part = tuple[int, int, int]
+
+
+def part_of(size: int, part: Part) -> tuple[int, int]:
+    """Returns where the part of a batch begins and ends.
+
+    Args:
+        size: Examples in the batch.
+        part: First part, the one after the last, and how many there are.
+
+    Returns:
+        Two integers, at least one apart: a process without an example of its
+        own reads one that is not counted.
+
+    Example:
+
+    >>> part_of(10, (0, 1, 3)), part_of(10, (1, 3, 3)), part_of(1, (0, 1, 3))
+    ((0, 3), (3, 10), (0, 1))
+    """
+    first, last, count = part
+    low = first * size // count
+    return low, max(last * size // count, low + 1)
 
 
 def _forgettable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,6 +165,7 @@ def make_batches(
     order: Callable[[int], np.ndarray],
     initial_epoch: Epoch,
     dtype: type = np.uint8,
+    part: Part | None = None,
 ) -> tf.data.Dataset:
     """Makes the dataset of batches of (images, labels).
 
@@ -154,6 +178,7 @@ def make_batches(
         order: Function from the epoch to the order of the examples.
         initial_epoch: As for `epoch_numbers`.
         dtype: Of the images. Defaults to `np.uint8`.
+        part: What is read of each batch. Defaults to `None`, all.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
@@ -173,6 +198,7 @@ def make_batches(
         drop_remainder=drop_remainder,
         order=order,
         initial_epoch=initial_epoch,
+        part=part,
     )
 
 
@@ -185,6 +211,7 @@ def gather_batches(
     drop_remainder: bool = False,
     order: Callable[[int], np.ndarray],
     initial_epoch: Epoch,
+    part: Part | None = None,
 ) -> tf.data.Dataset:
     """Makes the dataset of batches of what a function reads.
 
@@ -198,6 +225,7 @@ def gather_batches(
             to `False`.
         order: Function from the epoch to the order of the examples.
         initial_epoch: As for `epoch_numbers`.
+        part: What is read of each batch. Defaults to `None`, all.
 
     Returns:
         `tf.data.Dataset` of tuples, of known cardinality.
@@ -211,6 +239,8 @@ def gather_batches(
     def load_step(epoch: np.int64, step: np.int64) -> list[np.ndarray]:
         start = int(step) * batch_size
         indices = order(int(epoch))[start : start + batch_size]
+        if part is not None:
+            indices = indices[slice(*part_of(len(indices), part))]
         return load(indices, int(epoch))
 
     def to_batch(epoch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, ...]:

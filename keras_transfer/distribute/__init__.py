@@ -8,16 +8,23 @@ from keras_transfer.distribute.devices import (
     scope_of,
     split_over,
 )
-from keras_transfer.distribute.team import Team, lost, lost_errors
+from keras_transfer.distribute.scaling import (
+    Scale,
+    Scaling,
+    predict_scaling,
+)
+from keras_transfer.distribute.team import Team, together
 
 __all__ = [
+    "Scale",
+    "Scaling",
     "Team",
     "check_batch_size",
     "choose_devices",
     "connect_workers",
     "local_devices",
-    "lost",
-    "lost_errors",
+    "predict_scaling",
     "scope_of",
     "split_over",
+    "together",
 ]

@@ -6,11 +6,12 @@ a run, and tells the others what it holds.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,6 +68,18 @@ class Team:
         """Whether this is the process that writes."""
         return self.rank == 0
 
+    def part_of(self, replicas: int) -> tuple[int, int, int]:
+        """Returns which parts of a batch are for this process.
+
+        Args:
+            replicas: How many parts there are.
+
+        Returns:
+            The first part, the one after the last, and `replicas`.
+        """
+        here = replicas // self.size
+        return self.rank * here, (self.rank + 1) * here, replicas
+
     def gather(self, content: bytes) -> list[bytes]:
         """Returns what each process gave, by rank.
 
@@ -97,10 +110,6 @@ class Team:
             b"".join(part)[: int(length)]
             for part, length in zip(parts, lengths, strict=True)
         ]
-
-    def wait(self) -> None:
-        """Waits until all processes are here."""
-        self.gather(b"")
 
     def share(
         self, make: Callable[[], Mapping[str, np.ndarray] | None]
@@ -171,10 +180,8 @@ class Team:
         """Joins contents by rank, each of a multiple of four bytes."""
         # Numbers that nothing computes with on the way.
         array = np.frombuffer(content, np.float32)
-        try:
+        with together(self):
             return np.asarray(self._join(array)).tobytes()
-        except lost_errors() as err:
-            raise lost(err) from err
 
     @functools.cached_property
     def _join(self) -> Callable[[np.ndarray], Any]:
@@ -201,33 +208,46 @@ class Team:
         return join
 
 
-def lost_errors() -> tuple[type[Exception], ...]:
-    """Returns what TensorFlow raises when another process is gone."""
+@contextlib.contextmanager
+def together(team: Team) -> Iterator[None]:
+    """Says in plain words when another process of a team is gone.
+
+    Args:
+        team: The processes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RuntimeError: If TensorFlow cannot reach another process.
+
+    Example:
+
+    >>> with together(Team(None)):
+    ...     pass
+    """
+    if team.size == 1:
+        yield
+        return
     import tensorflow as tf
 
     errors = tf.errors
-    return (
+    try:
+        yield
+    except (
         errors.UnavailableError,
         errors.AbortedError,
         errors.CancelledError,
         errors.DeadlineExceededError,
         errors.InternalError,
-    )
-
-
-def lost(error: Exception) -> RuntimeError:
-    """Returns the error for users when another process is gone.
-
-    Args:
-        error: What TensorFlow raised.
-    """
-    lines = re.sub(r"\{\{.*?\}\}\s*", "", str(error)).splitlines()
-    reason = lines[0] if lines else type(error).__name__
-    return RuntimeError(
-        "Another worker stopped, or cannot be reached any more. Start all of "
-        "them again: with the same `directory` they go on after the last whole "
-        f"epoch. TensorFlow says: {reason:.300}"
-    )
+    ) as err:
+        lines = re.sub(r"\{\{.*?\}\}\s*", "", str(err)).splitlines()
+        reason = lines[0] if lines else type(err).__name__
+        raise RuntimeError(
+            "Another worker stopped, or cannot be reached any more. Start all "
+            "of them again: with the same `directory` they go on after the "
+            f"last whole epoch. TensorFlow says: {reason:.300}"
+        ) from err
 
 
 def _encode(arrays: Mapping[str, np.ndarray] | None) -> bytes:

@@ -12,7 +12,12 @@ import keras
 
 from keras_transfer.builders import copy_model
 from keras_transfer.data import Augmentation
-from keras_transfer.distribute import Team, check_batch_size, choose_devices
+from keras_transfer.distribute import (
+    Team,
+    check_batch_size,
+    choose_devices,
+    together,
+)
 from keras_transfer.strategies import Depth, Phase
 from keras_transfer.training import identity
 from keras_transfer.training.checkpoint import (
@@ -157,6 +162,7 @@ def fine_tune(
             has the best weights so far, or those that it came with.
         OSError: If `directory`, or a `store` that you named, cannot be written
             to; what it held stays whole.
+        RuntimeError: If another worker stopped.
 
     Example:
 
@@ -215,8 +221,11 @@ def fine_tune(
         model, source.labels, loss=loss, label_smoothing=label_smoothing
     )
     given, team = model, Team(several)
+    if source.of_part is not None and several is not None and team.size > 1:
+        source = source.of_part(team.part_of(several.num_replicas_in_sync))
     moves = several is not None and model.distribute_strategy is not several
     with contextlib.ExitStack() as after, contextlib.ExitStack() as stack:
+        after.enter_context(together(team))
         if several is not None:
             stack.enter_context(several.scope())
             model = copy_model(given) if moves else given
@@ -257,4 +266,5 @@ def fine_tune(
         _objective=objective,
         _batch_size=settings.batch_size,
         _data=data,
+        is_chief=team.is_chief,
     )

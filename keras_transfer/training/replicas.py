@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_transfer.distribute import Team, lost, lost_errors
+from keras_transfer.data.pipeline import Part, as_written
+from keras_transfer.distribute import Team
 from keras_transfer.optimizers import LearningRateMultiplier
 from keras_transfer.training.objectives import Objective
 
@@ -51,6 +52,8 @@ class Replicas:
             self._mean = _BatchMean(name="loss")
             self._metrics = objective.metrics()
         self._traced: dict[Any, Any] = {}
+        # Examples in whole batches, where this process reads a part of each.
+        self.sizes: Mapping[str, np.ndarray] = {}
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -88,16 +91,14 @@ class Replicas:
                 metrics at the end of each epoch, not of each batch. Defaults
                 to `()`.
             verbose: `1` for a progress bar. Defaults to `0`.
-            shuffle: Not used: the batches are as they come.
-
-        Raises:
-            RuntimeError: If another worker is gone.
+            shuffle: Not used: the batches are as they come. Defaults to
+                `False`.
         """
         model = self.model
-        parts = self._split(_weighted(batches, class_weight))
+        parts = self._split(_weighted(batches, class_weight), "train")
         held_out = None
         if validation_data is not None:
-            held_out = self._split(_weighted(validation_data, None))
+            held_out = self._split(_weighted(validation_data), "validation")
         steps = int(batches.cardinality())
         calls = keras.callbacks.CallbackList(
             list(callbacks),
@@ -110,13 +111,10 @@ class Replicas:
         model.stop_training = False
         calls.on_train_begin()
         logs: dict[str, float] = {}
-        try:
-            for epoch in range(initial_epoch, epochs):
-                logs = self._run_epoch(epoch, parts, held_out, calls)
-                if model.stop_training:
-                    break
-        except lost_errors() as err:
-            raise lost(err) from err
+        for epoch in range(initial_epoch, epochs):
+            logs = self._run_epoch(epoch, parts, held_out, calls)
+            if model.stop_training:
+                break
         calls.on_train_end(logs)
 
     def _run_epoch(
@@ -154,13 +152,10 @@ class Replicas:
 
         Args:
             batches: Batches of (inputs, labels) or (inputs, labels, weights).
-            return_dict: Not used: they are by name.
-            verbose: Not used.
+            return_dict: Not used: they are by name. Defaults to `True`.
+            verbose: Not used. Defaults to `0`.
         """
-        try:
-            return self._evaluate(self._split(_weighted(batches, None)))
-        except lost_errors() as err:
-            raise lost(err) from err
+        return self._evaluate(self._split(_weighted(batches), "validation"))
 
     def _evaluate(self, parts: Any) -> dict[str, float]:
         self._reset()
@@ -189,7 +184,7 @@ class Replicas:
         return {metric.name: metric.result() for metric in metrics}
 
     def _learn_part(
-        self, x: Any, y: Any, weights: Any, real: Any, whole: Any
+        self, x: Any, y: Any, weights: Any, real: Any, size: Any
     ) -> None:
         """One step on one replica, on its part of the batch."""
         import tensorflow as tf
@@ -197,26 +192,26 @@ class Replicas:
         model, optimizer = self.model, self.model.optimizer
         with tf.GradientTape() as tape:
             outputs = model(x, training=True)
-            loss = self._loss_of(y, outputs, weights, real, whole)
+            loss = self._loss_of(y, outputs, weights, real, size)
             scaled = optimizer.scale_loss(loss)
         variables = model.trainable_variables
         gradients = tape.gradient(scaled, [v.value for v in variables])
         gradients = _summed(gradients)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._update(loss, y, outputs, real, whole)
+        self._update(loss, y, outputs, real, size)
 
     def _measure(self, *part: Any) -> None:
         self._strategy.run(self._measure_part, part)
 
     def _measure_part(
-        self, x: Any, y: Any, weights: Any, real: Any, whole: Any
+        self, x: Any, y: Any, weights: Any, real: Any, size: Any
     ) -> None:
         outputs = self.model(x, training=False)
-        loss = self._loss_of(y, outputs, weights, real, whole)
-        self._update(loss, y, outputs, real, whole)
+        loss = self._loss_of(y, outputs, weights, real, size)
+        self._update(loss, y, outputs, real, size)
 
     def _loss_of(
-        self, y: Any, outputs: Any, weights: Any, real: Any, whole: Any
+        self, y: Any, outputs: Any, weights: Any, real: Any, size: Any
     ) -> tf.Tensor:
         """What a part adds to the loss of the batch."""
         import tensorflow as tf
@@ -228,18 +223,18 @@ class Replicas:
         if y.dtype.is_floating:
             y = tf.cast(y, tf.float32)
         values = tf.cast(loss(y, outputs), tf.float32)
-        examples, weight = whole[0], whole[1]
         if values.shape.rank == 0:
-            data = values * tf.reduce_sum(real) / examples
+            data = values * tf.reduce_sum(real) / size
         else:
             each = [-1, *[1] * (values.shape.rank - 1)]
             data = tf.reduce_sum(values * tf.reshape(weights * real, each))
             if reduction == "mean_with_sample_weight":
+                (weight,) = _summed([tf.reduce_sum(weights * real)])
                 data = tf.math.divide_no_nan(data, weight)
             elif reduction not in ("sum", "none", None):
                 inner = tf.size(values[:1], tf.int32)
-                data = data / (examples * tf.cast(inner, tf.float32))
-        return data + self._penalties(tf.reduce_sum(real) / examples)
+                data = data / (size * tf.cast(inner, tf.float32))
+        return data + self._penalties(tf.reduce_sum(real) / size)
 
     def _penalties(self, share: tf.Tensor) -> tf.Tensor:
         """What a part adds of penalties, on weights and on activations."""
@@ -260,11 +255,11 @@ class Replicas:
         return total
 
     def _update(
-        self, loss: tf.Tensor, y: Any, outputs: Any, real: Any, whole: Any
+        self, loss: tf.Tensor, y: Any, outputs: Any, real: Any, size: Any
     ) -> None:
         import tensorflow as tf
 
-        self._mean.add(loss * whole[0], tf.reduce_sum(real))
+        self._mean.add(loss * size, tf.reduce_sum(real))
         for metric in self._metrics:
             metric.update_state(y, outputs, sample_weight=real)
 
@@ -278,16 +273,11 @@ class Replicas:
             for metric in (self._mean, *self._metrics)
         }
 
-    def _split(self, batches: tf.data.Dataset) -> Any:
+    def _split(self, batches: tf.data.Dataset, name: str) -> Any:
         """The parts of this process, one for each of its replicas."""
-        count = self._strategy.num_replicas_in_sync
-
-        def make(context: tf.distribute.InputContext) -> tf.data.Dataset:
-            each = count // context.num_input_pipelines
-            first = context.input_pipeline_id * each
-            return split(batches, range(first, first + each), count)
-
-        return self._strategy.distribute_datasets_from_function(make)
+        part = Team(self._strategy).part_of(self._strategy.num_replicas_in_sync)
+        parts = split(batches, part, self.sizes.get(name))
+        return self._strategy.distribute_datasets_from_function(lambda _: parts)
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
@@ -311,9 +301,11 @@ def _summed(gradients: Sequence[Any]) -> list[Any]:
 
 
 def split(
-    batches: tf.data.Dataset, places: Sequence[int], count: int
+    batches: tf.data.Dataset,
+    part: Part,
+    sizes: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Splits each batch into `count` parts, and yields some of them.
+    """Splits each batch into parts, and yields some of them.
 
     The sizes differ by at most one. No part is empty, where some networks fail
     and means are no numbers: a part without an example of its own gets one
@@ -321,39 +313,59 @@ def split(
 
     Args:
         batches: Batches of (inputs, labels, weights), as `_weighted` makes.
-        places: Which parts, in this order.
-        count: How many parts there are.
+        part: The first part, the one after the last, and how many there are.
+        sizes: Examples in each whole batch, where `batches` hold what
+            `part_of` says of it alone. Defaults to `None`: they are whole.
 
     Returns:
-        `tf.data.Dataset` of (inputs, labels, weights, real, whole),
-        `len(places)` for each batch: `real` is 1 for each example that counts,
-        `whole` the number of examples of the batch, and the sum of their
-        weights.
+        `tf.data.Dataset` of (inputs, labels, weights, real, size), one for
+        each of the parts: `real` is 1 for each example that counts, `size` the
+        number of examples of the whole batch.
+
+    Example:
+
+    >>> ones = np.ones([5, 1], np.float32)
+    >>> batches = tf.data.Dataset.from_tensors((ones, ones, ones[:, 0]))
+    >>> [len(x) for x, *_ in split(batches, (0, 2, 2))]
+    [2, 3]
     """
     import tensorflow as tf
 
-    def parts(x: Any, y: Any, weights: tf.Tensor) -> tf.data.Dataset:
-        size = tf.shape(weights)[0]
-        whole = tf.stack([tf.cast(size, tf.float32), tf.reduce_sum(weights)])
+    first, last, count = part
+
+    def parts(
+        example: tuple[Any, Any, tf.Tensor], whole: tf.Tensor
+    ) -> tf.data.Dataset:
+        there = tf.shape(example[2])[0]
+        size = tf.where(whole < 0, there, whole)
+        # Where what is here begins in the whole batch.
+        begin = tf.where(whole < 0, 0, first * size // count)
         found = None
-        for place in places:
-            low, high = place * size // count, (place + 1) * size // count
+        for place in range(first, last):
+            low = place * size // count - begin
+            high = (place + 1) * size // count - begin
             real = tf.ones([tf.maximum(high - low, 1)])
             real *= tf.cast(high > low, tf.float32)
-            low = tf.minimum(low, size - 1)
+            low = tf.minimum(low, there - 1)
             high = tf.maximum(high, low + 1)
             some = tf.nest.map_structure(
-                lambda t, low=low, high=high: t[low:high], (x, y, weights)
+                lambda t, low=low, high=high: t[low:high], example
             )
-            one = tf.data.Dataset.from_tensors((*some, real, whole))
+            one = tf.data.Dataset.from_tensors(
+                (*some, real, tf.cast(size, tf.float32))
+            )
             found = one if found is None else found.concatenate(one)
         return found
 
-    return batches.flat_map(parts).prefetch(tf.data.AUTOTUNE)
+    wholes = tf.data.Dataset.from_tensors(np.int32(-1)).repeat()
+    if sizes is not None:
+        wholes = tf.data.Dataset.from_tensor_slices(sizes.astype(np.int32))
+    pairs = tf.data.Dataset.zip(batches, wholes)
+    return pairs.flat_map(as_written(parts)).prefetch(tf.data.AUTOTUNE)
 
 
 def _weighted(
-    batches: tf.data.Dataset, weights: Mapping[int, float] | None
+    batches: tf.data.Dataset, weights: Mapping[int, float] | None = None
 ) -> tf.data.Dataset:
     """Adds a weight for each example: its own, or that of its class."""
     import tensorflow as tf

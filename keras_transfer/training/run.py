@@ -32,6 +32,8 @@ class Run:
         diagnosis: What was found before training.
         plan: What was computed once and what in each pass: `plan.explain()`.
         directory: Where the run is kept, or `None`.
+        is_chief: Whether this is the process to write files, of several.
+            Defaults to `True`.
 
     Example:
 
@@ -53,6 +55,7 @@ class Run:
     _objective: Objective
     _batch_size: int
     _data: Any
+    is_chief: bool = True
 
     @property
     def history(self) -> dict[str, list[Any]]:

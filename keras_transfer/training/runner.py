@@ -105,7 +105,8 @@ class Runner:
         self.columns = tuple(names)
         first = 0 if shared is None else shared.first_that_counts(phases)
         self.table = Table(settings.monitor, settings.patience, names, first)
-        self._progress = Progress(settings.verbose)
+        self._verbose = settings.verbose if self._team.is_chief else 0
+        self._progress = Progress(self._verbose)
         # Whatever can be refused is refused here, before anything changes.
         self.class_weight = self._weigh_classes()
         if shared is None:
@@ -235,6 +236,8 @@ class Runner:
 
     def run(self) -> None:
         """Runs all phases, or those that are left."""
+        if self._strategy is not None and not self._shared:
+            self._progress.say(self._describe_split(self._strategy))
         keeping = None if self._shared else self._plan_keeping()
         first = self._state.phase if self._state else 0
         for index, phase in enumerate(self._phases):
@@ -266,6 +269,16 @@ class Runner:
             self._count_seconds(index, time.monotonic() - started)
             if self._stopped:
                 break
+
+    def _describe_split(self, strategy: tf.distribute.Strategy) -> str:
+        count, size = strategy.num_replicas_in_sync, self._settings.batch_size
+        low, rest = divmod(size, count)
+        parts = f"{low}" if not rest else f"{low} or {low + 1}"
+        return (
+            f"{count} replicas in {self._team.size} processes: each batch of "
+            f"{size} is split into {count} of {parts}; learning rates are for "
+            "the whole batch, and not scaled"
+        )
 
     def _count_seconds(self, index: int, seconds: float) -> None:
         if self._shared is not None:
@@ -454,6 +467,9 @@ class Runner:
             total = self._source.steps * phase.epochs
             rates = [phase.rate(step, total) for step in range(total)]
             self._optimizer.follow(rates, done * self._source.steps)
+        if isinstance(trainer, Replicas):
+            # Of what is read in parts, the lengths of the whole batches.
+            trainer.sizes = {} if self._kept else self._source.sizes
         trainer.fit(
             self._training_batches(),
             initial_epoch=done,
@@ -461,7 +477,7 @@ class Runner:
             validation_data=self._validation_batches(),
             class_weight=self.class_weight,
             callbacks=self._callbacks(phase, done),
-            verbose=1 if self._settings.verbose > 1 else 0,
+            verbose=1 if self._verbose > 1 else 0,
             shuffle=False,  # The source shuffles; Keras warns otherwise.
         )
 
@@ -488,7 +504,7 @@ class Runner:
             )
         if self._optimizer is not None and self._optimizer.use_ema:
             chosen.append(keras.callbacks.SwapEMAWeights())
-        if self._settings.tensorboard:
+        if self._settings.tensorboard and self._team.is_chief:
             folder = Path(str(self._settings.tensorboard))
             if self._settings.tensorboard is True and self.directory:
                 folder = self.directory.path / "tensorboard"
@@ -543,6 +559,8 @@ class Runner:
         if self._validation is not None:
             if self.attached is not None:
                 self.attached.pause()
+            if isinstance(trainer, Replicas):
+                trainer.sizes = {} if self._kept else self._source.sizes
             found = trainer.evaluate(
                 self._validation_batches(), return_dict=True, verbose=0
             )

