@@ -56,9 +56,8 @@ def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
     if cluster is None or len(cluster.addresses) < 2:
         return choose_devices("auto")
     import tensorflow as tf
-    from tensorflow.python.eager import context
 
-    if context.context()._initialized:  # There is no public question for it.
+    if _has_begun():
         raise RuntimeError(
             "`connect_workers` must come before anything that makes a tensor, "
             "a dataset or a model: TensorFlow can join other processes only "
@@ -68,3 +67,18 @@ def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
     gpus = len(tf.config.list_physical_devices("GPU"))
     meet(cluster, {"TensorFlow": tf.__version__, "GPUs": gpus}, timeout)
     return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _has_begun() -> bool:
+    """Whether TensorFlow has settled on its devices."""
+    import tensorflow as tf
+
+    # Nobody says so but what can be set only before.
+    threads = tf.config.threading
+    count = threads.get_inter_op_parallelism_threads()
+    try:
+        threads.set_inter_op_parallelism_threads(count + 1)
+    except RuntimeError:
+        return True
+    threads.set_inter_op_parallelism_threads(count)
+    return False
