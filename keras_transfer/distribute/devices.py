@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_transfer._checks import is_integer
+from keras_transfer.distribute.rendezvous import read_cluster
 from keras_transfer.distribute.team import Team
 
 if TYPE_CHECKING:
@@ -49,6 +51,13 @@ def choose_devices(
         return None if default else _checked(made_in)
     if isinstance(devices, tf.distribute.Strategy):
         return _checked(devices)
+    count = _count_workers()
+    if count > 1:
+        raise ValueError(
+            "`devices` must be what `connect_workers` returned where TF_CONFIG "
+            f"names several workers. Received: devices={devices!r:.100}, and "
+            f"TF_CONFIG with {count} workers, each of which would train alone"
+        )
     gpus = tf.config.list_logical_devices("GPU")
     there = gpus or tf.config.list_logical_devices("CPU")
     if isinstance(devices, str) and devices == "auto":
@@ -73,6 +82,12 @@ def choose_devices(
     # logical CPUs need none.
     reduce = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduce)
+
+
+def _count_workers() -> int:
+    """How many processes `TF_CONFIG` names; 1 without it."""
+    text = os.environ.get("TF_CONFIG", "").strip()
+    return len(read_cluster(text).addresses) if text else 1
 
 
 def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
@@ -143,11 +158,11 @@ def local_devices(
         strategy: The strategy, over this process or several.
 
     Returns:
-        It, or one over the GPUs that are here; `None` for one device.
+        It; `None` for one device. A process of several computes on its first:
+        start one for each GPU.
     """
-    if Team(strategy).size > 1:
-        return choose_devices("auto")
-    return strategy if strategy.num_replicas_in_sync > 1 else None
+    alone = Team(strategy).size == 1 and strategy.num_replicas_in_sync > 1
+    return strategy if alone else None
 
 
 def split_over(

@@ -14,7 +14,7 @@ from keras_transfer.distribute import Team, check_batch_size, choose_devices
 from keras_transfer.training.replicas import split
 
 from ._several import CASES, FEW
-from ._starting import Workers, run_python
+from ._starting import Workers, config_of, run_python
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,14 @@ def test_devices_are_checked():
     assert choose_devices("auto") is None
     assert choose_devices(1) is None
     assert choose_devices(None) is None
+
+
+def test_workers_that_did_not_connect_are_refused(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config_of(0, [1, 2]))
+    with pytest.raises(ValueError, match="each of which would train alone"):
+        choose_devices("auto")
+    monkeypatch.setenv("TF_CONFIG", config_of(0, [1]))
+    assert choose_devices("auto") is None
 
 
 def test_a_strategy_that_does_not_mirror_is_refused():

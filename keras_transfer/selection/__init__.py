@@ -1,0 +1,7 @@
+"""What to transfer: scores of how well features fit a task, before training."""
+
+from keras_transfer.selection.evidence import logme
+from keras_transfer.selection.separation import h_score, parc
+from keras_transfer.selection.source_classes import leep, nce, nleep
+
+__all__ = ["h_score", "leep", "logme", "nce", "nleep", "parc"]
