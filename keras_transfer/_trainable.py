@@ -14,6 +14,12 @@ from keras_transfer._errors import nearest
 _FROZEN = "_frozen_by_keras_transfer"
 
 
+def copy_mark(old: keras.Layer, new: keras.Layer) -> None:
+    """Notes that a copy of a layer was frozen by the user, if it was."""
+    if getattr(old, _FROZEN, False):
+        setattr(new, _FROZEN, True)
+
+
 def _parts(
     layers: Sequence[keras.layers.Layer],
 ) -> Iterator[keras.layers.Layer]:

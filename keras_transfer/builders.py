@@ -14,6 +14,7 @@ from keras_transfer import _graph
 from keras_transfer._blocks import has_children
 from keras_transfer._checks import check_class_names
 from keras_transfer._names import encode_class_names, find_class_names
+from keras_transfer._trainable import copy_mark
 from keras_transfer.backbones import (
     Backbone,
     kerashub,
@@ -70,8 +71,10 @@ def build_classifier(
         activation: `"softmax"`; `"sigmoid"` for several labels an image (or
             one class, present or not); `"linear"` for logits. Defaults to
             `"softmax"`.
-        devices: Where `fit` of Keras is to train it, as for `fine_tune`, which
-            needs no such model. Defaults to `None`.
+        devices: Where `fit` of Keras is to train it: `"auto"`, a number or a
+            strategy on this machine. Compile it in
+            `model.distribute_strategy.scope()`. `fine_tune` needs no such
+            model. Defaults to `None`.
 
     Returns:
         A `keras.Model` from `(batch, height, width, channels)` pixels in
@@ -151,8 +154,10 @@ def build_text_classifier(
         dropout: Fraction in `[0, 1)` dropped before each dense layer in
             training. Defaults to `0.0`.
         activation: As in `build_classifier`. Defaults to `"softmax"`.
-        devices: Where `fit` of Keras is to train it, as for `fine_tune`, which
-            needs no such model. Defaults to `None`.
+        devices: Where `fit` of Keras is to train it: `"auto"`, a number or a
+            strategy on this machine. Compile it in
+            `model.distribute_strategy.scope()`. `fine_tune` needs no such
+            model. Defaults to `None`.
         **backbone_options: Further arguments of `load_text_backbone`, such as
             `pooling="token"` or `sequence_length=64`.
 
@@ -240,8 +245,10 @@ def build_regressor(
         dropout: Fraction in `[0, 1)` dropped before each dense layer in
             training. Defaults to `0.0`.
         activation: Activation of the output. Defaults to `"linear"`.
-        devices: Where `fit` of Keras is to train it, as for `fine_tune`, which
-            needs no such model. Defaults to `None`.
+        devices: Where `fit` of Keras is to train it: `"auto"`, a number or a
+            strategy on this machine. Compile it in
+            `model.distribute_strategy.scope()`. `fine_tune` needs no such
+            model. Defaults to `None`.
 
     Returns:
         A `keras.Model` from `(batch, height, width, channels)` pixels in
@@ -423,6 +430,7 @@ def copy_model(model: keras.Model) -> keras.Model:
     )
     for old, new in pairs:
         new.trainable = old.trainable
+        copy_mark(old, new)
     for variable, other in zip(model.variables, copy.variables, strict=True):
         other.trainable = variable.trainable
     _graph.set_weights(copy, model.get_weights())

@@ -71,17 +71,18 @@ def part_of(size: int, part: Part) -> tuple[int, int]:
         part: First part, the one after the last, and how many there are.
 
     Returns:
-        Two integers, at least one apart: a process without an example of its
-        own reads one that is not counted.
+        Two integers. Of a batch that has not an example for each part, all
+        are for everybody.
 
     Example:
 
-    >>> part_of(10, (0, 1, 3)), part_of(10, (1, 3, 3)), part_of(1, (0, 1, 3))
-    ((0, 3), (3, 10), (0, 1))
+    >>> part_of(10, (0, 1, 3)), part_of(10, (1, 3, 3)), part_of(2, (0, 1, 3))
+    ((0, 3), (3, 10), (0, 2))
     """
     first, last, count = part
-    low = first * size // count
-    return low, max(last * size // count, low + 1)
+    if size < count:
+        return 0, size
+    return first * size // count, last * size // count
 
 
 def _forgettable(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
+def connect_workers(
+    timeout: float = 300.0, *, patience: float = 3600.0
+) -> tf.distribute.Strategy | None:
     """Joins this process to the others of a training.
 
     To be called before anything else makes a tensor: first in the script,
@@ -26,6 +28,9 @@ def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
 
     Args:
         timeout: Seconds to wait for the others. Defaults to `300.0`.
+        patience: Seconds that one may wait for another afterwards, which is
+            there and does something else: an error that was caught, an exact
+            probe that takes long. Defaults to `3600.0`.
 
     Returns:
         What `devices` of `fine_tune` and `extract_features` takes: a
@@ -47,10 +52,11 @@ def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
     Reference:
         - https://www.tensorflow.org/guide/distributed_training
     """
-    if not timeout > 0:
-        raise ValueError(
-            f"`timeout` must be above 0 seconds. Received: timeout={timeout!r}"
-        )
+    for name, value in (("timeout", timeout), ("patience", patience)):
+        if not value > 0:
+            raise ValueError(
+                f"`{name}` must be above 0 seconds. Received: {name}={value!r}"
+            )
     text = os.environ.get("TF_CONFIG", "").strip()
     cluster = read_cluster(text) if text else None
     if cluster is None or len(cluster.addresses) < 2:
@@ -66,7 +72,12 @@ def connect_workers(timeout: float = 300.0) -> tf.distribute.Strategy | None:
         )
     gpus = len(tf.config.list_physical_devices("GPU"))
     meet(cluster, {"TensorFlow": tf.__version__, "GPUs": gpus}, timeout)
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    options = tf.distribute.experimental.CommunicationOptions(
+        timeout_seconds=patience
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=options
+    )
 
 
 def _has_begun() -> bool:

@@ -22,18 +22,19 @@ def choose_devices(
     """Returns the strategy for what a user named.
 
     Args:
-        devices: `None` for the strategy whose scope is open, or in whose scope
-            the model was made, if there is one; `"auto"` for all GPUs of this
-            machine, where there are several; how many GPUs to use (of logical
-            CPUs where there is no GPU); or a `tf.distribute.Strategy`.
+        devices: `None` for the strategy in whose scope the model was made, if
+            there is one; `"auto"` for all GPUs of this machine, where there are
+            several; how many GPUs to use (of logical CPUs where there is no
+            GPU); or a `tf.distribute.Strategy`.
         model: The model. Defaults to `None`.
 
     Returns:
         A strategy, or `None` for one device.
 
     Raises:
-        ValueError: If there are not so many devices, or the strategy is not
-            one that holds a copy of the model on each device.
+        ValueError: If there are not so many devices, the strategy is not one
+            that holds a copy of the model on each device, or the model was made
+            on others.
         TypeError: If it is none of these.
 
     Example:
@@ -43,12 +44,21 @@ def choose_devices(
     """
     import tensorflow as tf
 
+    made_in = None if model is None else model.distribute_strategy
+    several = made_in is not None and made_in.num_replicas_in_sync > 1
+    if tf.distribute.has_strategy() and model is not None:
+        raise ValueError(
+            "`devices` must be given instead of an open scope. Received: a "
+            f"call within the scope of a {_open_one()}. Leave the scope, and "
+            "pass devices=strategy."
+        )
     if devices is None:
-        if tf.distribute.has_strategy():
-            return _checked(tf.distribute.get_strategy())
-        made_in = None if model is None else model.distribute_strategy
-        default = made_in is None or made_in.num_replicas_in_sync == 1
-        return None if default else _checked(made_in)
+        return _checked(made_in) if several else None
+    if several and devices is not made_in:
+        raise ValueError(
+            "`devices` must be left out for a model that was made on devices, "
+            f"which trains there. Received: devices={devices!r:.100}"
+        )
     if isinstance(devices, tf.distribute.Strategy):
         return _checked(devices)
     count = _count_workers()
@@ -68,7 +78,10 @@ def choose_devices(
             raise ValueError(
                 f"`devices` must be an integer in [1, {len(there)}]: there are "
                 f"{len(there)} {'GPUs' if gpus else 'logical CPUs'}. Received: "
-                f"devices={devices}"
+                f"devices={devices}. To try it without GPUs, make logical CPUs "
+                "first of all: `tf.config.set_logical_device_configuration("
+                'tf.config.list_physical_devices("CPU")[0], '
+                "[tf.config.LogicalDeviceConfiguration()] * 2)`."
             )
     else:
         raise TypeError(
@@ -82,6 +95,12 @@ def choose_devices(
     # logical CPUs need none.
     reduce = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduce)
+
+
+def _open_one() -> str:
+    import tensorflow as tf
+
+    return type(tf.distribute.get_strategy()).__name__
 
 
 def _count_workers() -> int:
@@ -110,10 +129,13 @@ def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
 
 
 def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
-    """Returns the scope that a model is made in.
+    """Returns the scope that a model for `fit` of Keras is made in.
 
     Args:
         devices: As for `choose_devices`.
+
+    Raises:
+        ValueError: If they are those of several processes.
 
     Example:
 
@@ -121,6 +143,12 @@ def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
     ...     model = keras.Sequential([keras.layers.Dense(1)])
     """
     strategy = choose_devices(devices)
+    if Team(strategy).size > 1:
+        raise ValueError(
+            "`devices` must be devices of this machine: `fit` of Keras fails "
+            "with several workers. Received: a strategy over several. Build "
+            "the model without, and give `devices` to `fine_tune`."
+        )
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
 
@@ -187,9 +215,10 @@ def split_over(
     def part(batch: tf.Tensor) -> list[tf.Tensor]:
         context = tf.distribute.get_replica_context()
         place, size = context.replica_id_in_sync_group, tf.shape(batch)[0]
-        return compute(
-            batch[place * size // count : (place + 1) * size // count]
-        )
+        low, high = place * size // count, (place + 1) * size // count
+        # Some kernels refuse an empty part: it computes a row, and drops it.
+        found = compute(batch[low : tf.maximum(high, low + 1)])
+        return [tensor[: high - low] for tensor in found]
 
     return [
         tf.concat(strategy.experimental_local_results(output), axis=0)

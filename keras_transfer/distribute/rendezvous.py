@@ -11,11 +11,13 @@ one answers when all are there.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import selectors
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from keras_transfer._checks import is_integer
 
@@ -144,8 +146,9 @@ def _listen(cluster: Cluster) -> socket.socket:
         raise OSError(
             err.errno,
             f"port {port}, which `TF_CONFIG` gives worker {cluster.rank}, "
-            f"cannot be listened at: {err.strerror}. Choose a free one, or "
-            "stop what is left of an earlier run",
+            f"cannot be listened at: {err.strerror}. Choose a free one, stop "
+            "what is left of an earlier run, or give each process an `index` "
+            "of its own",
         ) from err
 
 
@@ -153,42 +156,72 @@ def _receive(
     cluster: Cluster, hello: Mapping[str, Any], ends: float, timeout: float
 ) -> None:
     """Worker 0: waits for all, and answers them."""
+    others = range(1, len(cluster.addresses))
     guests: dict[int, socket.socket] = {}
+    told: dict[socket.socket, bytes] = {}
     problem = ""
-    with _listen(cluster) as server:
-        try:
-            while len(guests) < len(cluster.addresses) - 1 and not problem:
-                left = ends - time.monotonic()
-                missing = [
-                    f"{rank} ({address})"
-                    for rank, address in enumerate(cluster.addresses)
-                    if rank and rank not in guests
-                ]
-                if left <= 0:
-                    problem = _nobody(f"worker {', '.join(missing)}", timeout)
-                    break
-                server.settimeout(left)
-                try:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_listen(cluster))
+        selector = stack.enter_context(selectors.DefaultSelector())
+        selector.register(server, selectors.EVENT_READ)
+        while len(guests) < len(others) and not problem:
+            missing = [
+                f"{rank} ({cluster.addresses[rank]})"
+                for rank in others
+                if rank not in guests
+            ]
+            left = ends - time.monotonic()
+            if left <= 0:
+                problem = _nobody(f"worker {', '.join(missing)}", timeout)
+                break
+            for key, _ in selector.select(left):
+                if key.fileobj is server:
                     guest, _ = server.accept()
-                except TimeoutError:
+                    guest.setblocking(False)
+                    stack.callback(guest.close)
+                    selector.register(guest, selectors.EVENT_READ)
+                    told[guest] = b""
                     continue
-                told = _read(guest, min(10.0, max(left, 0.1)))
-                rank = -1 if told is None else told.get("rank", -1)
-                if rank not in range(1, len(cluster.addresses)):
-                    guest.close()  # Not one of ours: a scanner, a probe.
+                guest = cast(socket.socket, key.fileobj)
+                here = {g: rank for rank, g in guests.items()}
+                if guest in here:
+                    # It says nothing more: it gave up, and comes again.
+                    selector.unregister(guest)
+                    del guests[here[guest]]
                     continue
-                if rank in guests:
-                    # It was started again; the one before is gone.
-                    guests[rank].close()
-                guests[rank] = guest
-                theirs = dict((told or {}).get("facts", {}))
-                problem = _difference(hello["facts"], theirs, rank)
-        finally:
-            for guest in guests.values():
-                answer = json.dumps({"problem": problem})
-                _send(guest, answer)
-                guest.close()
+                if not _listened(guest, told):
+                    continue
+                found = _hello(told.pop(guest), others)
+                if found is None:
+                    selector.unregister(guest)  # A scanner, a probe.
+                    guest.close()
+                    continue
+                guests[found["rank"]] = guest
+                problem = _difference(hello["facts"], found)
+        for guest in guests.values():
+            guest.setblocking(True)
+            _send(guest, json.dumps({"problem": problem}))
     _raise(problem)
+
+
+def _listened(guest: socket.socket, told: dict[socket.socket, bytes]) -> bool:
+    """Takes what a guest says; whether that is all."""
+    try:
+        some = guest.recv(4096)
+    except OSError:
+        some = b""
+    told[guest] += some
+    return not some or b"\n" in some or len(told[guest]) > _LONGEST
+
+
+def _hello(line: bytes, others: range) -> dict[str, Any] | None:
+    """What a worker said; `None` of anybody else."""
+    try:
+        found = json.loads(line)
+        known = found["rank"] in others and "cluster" in found["facts"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if known else None
 
 
 def _visit(
@@ -196,19 +229,19 @@ def _visit(
 ) -> None:
     """Another worker: says hello to worker 0 and waits for its answer."""
     host, _, port = cluster.addresses[0].rpartition(":")
-    chief = f"worker 0 ({cluster.addresses[0]})"
+    chief, reason = f"worker 0 ({cluster.addresses[0]})", ""
     while True:
         left = ends - time.monotonic()
         if left <= 0:
-            raise TimeoutError(_nobody(chief, timeout))
+            raise TimeoutError(_nobody(chief, timeout) + reason)
         try:
             with socket.create_connection(
                 (host.strip("[]"), int(port)), timeout=min(left, 10.0)
             ) as connection:
                 _send(connection, json.dumps(hello))
                 answer = _read(connection, max(ends - time.monotonic(), 0.1))
-        except OSError:
-            answer = None
+        except OSError as err:
+            answer, reason = None, f" (The last try: {err}.)"
         if answer is not None:
             _raise(str(answer.get("problem", "")))
             return
@@ -239,16 +272,15 @@ def _send(connection: socket.socket, line: str) -> None:
         return  # Whoever is gone is missed by the one who waits for it.
 
 
-def _difference(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], rank: int
-) -> str:
+def _difference(ours: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    theirs = found["facts"]
     names = [name for name in ours if theirs.get(name) != ours[name]]
     if not names:
         return ""
     return (
         "All workers must have the same "
         f"{', '.join(names)}. Received: {theirs.get(names[0])!r:.200} by "
-        f"worker {rank}, {ours[names[0]]!r:.200} by worker 0."
+        f"worker {found['rank']}, {ours[names[0]]!r:.200} by worker 0."
     )
 
 

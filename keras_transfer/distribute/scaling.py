@@ -130,6 +130,7 @@ def predict_scaling(
             f"least 0. Received: fixed_seconds={fixed_seconds!r}, "
             f"latency={latency!r}"
         )
+    replicas = (replicas,) if is_integer(replicas) else replicas  # type: ignore
     if not replicas or not all(is_integer(n) and n > 0 for n in replicas):
         raise ValueError(
             "`replicas` must be integers above 0. Received: "

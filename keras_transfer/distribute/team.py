@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_transfer._differences import differences
 from keras_transfer.distribute.rendezvous import addresses_of, rank_of
 
 if TYPE_CHECKING:
@@ -163,17 +164,18 @@ class Team:
             for content in self.gather(json.dumps(plain).encode())
         ]
         for rank, other in enumerate(found):
-            names = sorted(
-                name
-                for name in other.keys() | found[0].keys()
-                if other.get(name) != found[0].get(name)
-            )
-            if names:
-                there, here = other.get(names[0]), found[0].get(names[0])
+            different = list(differences("", other, found[0]))
+            if different:
+                places = "\n  ".join(
+                    text.replace(" there", f" on worker {rank}").replace(
+                        " here", " on worker 0"
+                    )
+                    for text in different
+                )
                 raise ValueError(
-                    "All workers must be given the same. Received: other "
-                    f"{', '.join(names)} by worker {rank} than by worker 0 "
-                    f"({names[0]}: {there!r:.80}, {here!r:.80})."
+                    "All workers must make the same calls with the same data "
+                    "and arguments (hexadecimal digests stand for models and "
+                    f"data). Received:\n  {places}"
                 )
 
     def _exchange(self, content: bytes) -> bytes:
@@ -240,13 +242,20 @@ def together(team: Team) -> Iterator[None]:
         errors.CancelledError,
         errors.DeadlineExceededError,
         errors.InternalError,
+        errors.InvalidArgumentError,
     ) as err:
-        lines = re.sub(r"\{\{.*?\}\}\s*", "", str(err)).splitlines()
-        reason = lines[0] if lines else type(err).__name__
+        text = re.sub(r"\{\{.*?\}\}\s*", "", str(err))
+        if isinstance(
+            err, errors.InvalidArgumentError | errors.InternalError
+        ) and not re.search("collective|task:", text, re.IGNORECASE):
+            raise  # Nothing that another process has a part in.
+        lines = [line for line in text.splitlines() if "Graph exec" not in line]
         raise RuntimeError(
-            "Another worker stopped, or cannot be reached any more. Start all "
-            "of them again: with the same `directory` they go on after the "
-            f"last whole epoch. TensorFlow says: {reason:.300}"
+            "Another worker stopped, cannot be reached any more, or does "
+            "something else than this one. What it wrote first says why. All "
+            "must make the same calls, with the same `devices`; start all of "
+            "them again, and a run with a `directory` goes on after its last "
+            f"whole epoch. TensorFlow says: {' '.join(lines)[:400]}"
         ) from err
 
 

@@ -103,7 +103,8 @@ def extract_features(
             folds frozen weights: the numbers of the model to five digits.
             `fine_tune` finds them where it trains one linear layer alone.
             Defaults to `"tensorflow"`.
-        devices: `"auto"` for all GPUs of this machine, how many of them, a
+        devices: `"auto"` for all GPUs of this machine, how many of them
+            (of logical CPUs where there is none), a
             `tf.distribute.Strategy`, or what `connect_workers` returned: each
             process computes its part of the examples, and all find all of them
             in the store, a folder that they share, or in memory. Defaults to
@@ -113,7 +114,8 @@ def extract_features(
 
     Returns:
         `Features` with the splits of the data and, as `computed`, the number
-        of examples that were not found; a `FeatureSplit` for one split, one
+        of examples that were not found (by all workers together); a
+        `FeatureSplit` for one split, one
         pair or one array. `values` are those of the first view, `all_views` of
         all.
 
@@ -146,6 +148,7 @@ def extract_features(
     check_batch_size(batch_size, strategy)
     engine = _engine_for(engine, strategy)
     team = Team(strategy)
+    verbose = verbose if team.is_chief else 0
     opened = open_store(store)
     parts = _splits(data)
     several = isinstance(backbones, Sequence) and not isinstance(backbones, str)

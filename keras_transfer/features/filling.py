@@ -22,6 +22,7 @@ from keras_transfer.features.fingerprints import (
     make_key,
 )
 from keras_transfer.features.sharing import (
+    check_folder,
     exchange,
     failing_together,
     refresh,
@@ -199,6 +200,7 @@ def fill(
                 count = int(part.sum())
                 bar = keras.utils.Progbar(count, unit_name=title or "example")
             with failing_together(team):
+                check_folder(list(flat.values()))
                 _keep(feed(part), entries, digests, bar)
             exchange(list(flat.values()), digests, part, team)
         else:

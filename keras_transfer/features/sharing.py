@@ -32,6 +32,24 @@ def share_of(missing: np.ndarray, team: Team) -> np.ndarray:
     return part
 
 
+def check_folder(entries: Sequence[Entry]) -> None:
+    """Raises where the folder that the first process made is not seen.
+
+    Args:
+        entries: In a folder, or in memory.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    for entry in entries:
+        if entry.folder is not None and not (entry.folder / "shards").is_dir():
+            raise ValueError(
+                "`store` must be a folder that all workers see, or "
+                f'"memory". Received: {str(entry.folder.parent)!r}, which is '
+                "not that of worker 0."
+            )
+
+
 @contextlib.contextmanager
 def failing_together(team: Team) -> Iterator[None]:
     """Makes an error of one process one of all: nobody waits for it.

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from keras_transfer._differences import differences
 from keras_transfer._files import whole_file
 
 _FORMAT = 1
@@ -320,36 +321,14 @@ def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
         ) from err
     asked = {"format": _FORMAT, **identity}
     there = {name: found.get(name) for name in asked}
-    differences = list(_differences("", there, asked))
-    if differences:
+    different = list(differences("", there, asked))
+    if different:
         raise ValueError(
             "`directory` must be new or that of this very run. Received: "
             f"{str(folder)!r}, which belongs to another one:\n  "
-            + "\n  ".join(differences)
+            + "\n  ".join(different)
             + "\nChoose another directory, or ask for the same."
         )
-
-
-def _differences(name: str, there: Any, here: Any) -> Iterator[str]:
-    """Yields what differs, by its place: `phases[1].epochs: 8 there, 3 here`.
-
-    The digests of models and data say nothing by themselves.
-    """
-    if there == here:
-        return
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in dict.fromkeys([*there, *here]):
-            place = f"{name}.{key}" if name else key
-            yield from _differences(place, there.get(key), here.get(key))
-    elif (
-        isinstance(there, list)
-        and isinstance(here, list)
-        and len(there) == len(here)
-    ):
-        for index, (old, new) in enumerate(zip(there, here, strict=True)):
-            yield from _differences(f"{name}[{index}]", old, new)
-    else:
-        yield f"{name}: {there!r:.200} there, {here!r:.200} here"
 
 
 def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

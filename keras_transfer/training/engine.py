@@ -138,11 +138,12 @@ def fine_tune(
             the place of new ones in each pass, so that their activations can
             be kept; MixUp then mixes activations. Defaults to `None`: images
             change in each pass, and nothing below the trained blocks is kept.
-        devices: `"auto"` for all GPUs of this machine, how many of them, a
+        devices: `"auto"` for all GPUs of this machine, how many of them
+            (of logical CPUs where there is none), a
             `tf.distribute.Strategy`, or what `connect_workers` returned. Each
             batch of `batch_size` is split over them, and the numbers are those
-            of one device. Defaults to `None`: the strategy in whose scope the
-            call or the model is, or one device.
+            of one device. Defaults to `None`: the devices that the model was
+            made on, most often one.
         ignore: Names of findings of `check` that are meant, such as
             `("pixel-range",)`. Defaults to `()`.
         seed: Integer: order of examples, augmentation and new weights. (A head
@@ -205,7 +206,7 @@ def fine_tune(
         epochs=epochs,
     )
     identity.check_penalty(model, penalty, phases)
-    identity.check_devices(model, penalty, several)
+    identity.check_devices(model, penalty, several, optimizer)
     identity.check_callbacks(callbacks, phases)
     identity.check_class_weight(class_weight, model.output_shape[-1])
     identity.check_tensorboard(tensorboard, directory)
@@ -226,6 +227,19 @@ def fine_tune(
     moves = several is not None and model.distribute_strategy is not several
     with contextlib.ExitStack() as after, contextlib.ExitStack() as stack:
         after.enter_context(together(team))
+        if team.size > 1:  # Before anything is made by all.
+            card = identity.describe(model, source, phases, settings, penalty)
+            kept = settings.store is False or type(settings.store).__name__
+            goes_on = directory is not None
+            team.check_same(
+                {
+                    **card,
+                    "store": kept,
+                    "ema": ema,
+                    "directory": goes_on,
+                    "first batches": source.look(),
+                }
+            )
         if several is not None:
             stack.enter_context(several.scope())
             model = copy_model(given) if moves else given
@@ -233,10 +247,8 @@ def fine_tune(
             model, source, phases, settings, objective, strategy=several
         )
         diagnosis = training.diagnose(data, ignore)
-        if directory is not None or team.size > 1:
-            card = identity.describe(model, source, phases, settings, penalty)
-            team.check_same(card)
         if directory is not None:
+            card = identity.describe(model, source, phases, settings, penalty)
 
             def open_it() -> None:
                 training.directory = stack.enter_context(

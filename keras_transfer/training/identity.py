@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer._attached import check_free
 from keras_transfer._blocks import backbone_of
 from keras_transfer.penalties import BSS, L2SP, FeatureMap, Penalty
 from keras_transfer.strategies import Phase
@@ -124,19 +125,29 @@ def check_own_training(model: keras.Model) -> None:
             )
 
 
-def check_devices(model: keras.Model, penalty: Any, strategy: Any) -> None:
+def check_devices(
+    model: keras.Model, penalty: Any, strategy: Any, optimizer: Any
+) -> None:
     """Raises for what cannot be split over replicas.
 
     Args:
         model: The model.
         penalty: The penalty.
         strategy: What splits, or `None`.
+        optimizer: The optimizer, or its name.
 
     Raises:
         ValueError: If it cannot.
     """
     if strategy is None:
         return
+    check_free(model)  # Its copy would be without.
+    if getattr(optimizer, "ema_overwrite_frequency", None):
+        raise ValueError(
+            "`optimizer` must have no `ema_overwrite_frequency` on several "
+            "devices. Received: ema_overwrite_frequency="
+            f"{optimizer.ema_overwrite_frequency}. Use `ema`."
+        )
     if has_own_training(model):
         raise ValueError(
             "`devices` must be None for a model with a training step of its "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +15,9 @@ from keras_transfer.training.objectives import Objective
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+# Vectors that go through the head at once.
+_AT_ONCE = 4096
 
 
 def has_exact_probe(model: keras.Model) -> bool:
@@ -88,9 +91,10 @@ def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
     prefix, _ = depth.split(model, 0)
     fed = keras.Model(head.inputs[0], _output_layer(model).input)
     extractor = keras.Model(prefix.inputs[0], fed(prefix.outputs[0]))
+    compute = _compiled(extractor)
     features, labels, weights = [], [], []
     for images, answers, *rest in dataset:
-        features.append(extractor.predict_on_batch(images))
+        features.append(np.asarray(compute(images)))
         labels.append(np.asarray(answers))
         weights += [np.asarray(weight).reshape(-1) for weight in rest]
     return Vectors(
@@ -117,8 +121,23 @@ def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
     if end is start:
         return vectors
     between = keras.Model(start, end)
-    features = between.predict(vectors.features, verbose=0)
-    return vectors._replace(features=features)
+    compute, given = _compiled(between), vectors.features
+    parts = [
+        np.asarray(compute(given[first : first + _AT_ONCE]))
+        for first in range(0, len(given), _AT_ONCE)
+    ]
+    return vectors._replace(features=np.concatenate(parts))
+
+
+def _compiled(model: keras.Model) -> Callable[[Any], Any]:
+    """Computes a model; `predict` would do so on each replica of a strategy."""
+    import tensorflow as tf
+
+    return tf.function(
+        lambda inputs: model(inputs, training=False),
+        reduce_retracing=True,
+        autograph=False,
+    )
 
 
 def _output_layer(model: keras.Model) -> keras.layers.Layer:

@@ -46,8 +46,7 @@ class Replicas:
             optimizer = optimizer.inner_optimizer
         if isinstance(optimizer, LearningRateMultiplier):
             optimizer.takes_sums = True
-        # What is read in each step travels between machines.
-        self._tells = Team(strategy).size == 1
+        self._team = Team(strategy)
         with strategy.scope():
             self._mean = _BatchMean(name="loss")
             self._metrics = objective.metrics()
@@ -113,7 +112,8 @@ class Replicas:
         logs: dict[str, float] = {}
         for epoch in range(initial_epoch, epochs):
             logs = self._run_epoch(epoch, parts, held_out, calls)
-            if model.stop_training:
+            if b"1" in self._team.gather(b"%d" % model.stop_training):
+                model.stop_training = True
                 break
         calls.on_train_end(logs)
 
@@ -130,12 +130,13 @@ class Replicas:
         for step, part in enumerate(parts):
             calls.on_train_batch_begin(step)
             calls.on_train_batch_end(step, learn(*part))
-            if self.model.stop_training:
+            # Several workers stop together, at the end of an epoch.
+            if self.model.stop_training and self._team.size == 1:
                 break
         logs = self._results()
         if held_out is not None:
             calls.on_test_begin()
-            found = self._evaluate(held_out)
+            found = self._evaluate(held_out, calls)
             calls.on_test_end(found)
             logs |= {f"val_{name}": value for name, value in found.items()}
         calls.on_epoch_end(epoch, logs)
@@ -157,11 +158,17 @@ class Replicas:
         """
         return self._evaluate(self._split(_weighted(batches), "validation"))
 
-    def _evaluate(self, parts: Any) -> dict[str, float]:
+    def _evaluate(
+        self, parts: Any, calls: keras.callbacks.CallbackList | None = None
+    ) -> dict[str, float]:
         self._reset()
         measure = self._compiled(self._measure, parts)
-        for part in parts:
+        for step, part in enumerate(parts):
+            if calls is not None:
+                calls.on_test_batch_begin(step)
             measure(*part)
+            if calls is not None:
+                calls.on_test_batch_end(step)
         return self._results()
 
     def _compiled(self, step: Any, parts: Any) -> Any:
@@ -170,15 +177,16 @@ class Replicas:
 
         key = step.__name__, str(parts.element_spec)
         if key not in self._traced:
+            # Called by itself it would warn, where many models are trained.
             self._traced[key] = tf.function(
                 step, input_signature=parts.element_spec, autograph=False
-            )
+            ).get_concrete_function()
         return self._traced[key]
 
     def _learn(self, *part: Any) -> dict[str, tf.Tensor]:
         """One step on all replicas; returns the metrics so far."""
         self._strategy.run(self._learn_part, part)
-        if not self._tells:
+        if self._team.size > 1:  # What is read travels between machines.
             return {}
         metrics = [self._mean, *self._metrics]
         return {metric.name: metric.result() for metric in metrics}
@@ -217,14 +225,15 @@ class Replicas:
         import tensorflow as tf
 
         loss, reduction = self._loss, "sum_over_batch_size"
+        # As `keras.losses.Loss` and what Keras makes of a function do.
+        y, outputs = tf.cast(y, tf.float32), tf.cast(outputs, tf.float32)
         if isinstance(loss, keras.losses.Loss):
             loss, reduction = loss.call, loss.reduction
-        outputs = tf.cast(outputs, tf.float32)
-        if y.dtype.is_floating:
-            y = tf.cast(y, tf.float32)
+        elif (y.shape.rank, outputs.shape.rank) == (1, 2):
+            y = y[:, None] if outputs.shape[1] == 1 else y
         values = tf.cast(loss(y, outputs), tf.float32)
         if values.shape.rank == 0:
-            data = values * tf.reduce_sum(real) / size
+            data = values * tf.reduce_sum(weights * real) / size
         else:
             each = [-1, *[1] * (values.shape.rank - 1)]
             data = tf.reduce_sum(values * tf.reshape(weights * real, each))
@@ -275,7 +284,7 @@ class Replicas:
 
     def _split(self, batches: tf.data.Dataset, name: str) -> Any:
         """The parts of this process, one for each of its replicas."""
-        part = Team(self._strategy).part_of(self._strategy.num_replicas_in_sync)
+        part = self._team.part_of(self._strategy.num_replicas_in_sync)
         parts = split(batches, part, self.sizes.get(name))
         return self._strategy.distribute_datasets_from_function(lambda _: parts)
 
@@ -308,8 +317,9 @@ def split(
     """Splits each batch into parts, and yields some of them.
 
     The sizes differ by at most one. No part is empty, where some networks fail
-    and means are no numbers: a part without an example of its own gets one
-    that does not count.
+    and means are no numbers: of a batch that has not an example for each part,
+    everybody gets all, each of which counts a share. So statistics of a batch
+    are right, too.
 
     Args:
         batches: Batches of (inputs, labels, weights), as `_weighted` makes.
@@ -319,8 +329,8 @@ def split(
 
     Returns:
         `tf.data.Dataset` of (inputs, labels, weights, real, size), one for
-        each of the parts: `real` is 1 for each example that counts, `size` the
-        number of examples of the whole batch.
+        each of the parts: `real` is what an example counts, `size` the number
+        of examples of the whole batch.
 
     Example:
 
@@ -338,16 +348,15 @@ def split(
     ) -> tf.data.Dataset:
         there = tf.shape(example[2])[0]
         size = tf.where(whole < 0, there, whole)
+        few = size < count
         # Where what is here begins in the whole batch.
-        begin = tf.where(whole < 0, 0, first * size // count)
+        begin = tf.where((whole < 0) | few, 0, first * size // count)
+        share = tf.where(few, 1 / count, 1.0)
         found = None
         for place in range(first, last):
-            low = place * size // count - begin
-            high = (place + 1) * size // count - begin
-            real = tf.ones([tf.maximum(high - low, 1)])
-            real *= tf.cast(high > low, tf.float32)
-            low = tf.minimum(low, there - 1)
-            high = tf.maximum(high, low + 1)
+            low = tf.where(few, 0, place * size // count - begin)
+            high = tf.where(few, there, (place + 1) * size // count - begin)
+            real = tf.fill([high - low], share)
             some = tf.nest.map_structure(
                 lambda t, low=low, high=high: t[low:high], example
             )
@@ -376,11 +385,16 @@ def _weighted(
 
     def weigh(x: Any, y: tf.Tensor, own: Any = None) -> tuple[Any, ...]:
         if own is not None:
+            if table is not None:
+                raise ValueError(
+                    "`class_weight` must be None for a dataset with weights. "
+                    "Received: both."
+                )
             return x, y, tf.reshape(tf.cast(own, tf.float32), [-1])
         if table is None:
             return x, y, tf.ones([tf.shape(y)[0]])
         classes = y
-        if y.shape.rank == 2 and y.shape[1] > 1:
+        if y.shape.rank == 2 and y.shape[1] != 1:
             classes = tf.argmax(y, -1)
         classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
         return x, y, tf.gather(table, classes)

@@ -514,7 +514,9 @@ class Runner:
             self._describe, self._record, self._begin_epoch, self.attached
         )
         mine = self._settings.callbacks
-        if self._kept is None or not mine:
+        # Of several processes some may have callbacks; all make variables.
+        shown = mine or self._team.size > 1
+        if self._kept is None or not shown:
             return [*chosen, *mine, recorder]
         # They expect the model that they were made for, not what is above the
         # cut; both hold the same variables.

@@ -122,10 +122,12 @@ def search(
             which keeps cores busy that steps of a small network leave idle;
             each has a copy of the model. Defaults to `None`: `2` on a CPU of
             several cores, else `1`.
-        devices: `"auto"` for all GPUs of this machine, how many of them, or a
+        devices: `"auto"` for all GPUs of this machine, how many of them
+            (of logical CPUs where there is none), or a
             `tf.distribute.Strategy` over them: each trial trains on all of
             them, one after the other. (Several machines take trials of their
-            own; see the README.) Defaults to `None`: one device.
+            own; see recipes/search_distributed.sh.) Defaults to `None`: one
+            device.
         keep: Trials whose weights are kept, the best ones. Defaults to `5`.
         soup: Whether to average the weights of the kept trials as long as the
             objective becomes better, as `result.soup`. Defaults to `False`.
@@ -199,7 +201,8 @@ def search(
     if Team(strategy).size > 1:
         raise ValueError(
             "`devices` must be devices of this machine: in a search over "
-            "several, each takes trials of its own (`KERASTUNER_TUNER_ID`). "
+            "several, each takes trials of its own; see "
+            "recipes/search_distributed.sh. "
             "Received: a strategy over several workers."
         )
     progress = Progress(verbose)

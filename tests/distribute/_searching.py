@@ -45,7 +45,7 @@ def main():
                 model,
                 data,
                 store="memory",
-                batch_size=7,
+                batch_size=17,  # Of 18 the last one is for two.
                 devices=devices,
                 verbose=0,
             ).train.values

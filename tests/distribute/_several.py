@@ -17,7 +17,15 @@ import keras_transfer as ktr
 
 ALL = {"depth": "all", "epochs": 3, "learning_rate": 1e-3}
 FINE_TUNE = {"strategy": "fine-tune", "depth": 1}
-MIXED = FINE_TUNE | {"mixed_precision": True}
+# With a loss that is scaled, as on a GPU.
+MIXED = FINE_TUNE | {"mixed_precision": "mixed_float16"}
+
+
+def squared(labels, outputs):
+    """A loss that is one number for a batch."""
+    return keras.ops.mean(keras.ops.square(labels - outputs))
+
+
 CASES = {
     "linear-probe": {"strategy": "linear-probe"},
     "penalty": FINE_TUNE | {"penalty": ktr.L2SP(0.3, 0.1)},
@@ -39,10 +47,19 @@ CASES = {
     "activations": FINE_TUNE
     | {"penalty": ktr.FeatureMap(0.1), "batch_size": 14},
     "lp-ft": {"strategy": "lp-ft", "depth": 1},
+    "probed-each-pass": {"strategy": "lp-ft", "depth": 1, "store": False},
+    "regression-loss": FINE_TUNE
+    | {"loss": squared, "class_weight": "balanced"},
     # Steps of Adam do not shrink with gradients that ought to be zero.
     "batch-norm": {
         "strategy": [ktr.Phase(train_batch_norm=True, **ALL)],
         "optimizer": "sgd",
+    },
+    # One batch of 45, and one of 3: fewer than four replicas.
+    "batch-norm-last": {
+        "strategy": [ktr.Phase(train_batch_norm=True, **ALL)],
+        "optimizer": "sgd",
+        "batch_size": 45,
     },
     "per-replica": {
         "strategy": [ktr.Phase(train_batch_norm="per-replica", **ALL)],
@@ -53,7 +70,8 @@ CASES = {
 }
 # What four devices and two processes run as well.
 FEW = [
-    "linear-probe", "layer-decay", "cached", "last-two", "batch-norm",
+    "linear-probe", "layer-decay", "cached", "last-two", "batch-norm-last",
+    "probed-each-pass",
 ]  # fmt: skip
 
 

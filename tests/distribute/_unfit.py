@@ -3,28 +3,48 @@
 import json
 import os
 import sys
+import time
+
+import keras
 
 import keras_transfer as ktr
 
 
-def main(what):
+def main(what, out=""):
     """Ends in an error."""
     if what == "late":
         import tensorflow as tf
 
         tf.constant(0)
-    devices = ktr.connect_workers(timeout=2 if what == "peer" else 60)
+    devices = ktr.connect_workers(
+        timeout=2 if what == "peer" else 60,
+        patience=15 if what == "caught" else 3600,
+    )
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     from training._tiny import make_images, make_model
 
+    if what == "builder":
+        make_model(devices=devices)
     if what == "raises" and rank == 1:
         raise FileNotFoundError("there are no images here")
+    if what == "caught" and rank == 0:
+        time.sleep(120)  # As if an error had been caught.
     seed = rank if what == "data" else 0
+    data = make_images(24, seed)
+    if what == "dataset":
+        import tensorflow as tf
+
+        # Each worker has an order of its own.
+        data = tf.data.Dataset.from_tensor_slices(data).shuffle(24).batch(8)
     ktr.fine_tune(
         make_model(),
-        make_images(24, seed),
+        data,
         batch_size=1 if what == "batch" else 8,
-        epochs=2,
+        epochs=1 + (what == "epochs" and rank),
+        store=False if what == "store" and rank else "memory",
+        callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/checkpoint.keras")]
+        if what == "chief-alone" and not rank
+        else [],
         devices=devices,
         verbose=0,
     )

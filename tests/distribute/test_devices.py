@@ -26,12 +26,12 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("place", ["2", "4", "workers"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "place"),
+    [(case, "2") for case in CASES if case != "per-replica"]
+    + [(case, place) for case in FEW for place in ("4", "workers")],
+)
 def test_replicas_give_the_numbers_of_one_device(runs, case, place):
-    if case == "per-replica" or (place != "2" and case not in FEW):
-        assert place == "2" or not (runs / f"{case}-{place}.json").exists()
-        return
     # Half precision says little from the fourth digit on.
     bound = 1e-3 if case.startswith("half") else 1e-5
     one, several = (
@@ -73,9 +73,13 @@ def test_parts_hold_each_example_once(size, apart):
         for inputs, labels, some, real, whole in split(batches, part, sizes):
             assert len(inputs) == len(labels) == len(some) == len(real) > 0
             assert whole == size
-            seen += inputs.numpy()[real.numpy() == 1, 0].tolist()
-            weight += some.numpy()[real.numpy() == 1].tolist()
-            lengths.append(int(real.numpy().sum()))
+            seen += inputs.numpy()[:, 0].tolist()
+            weight += some.numpy().tolist()
+            lengths.append(float(real.numpy().sum()))
+    if size < 4:  # All are for everybody, and count a fourth.
+        assert seen == list(range(size)) * 4
+        assert lengths == pytest.approx([size / 4] * 4)
+        return
     assert seen == list(range(size))
     np.testing.assert_allclose(weight, weights)
     assert max(lengths) - min(lengths) <= 1
@@ -128,6 +132,40 @@ def test_a_strategy_that_does_not_mirror_is_refused():
     central = tf.distribute.experimental.CentralStorageStrategy(["CPU:0"])
     with pytest.raises(ValueError, match="Received: a CentralStorage"):
         ktr.fine_tune(make_model(), make_data(), devices=central)
+
+
+def test_what_is_frozen_or_penalised_is_not_lost():
+    device = tf.distribute.OneDeviceStrategy("CPU:0")
+    model = make_model()
+    ktr.unfreeze(model, "all")
+    ktr.freeze(model, ["block_2"])
+    before = np.array(
+        model.get_layer("backbone").get_layer("block_2_conv").kernel
+    )
+    ktr.fine_tune(
+        model, make_data(), depth="all", epochs=1, devices=device, verbose=0
+    )
+    after = model.get_layer("backbone").get_layer("block_2_conv").kernel
+    np.testing.assert_array_equal(after, before)
+    with (
+        ktr.L2SP(1.0, 1.0).attach(model),
+        pytest.raises(ValueError, match="no penalty"),
+    ):
+        ktr.fine_tune(model, make_data(), devices=device)
+
+
+def test_scopes_and_models_made_elsewhere_are_refused():
+    device = tf.distribute.OneDeviceStrategy("CPU:0")
+    with (
+        device.scope(),
+        pytest.raises(ValueError, match="Leave the scope"),
+    ):
+        ktr.fine_tune(make_model(), make_data())
+    average = keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=2)
+    with pytest.raises(ValueError, match="ema_overwrite_frequency"):
+        ktr.fine_tune(
+            make_model(), make_data(), optimizer=average, devices=device
+        )
 
 
 def test_a_batch_smaller_than_the_replicas_is_refused():
