@@ -249,13 +249,14 @@ def together(team: Team) -> Iterator[None]:
             err, errors.InvalidArgumentError | errors.InternalError
         ) and not re.search("collective|task:", text, re.IGNORECASE):
             raise  # Nothing that another process has a part in.
-        lines = [line for line in text.splitlines() if "Graph exec" not in line]
+        told = re.search(r"aborted by:[^\n]*|[^\n]*task:\d[^\n]*", text)
+        reason = told.group() if told else text[:200]
         raise RuntimeError(
             "Another worker stopped, cannot be reached any more, or does "
             "something else than this one. What it wrote first says why. All "
             "must make the same calls, with the same `devices`; start all of "
             "them again, and a run with a `directory` goes on after its last "
-            f"whole epoch. TensorFlow says: {' '.join(lines)[:400]}"
+            f"whole epoch. TensorFlow says: {reason:.300}"
         ) from err
 
 

@@ -124,7 +124,10 @@ def fine_tune(
         mixed_precision: `True`, `"mixed_float16"` or `"mixed_bfloat16"` to
             compute in half precision while training. Defaults to `None`.
         callbacks: Keras callbacks, used in each phase; their state is not part
-            of `directory`. Defaults to `()`.
+            of `directory`. On several devices their `self.model` is the copy
+            that trains; several workers all need the same (files they write
+            under names of their own), and are told metrics at the end of
+            epochs. Defaults to `()`.
         tensorboard: Folder for TensorBoard, or `True` for one within
             `directory`. Defaults to `False`.
         cache: Whether decoded images stay in memory. Defaults to `None`: up to
@@ -238,6 +241,8 @@ def fine_tune(
                     "ema": ema,
                     "directory": goes_on,
                     "first batches": source.look(),
+                    # Saving a model reads metrics, which all have a part in.
+                    "callbacks": [type(c).__name__ for c in callbacks],
                 }
             )
         if several is not None:

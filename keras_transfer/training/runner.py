@@ -514,9 +514,7 @@ class Runner:
             self._describe, self._record, self._begin_epoch, self.attached
         )
         mine = self._settings.callbacks
-        # Of several processes some may have callbacks; all make variables.
-        shown = mine or self._team.size > 1
-        if self._kept is None or not shown:
+        if self._kept is None or not mine:
             return [*chosen, *mine, recorder]
         # They expect the model that they were made for, not what is above the
         # cut; both hold the same variables.

@@ -10,7 +10,7 @@ import keras
 import keras_transfer as ktr
 
 
-def main(what, out=""):
+def main(what):
     """Ends in an error."""
     if what == "late":
         import tensorflow as tf
@@ -42,8 +42,8 @@ def main(what, out=""):
         batch_size=1 if what == "batch" else 8,
         epochs=1 + (what == "epochs" and rank),
         store=False if what == "store" and rank else "memory",
-        callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/checkpoint.keras")]
-        if what == "chief-alone" and not rank
+        callbacks=[keras.callbacks.ModelCheckpoint("best.keras")]
+        if what == "callbacks" and not rank
         else [],
         devices=devices,
         verbose=0,
