@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from keras_transfer.schedules import (
         one_cycle,
     )
+    from keras_transfer.selection import rank_backbones
     from keras_transfer.strategies import (
         LPFT,
         FineTune,
@@ -128,6 +129,7 @@ __all__ = [
     "Phase",
     "plan",
     "predict_scaling",
+    "rank_backbones",
     "Run",
     "search",
     "SearchResult",
@@ -185,6 +187,7 @@ _MODULES = {
     "Phase": "strategies",
     "plan": "training",
     "predict_scaling": "distribute",
+    "rank_backbones": "selection",
     "Run": "training",
     "search": "tuning",
     "SearchResult": "tuning",

@@ -425,3 +425,70 @@ def plot_clusters(
         if len(present) <= 30:
             axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(figure, Path(path))
+
+
+def plot_costs(
+    costs: Mapping[str, float],
+    accuracies: Mapping[str, tuple[float, float, float]],
+    front: Sequence[str],
+    path: str | Path,
+) -> None:
+    """Draws accuracy against cost, and the front that nothing beats in both.
+
+    Args:
+        costs: Operations of a forward pass, by name.
+        accuracies: Accuracy and the ends of its interval, by name.
+        front: Names on the front.
+        path: PNG file to write.
+
+    Example:
+
+    >>> plot_costs(
+    ...     {"a": 1e9, "b": 2e9},
+    ...     {"a": (0.8, 0.7, 0.9), "b": (0.9, 0.8, 0.95)},
+    ...     ["a", "b"],
+    ...     folder / "costs.png",
+    ... )
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, cost in costs.items():
+        middle, low, high = accuracies[name]
+        axes.errorbar(
+            cost / 1e9,
+            middle,
+            yerr=[[middle - low], [high - middle]],
+            fmt="o",
+            color="C0" if name in front else "gray",
+            capsize=3,
+        )
+        axes.annotate(
+            name,
+            (cost / 1e9, middle),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    best = sorted(front, key=lambda name: costs[name])
+    axes.plot(
+        [costs[name] / 1e9 for name in best],
+        [accuracies[name][0] for name in best],
+        color="C0",
+        linestyle=":",
+        label="nothing is better in both",
+    )
+    axes.set(
+        xscale="log",
+        xlabel="billion operations for an image",
+        ylabel="accuracy of the linear probe",
+    )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.2)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, Path(path))

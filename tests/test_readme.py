@@ -14,6 +14,7 @@ BLOCKS = re.findall(
 )
 # What would need a network, or minutes.
 SMALLER = {
+    '"MobileNetV2", "ResNet50"': '"ResNet20"',
     '"VGG16"': '"ResNet20"',
     '"MobileNetV2", alpha=0.35': '"ResNet20"',
     '"MobileNetV2"': '"ResNet20"',

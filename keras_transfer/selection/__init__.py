@@ -1,7 +1,25 @@
 """What to transfer: scores of how well features fit a task, before training."""
 
 from keras_transfer.selection.evidence import logme
+from keras_transfer.selection.probe_score import ProbeScore, probe_score
+from keras_transfer.selection.ranking import (
+    RankedBackbone,
+    Ranking,
+    rank_backbones,
+)
 from keras_transfer.selection.separation import h_score, parc
 from keras_transfer.selection.source_classes import leep, nce, nleep
 
-__all__ = ["h_score", "leep", "logme", "nce", "nleep", "parc"]
+__all__ = [
+    "ProbeScore",
+    "RankedBackbone",
+    "Ranking",
+    "h_score",
+    "leep",
+    "logme",
+    "nce",
+    "nleep",
+    "parc",
+    "probe_score",
+    "rank_backbones",
+]

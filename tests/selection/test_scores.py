@@ -75,9 +75,18 @@ def test_logme_of_many_targets_is_the_mean():
     assert logme(features, wider) == pytest.approx(np.mean(each), abs=1e-9)
 
 
-def test_logme_has_no_end_where_features_say_all():
-    features = np.eye(3)[np.arange(30) % 3]
-    assert logme(features, np.arange(30) % 3) == np.inf
+def test_logme_is_finite_where_features_say_all():
+    labels = np.arange(30) % 3
+    assert 5 < logme(np.eye(3)[labels], labels) < 20
+
+
+def test_logme_with_an_image_twice_among_few():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(20, 50))
+    labels = np.arange(20) % 2
+    features[2] = features[0]  # Of the same class.
+    twice = logme(features, labels)
+    assert twice == pytest.approx(logme(features[1:], labels[1:]), abs=1)
 
 
 SCORES = [logme, h_score, parc, nleep]

@@ -1,0 +1,94 @@
+"""The accuracy of a linear probe, over folds."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_transfer._statistics import wilson
+from keras_transfer.probes import fit_logistic
+from keras_transfer.selection._arrays import check_classes, check_features
+
+_FOLDS = 5
+
+
+class ProbeScore(NamedTuple):
+    """What a linear head reaches on examples that it did not see.
+
+    Attributes:
+        accuracy: The share that is right.
+        low: The lower end of its 95 % interval.
+        high: The upper end.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+
+
+def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
+    """Returns the cross-validated accuracy of logistic regression.
+
+    Five folds, in which classes have their shares: a path of lambdas is fitted
+    to three of them, one is chosen by the fourth, and the fifth is predicted.
+    Features are centred and divided by one number.
+
+    Args:
+        features: `(n, d)`.
+        labels: Class indices `(n,)` or one-hot rows.
+        seed: Of the folds. Defaults to `0`.
+
+    Returns:
+        A `ProbeScore`, with Wilson's interval.
+
+    Raises:
+        ValueError: If shapes do not fit, a number is not finite, there are
+            fewer than five examples, or one class only.
+
+    Example:
+
+    >>> labels = np.arange(50) % 2
+    >>> features = np.random.default_rng(0).normal(size=(50, 4))
+    >>> probe_score(features + 9 * labels[:, None], labels).accuracy
+    1.0
+
+    Reference:
+        - Kornblith et al., 2019, https://arxiv.org/abs/1805.08974
+    """
+    features = check_features(features)
+    labels = check_classes(labels, len(features))
+    if len(features) < _FOLDS:
+        raise ValueError(
+            f"`features` must hold {_FOLDS} examples at least. Received: "
+            f"{len(features)}."
+        )
+    features = features - features.mean(axis=0)
+    features = features / (np.sqrt(features.var(axis=0).mean()) or 1.0)
+    folds = _folds(labels, seed)
+    right = 0
+    for fold in range(_FOLDS):
+        rest = (fold + 1) % _FOLDS
+        fit = ~np.isin(folds, (fold, rest))
+        if len(np.unique(labels[fit])) < 2:
+            continue  # So few examples: nothing is right there.
+        probe = fit_logistic(
+            features[fit],
+            labels[fit],
+            int(labels.max()) + 1,
+            validation=(features[folds == rest], labels[folds == rest]),
+        )
+        held_out = folds == fold
+        outputs = features[held_out] @ probe.kernel + probe.bias
+        right += int((outputs.argmax(axis=1) == labels[held_out]).sum())
+    low, high = wilson(right, len(labels), 0.95)
+    return ProbeScore(right / len(labels), low, high)
+
+
+def _folds(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each example: class by class, one after the other."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    folds = np.empty(len(labels), int)
+    folds[order] = np.arange(len(labels)) % _FOLDS
+    return folds
