@@ -25,6 +25,7 @@ from keras_transfer.features.sharing import (
     check_folder,
     exchange,
     failing_together,
+    missing_anywhere,
     refresh,
     share_of,
 )
@@ -193,6 +194,8 @@ def fill(
             return {"missing": missing}
 
         missing = (team.share(find_missing) or {})["missing"]
+        if store.directory is None:  # Each process has a memory of its own.
+            missing = missing_anywhere(_missing(entries, digests, once), team)
         if missing.any():
             part = share_of(missing, team)
             bar = None

@@ -15,6 +15,19 @@ from keras_transfer.features.entry import Entry
 _AT_ONCE = 64 * 2**20
 
 
+def missing_anywhere(missing: np.ndarray, team: Team) -> np.ndarray:
+    """Returns what is missing in the memory of any process.
+
+    Args:
+        missing: bool, what is missing here.
+        team: The processes.
+    """
+    found = np.zeros_like(missing)
+    for content in team.gather(missing.tobytes()):
+        found |= np.frombuffer(content, bool).reshape(missing.shape)
+    return found
+
+
 def share_of(missing: np.ndarray, team: Team) -> np.ndarray:
     """Returns what this process computes of what is missing.
 
