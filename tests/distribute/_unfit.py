@@ -10,7 +10,7 @@ import keras
 import keras_transfer as ktr
 
 
-def main(what):
+def main(what, out=""):
     """Ends in an error."""
     if what == "late":
         import tensorflow as tf
@@ -28,7 +28,7 @@ def main(what):
     if what == "raises" and rank == 1:
         raise FileNotFoundError("there are no images here")
     if what == "caught" and rank == 0:
-        time.sleep(120)  # As if an error had been caught.
+        time.sleep(600)  # As if an error had been caught.
     seed = rank if what == "data" else 0
     data = make_images(24, seed)
     if what == "dataset":
@@ -42,8 +42,8 @@ def main(what):
         batch_size=1 if what == "batch" else 8,
         epochs=1 + (what == "epochs" and rank),
         store=False if what == "store" and rank else "memory",
-        callbacks=[keras.callbacks.ModelCheckpoint("best.keras")]
-        if what == "callbacks" and not rank
+        callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/{rank}.keras")]
+        if what == "checkpoints" or (what == "callbacks" and not rank)
         else [],
         devices=devices,
         verbose=0,

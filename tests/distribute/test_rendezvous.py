@@ -56,7 +56,7 @@ def test_a_wrong_tf_config_says_what_is_wrong(text, message):
     assert message in str(caught.value)
 
 
-def meet_all(facts, timeout=10.0):
+def meet_all(facts, timeout=60.0):
     """What `meet` raises for each of some workers."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(len(facts))]
     found = {}
@@ -73,7 +73,7 @@ def meet_all(facts, timeout=10.0):
         thread.start()
         time.sleep(0.3)  # The first one comes last.
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     return [found[rank] for rank in facts]
 
 
@@ -95,7 +95,7 @@ def test_a_worker_that_does_not_come_is_named(rank):
         meet(Cluster(addresses, rank), {}, 1.0)
     assert f"worker {1 - rank} ({addresses[1 - rank]})" in str(caught.value)
     assert "did not come within 1 s" in str(caught.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_a_third_worker_that_is_missing_is_missed_by_all():
@@ -112,7 +112,7 @@ def test_a_third_worker_that_is_missing_is_missed_by_all():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     assert f"worker 2 ({addresses[2]})" in found[0]
     assert set(found) == {0, 1}
 
@@ -139,7 +139,7 @@ def test_strangers_are_not_taken_for_workers():
             except OSError:
                 time.sleep(0.1)
     meet(Cluster(addresses, 1), {}, 20.0)
-    thread.join(30)
+    thread.join(90)
     assert not errors
 
 
