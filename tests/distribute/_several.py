@@ -81,7 +81,7 @@ def main(out, counts):
         split_cpu(max(counts))
         places = {f"{count}": count for count in counts}
     else:
-        places = {"workers": ktr.connect_workers(timeout=60)}
+        places = {"workers": ktr.connect_workers(timeout=200)}
     from training._tiny import arrays_of, make_data, make_model
 
     data = make_data()

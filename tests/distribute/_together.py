@@ -39,7 +39,7 @@ def make_backbone(counter):
 
 def main(store, out, seed="0"):
     """Extracts, and writes down what and how many passed."""
-    devices = ktr.connect_workers(timeout=60)
+    devices = ktr.connect_workers(timeout=200)
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     generator = np.random.default_rng(int(seed) * rank)
     images = generator.integers(0, 256, (41, 8, 8, 3)).astype("uint8")

@@ -17,7 +17,7 @@ def main(what, out=""):
 
         tf.constant(0)
     devices = ktr.connect_workers(
-        timeout=2 if what == "peer" else 60,
+        timeout=2 if what == "peer" else 200,
         patience=15 if what == "caught" else 3600,
     )
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]

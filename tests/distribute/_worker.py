@@ -19,7 +19,7 @@ class Slowly(keras.callbacks.Callback):
 
 def main(directory, out):
     """Trains for 8 epochs, and writes the weights down."""
-    devices = ktr.connect_workers(timeout=60)
+    devices = ktr.connect_workers(timeout=200)
     from training._tiny import arrays_of, make_data, make_model
 
     model = make_model()
