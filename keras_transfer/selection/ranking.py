@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import dataclasses
 import functools
@@ -396,7 +397,8 @@ def rank_backbones(
 
     Args:
         backbones: Names out of `list_backbones()`, files, or what
-            `load_backbone` returned.
+            `load_backbone` returned; of several with one name the second is
+            called `"name #2"`.
         data: What `load_images` returned, with `image_size`, or a split; the
             training images are looked at.
         scores: Of `"logme"`, `"h_score"`, `"parc"` (of 2,000 images) and
@@ -416,8 +418,9 @@ def rank_backbones(
         `save_table(path)`.
 
     Raises:
-        ValueError: If an argument is out of range, two backbones have one
-            name, or the images are no classes or of no one size.
+        ValueError: If an argument is out of range, or the images have several
+            classes or sizes.
+        TypeError: If `data` is something else.
         OSError: If the store cannot be written to.
 
     Example:
@@ -435,6 +438,11 @@ def rank_backbones(
     split = data.train if isinstance(data, ImageData) else data
     if isinstance(data, ImageData) and data.image_size is not None:
         split = dataclasses.replace(split, image_size=data.image_size)
+    if not isinstance(split, ImageSplit):
+        raise TypeError(
+            "`data` must be what `load_images` returned, or one of its splits. "
+            f"Received: {type(data).__name__}"
+        )
     if split.multi_label:
         raise ValueError(
             "`data` must have one class for each image. Received: several."
@@ -446,12 +454,13 @@ def rank_backbones(
         _Candidate(backbone, shape, opened, batch_size)
         for backbone in backbones
     ]
-    names = [candidate.name for candidate in candidates]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(
-            "`backbones` must be at least one, and have different names. "
-            f"Received: {names}"
-        )
+    if not candidates:
+        raise ValueError("`backbones` must be at least one. Received: none.")
+    seen: collections.Counter[str] = collections.Counter()
+    for candidate in candidates:  # Of several widths, or with other weights.
+        seen[candidate.name] += 1
+        if seen[candidate.name] > 1:
+            candidate.name += f" #{seen[candidate.name]}"
     race = _Race(split, candidates, tuple(scores), by, seed, verbose)
     race.run(budget, first)
     return race.ranking(candidates)

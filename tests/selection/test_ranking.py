@@ -142,10 +142,18 @@ def test_what_is_no_good_is_said(wrong, message):
         ktr.rank_backbones(backbones(), make_data(), store="memory", **wrong)
 
 
-def test_names_must_differ():
-    twice = [make_backbone("one", True), make_backbone("one", False)]
-    with pytest.raises(ValueError, match="have different names"):
-        ktr.rank_backbones(twice, make_data(), store="memory")
+def test_other_data_are_refused():
+    with pytest.raises(TypeError, match="what `load_images` returned"):
+        ktr.rank_backbones(backbones(), make_data().train.arrays())
+
+
+def test_two_of_one_name_are_told_apart():
+    twice = [make_backbone("one", False), make_backbone("one", True)]
+    result = ktr.rank_backbones(twice, make_data(), store="memory", verbose=0)
+    assert [row.name for row in result.rows] == ["one #2", "one"]
+
+
+def test_one_at_least():
     with pytest.raises(ValueError, match="at least one"):
         ktr.rank_backbones([], make_data(), store="memory")
 
