@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_transfer._statistics import wilson
 from keras_transfer.probes import fit_logistic
+from keras_transfer.probes.solver import softmax
 from keras_transfer.selection._arrays import check_classes, check_features
 
 _FOLDS = 5
@@ -58,6 +59,34 @@ def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     """
     features = check_features(features)
     labels = check_classes(labels, len(features))
+    likely = held_out_probabilities(features, labels, seed)
+    right = int((likely.argmax(axis=1) == labels).sum())
+    low, high = wilson(right, len(labels), 0.95)
+    return ProbeScore(right / len(labels), low, high)
+
+
+def held_out_probabilities(
+    features: np.ndarray, labels: np.ndarray, seed: int
+) -> np.ndarray:
+    """Returns what logistic regression says of examples that it did not see.
+
+    Args:
+        features: float64 `(n, d)`.
+        labels: Class indices `(n,)`, without gaps.
+        seed: Of the folds.
+
+    Returns:
+        float64 `(n, classes)`; equal odds where a fold has one class alone.
+
+    Raises:
+        ValueError: If there are fewer than five examples.
+
+    Example:
+
+    >>> labels = np.arange(10) % 2
+    >>> held_out_probabilities(np.eye(2)[labels], labels, 0).shape
+    (10, 2)
+    """
     if len(features) < _FOLDS:
         raise ValueError(
             f"`features` must hold {_FOLDS} examples at least. Received: "
@@ -66,23 +95,24 @@ def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     features = features - features.mean(axis=0)
     features = features / (np.sqrt(features.var(axis=0).mean()) or 1.0)
     folds = _folds(labels, seed)
-    right = 0
+    classes = int(labels.max()) + 1
+    likely = np.full((len(labels), classes), 1 / classes)
     for fold in range(_FOLDS):
         rest = (fold + 1) % _FOLDS
         fit = ~np.isin(folds, (fold, rest))
         if len(np.unique(labels[fit])) < 2:
-            continue  # So few examples: nothing is right there.
+            continue  # So few examples: nothing is known there.
         probe = fit_logistic(
             features[fit],
             labels[fit],
-            int(labels.max()) + 1,
+            classes,
             validation=(features[folds == rest], labels[folds == rest]),
         )
         held_out = folds == fold
-        outputs = features[held_out] @ probe.kernel + probe.bias
-        right += int((outputs.argmax(axis=1) == labels[held_out]).sum())
-    low, high = wilson(right, len(labels), 0.95)
-    return ProbeScore(right / len(labels), low, high)
+        likely[held_out] = softmax(
+            features[held_out] @ probe.kernel + probe.bias
+        )
+    return likely
 
 
 def _folds(labels: np.ndarray, seed: int) -> np.ndarray:
