@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from keras_transfer.distribute.devices import choose_devices
-from keras_transfer.distribute.rendezvous import meet, read_cluster
+from keras_transfer.distribute.rendezvous import cluster_of_environment, meet
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -57,8 +56,7 @@ def connect_workers(
             raise ValueError(
                 f"`{name}` must be above 0 seconds. Received: {name}={value!r}"
             )
-    text = os.environ.get("TF_CONFIG", "").strip()
-    cluster = read_cluster(text) if text else None
+    cluster = cluster_of_environment()
     if cluster is None or len(cluster.addresses) < 2:
         return choose_devices("auto")
     import tensorflow as tf

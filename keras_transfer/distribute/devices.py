@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_transfer._checks import is_integer
-from keras_transfer.distribute.rendezvous import read_cluster
+from keras_transfer.distribute.rendezvous import cluster_of_environment
 from keras_transfer.distribute.team import Team
 
 if TYPE_CHECKING:
@@ -61,12 +60,13 @@ def choose_devices(
         )
     if isinstance(devices, tf.distribute.Strategy):
         return _checked(devices)
-    count = _count_workers()
-    if count > 1:
+    cluster = cluster_of_environment()
+    if cluster is not None and len(cluster.addresses) > 1:
         raise ValueError(
             "`devices` must be what `connect_workers` returned where TF_CONFIG "
             f"names several workers. Received: devices={devices!r:.100}, and "
-            f"TF_CONFIG with {count} workers, each of which would train alone"
+            f"TF_CONFIG with {len(cluster.addresses)} workers, each of which "
+            "would train alone"
         )
     gpus = tf.config.list_logical_devices("GPU")
     there = gpus or tf.config.list_logical_devices("CPU")
@@ -101,12 +101,6 @@ def _open_one() -> str:
     import tensorflow as tf
 
     return type(tf.distribute.get_strategy()).__name__
-
-
-def _count_workers() -> int:
-    """How many processes `TF_CONFIG` names; 1 without it."""
-    text = os.environ.get("TF_CONFIG", "").strip()
-    return len(read_cluster(text).addresses) if text else 1
 
 
 def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:

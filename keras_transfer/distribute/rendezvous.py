@@ -5,14 +5,15 @@ So they meet before it starts: each connects to the first one, at the address
 where TensorFlow will listen afterwards, and says what it was told. The first
 one answers when all are there.
 
-    worker 1 ... n     {"rank": 1, "cluster": [...], "versions": {...}}
-    worker 0           "" when all are there and agree, else what is wrong
+    worker 1 ... n     {"rank": 1, "facts": {"cluster": [...], ...}}
+    worker 0           {"problem": ""} when all are there and agree
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import selectors
 import socket
 import time
@@ -35,6 +36,21 @@ class Cluster(NamedTuple):
 
     addresses: list[str]
     rank: int
+
+
+def cluster_of_environment() -> Cluster | None:
+    """Returns what `TF_CONFIG` says, or `None` without it.
+
+    Raises:
+        ValueError: If it is not what TensorFlow takes.
+
+    Example:
+
+    >>> cluster_of_environment() is None
+    True
+    """
+    text = os.environ.get("TF_CONFIG", "").strip()
+    return read_cluster(text) if text else None
 
 
 def read_cluster(text: str) -> Cluster:

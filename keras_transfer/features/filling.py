@@ -194,7 +194,9 @@ def fill(
             return {"missing": missing}
 
         missing = (team.share(find_missing) or {})["missing"]
-        if store.directory is None:  # Each process has a memory of its own.
+        if (
+            team.size > 1 and store.directory is None
+        ):  # Each process has a memory of its own.
             missing = missing_anywhere(_missing(entries, digests, once), team)
         if missing.any():
             part = share_of(missing, team)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -227,16 +228,20 @@ def fine_tune(
     given, team = model, Team(several)
     if source.of_part is not None and several is not None and team.size > 1:
         source = source.of_part(team.part_of(several.num_replicas_in_sync))
+
+    @functools.cache  # It reads all the data.
+    def card() -> dict[str, Any]:
+        return identity.describe(given, source, phases, settings, penalty)
+
     moves = several is not None and model.distribute_strategy is not several
     with contextlib.ExitStack() as after, contextlib.ExitStack() as stack:
         after.enter_context(together(team))
         if team.size > 1:  # Before anything is made by all.
-            card = identity.describe(model, source, phases, settings, penalty)
             kept = settings.store is False or type(settings.store).__name__
             goes_on = directory is not None
             team.check_same(
                 {
-                    **card,
+                    **card(),
                     "store": kept,
                     "ema": ema,
                     "directory": goes_on,
@@ -253,11 +258,10 @@ def fine_tune(
         )
         diagnosis = training.diagnose(data, ignore)
         if directory is not None:
-            card = identity.describe(model, source, phases, settings, penalty)
 
             def open_it() -> None:
                 training.directory = stack.enter_context(
-                    open_directory(directory, card)
+                    open_directory(directory, card())
                 )
 
             team.share(open_it)

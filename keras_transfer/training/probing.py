@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_transfer import depth
 from keras_transfer._blocks import backbone_of
+from keras_transfer.features.filling import compiled
 from keras_transfer.probes import fit_binary, fit_logistic, fit_ridge
 from keras_transfer.training.objectives import Objective
 
@@ -91,10 +92,10 @@ def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
     prefix, _ = depth.split(model, 0)
     fed = keras.Model(head.inputs[0], _output_layer(model).input)
     extractor = keras.Model(prefix.inputs[0], fed(prefix.outputs[0]))
-    compute = _compiled(extractor)
+    compute = compiled(extractor, extractor.input_shape[1:])
     features, labels, weights = [], [], []
     for images, answers, *rest in dataset:
-        features.append(np.asarray(compute(images)))
+        features.append(np.asarray(compute(images)[0]))
         labels.append(np.asarray(answers))
         weights += [np.asarray(weight).reshape(-1) for weight in rest]
     return Vectors(
@@ -121,23 +122,13 @@ def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
     if end is start:
         return vectors
     between = keras.Model(start, end)
-    compute, given = _compiled(between), vectors.features
+    given = vectors.features
+    compute = compiled(between, given.shape[1:])
     parts = [
-        np.asarray(compute(given[first : first + _AT_ONCE]))
+        np.asarray(compute(given[first : first + _AT_ONCE])[0])
         for first in range(0, len(given), _AT_ONCE)
     ]
     return vectors._replace(features=np.concatenate(parts))
-
-
-def _compiled(model: keras.Model) -> Callable[[Any], Any]:
-    """Computes a model; `predict` would do so on each replica of a strategy."""
-    import tensorflow as tf
-
-    return tf.function(
-        lambda inputs: model(inputs, training=False),
-        reduce_retracing=True,
-        autograph=False,
-    )
 
 
 def _output_layer(model: keras.Model) -> keras.layers.Layer:
