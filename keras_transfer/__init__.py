@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from keras_transfer.schedules import (
         one_cycle,
     )
-    from keras_transfer.selection import rank_backbones
+    from keras_transfer.selection import compare_transfer, rank_backbones
     from keras_transfer.strategies import (
         LPFT,
         FineTune,
@@ -96,6 +96,7 @@ __all__ = [
     "check",
     "class_names",
     "cluster",
+    "compare_transfer",
     "connect_workers",
     "cross_validate",
     "ElasticNet",
@@ -154,6 +155,7 @@ _MODULES = {
     "check": "doctor",
     "class_names": "builders",
     "cluster": "features",
+    "compare_transfer": "selection",
     "connect_workers": "distribute",
     "cross_validate": "training",
     "ElasticNet": "penalties",

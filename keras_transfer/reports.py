@@ -185,6 +185,45 @@ def plot_learning_curves(
     _save(figure, Path(path))
 
 
+def plot_accuracy_by_labels(
+    labels: Sequence[float],
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | Path,
+) -> None:
+    """Draws accuracy over labels for each class, with intervals.
+
+    Args:
+        labels: Numbers of labels.
+        curves: For each name mean and half-width at each of them, in `[0, 1]`.
+        path: PNG file to write.
+
+    Example:
+
+    >>> curves = {"fine-tune": [(0.7, 0.04), (0.9, 0.02)]}
+    >>> plot_accuracy_by_labels([5, 20], curves, folder / "curve.png")
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    order = np.argsort(labels)
+    places = np.asarray(labels, dtype="float64")[order]
+    for name, points in curves.items():
+        means, halves = 100 * np.array(points, dtype="float64")[order].T
+        axes.errorbar(places, means, halves, marker="o", capsize=3, label=name)
+    axes.set(
+        xscale="log",
+        xlabel="labelled examples of each class",
+        ylabel="accuracy, percent",
+    )
+    axes.set_xticks(places, [f"{place:.0f}" for place in places])
+    axes.minorticks_off()
+    axes.set_title("mean over folds, 95 % intervals", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save(figure, Path(path))
+
+
 def plot_confusion_matrix(
     labels: Sequence[int] | np.ndarray,
     predictions: Sequence[int] | np.ndarray,
@@ -424,6 +463,41 @@ def plot_clusters(
         axes.set(xlabel="component 1", ylabel="component 2", title=title)
         if len(present) <= 30:
             axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    _save(figure, Path(path))
+
+
+def plot_images(
+    images: Sequence[np.ndarray], captions: Sequence[str], path: str | Path
+) -> None:
+    """Draws a sheet of images, eight in a row, with a caption above each.
+
+    Args:
+        images: uint8 arrays `(height, width, channels)`; of more than three
+            channels the first is drawn.
+        captions: One for each.
+        path: PNG file to write.
+
+    Example:
+
+    >>> plot_images(list(arrays[:3]), ["a", "b", "c"], folder / "sheet.png")
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(8, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.6 * columns, 1.9 * rows), layout="constrained")
+    every = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in every:
+        axes.axis("off")
+    for axes, image, caption in zip(every, images, captions, strict=False):
+        grey = image.shape[-1] not in (3, 4)
+        axes.imshow(
+            image[..., 0] if grey else image[..., :3],
+            cmap="gray" if grey else None,
+            vmin=0,
+            vmax=255,
+        )
+        axes.set_title(caption, fontsize=6)
     _save(figure, Path(path))
 
 

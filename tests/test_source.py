@@ -36,7 +36,7 @@ LEVELS = {
     "strategies": 2,
     "features": 2,
     "training": 3,
-    "selection": 3,
+    "selection": 4,
     "tuning": 4,
     "__init__": 5,
 }

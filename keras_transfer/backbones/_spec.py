@@ -67,6 +67,9 @@ class BackboneSpec(NamedTuple):
             size whose file serves for all. Defaults to `None`.
         fixed_size: Whether height and width must be given when it is built.
             Defaults to `False`.
+        imagenet_top1: Share of the validation images of ImageNet-1k that the
+            published weights classify rightly, where known. Defaults to
+            `None`.
     """
 
     name: str
@@ -80,6 +83,7 @@ class BackboneSpec(NamedTuple):
     licence: str
     pretrained_size: int | None = None
     fixed_size: bool = False
+    imagenet_top1: float | None = None
 
     @property
     def pixel_range(self) -> str | None:

@@ -54,6 +54,10 @@ class Backbone:
         model: Model from there to features, `(batch, h, w, num_features)`,
             `(batch, positions, num_features)` of a transformer, or
             `(batch, num_features)`.
+        classifier: Model from averages of the features,
+            `(batch, num_features)`, to the probabilities of the classes that a
+            model of yours was trained on; `None` where it has none, or they
+            do not follow from averages. Defaults to `None`.
 
     Example:
 
@@ -64,6 +68,7 @@ class Backbone:
     spec: BackboneSpec
     preprocessing: keras.Model
     model: keras.Model
+    classifier: keras.Model | None = None
 
     @property
     def name(self) -> str:
@@ -237,8 +242,13 @@ def load_backbone(
     outside = not spec.built_in or (
         shape[-1] not in (1, 3) and not _has_normalization(model)
     )
+    published = weights in (PRETRAINED, "imagenet")
+    top1 = published and applications.imagenet_top1(spec, source_options)
     return Backbone(
-        spec=spec._replace(num_features=int(model.output_shape[-1])),
+        spec=spec._replace(
+            num_features=int(model.output_shape[-1]),
+            imagenet_top1=top1 or None,
+        ),
         preprocessing=build_preprocessing(
             spec.normalization if outside else None, shape
         ),
@@ -272,7 +282,7 @@ def _load_own(
             "network of KerasHub. Load that alone: "
             f'`load_backbone(model.get_layer("{nested[0]}"), ...)`.'
         )
-    model, spec = own_model.build(
+    model, classifier, spec = own_model.build(
         source,
         pixel_range=options.get("pixel_range"),
         input_shape=input_shape,
@@ -287,6 +297,7 @@ def _load_own(
         spec=spec,
         preprocessing=_scaling_only(spec.normalization, model),
         model=model,
+        classifier=classifier if weights == PRETRAINED else None,
     )
 
 

@@ -90,7 +90,7 @@ def build(
     input_shape: tuple[int | None, int | None, int] | None,
     output_layer: str | None,
     keep_weights: bool,
-) -> tuple[keras.Model, BackboneSpec]:
+) -> tuple[keras.Model, keras.Model | None, BackboneSpec]:
     """Makes a backbone of a copy of the user's model.
 
     Models inside the model are opened up, so that blocks can be cut anywhere.
@@ -107,7 +107,8 @@ def build(
         keep_weights: Whether to copy the weights.
 
     Returns:
-        The functional model and what is known about it.
+        The functional model, what it says of its own classes (see
+        `Backbone.classifier`), and what is known about it.
 
     Raises:
         TypeError: If `model` is subclassed.
@@ -143,7 +144,8 @@ def build(
         _graph.set_weights(copy, model.get_weights())
     inputs = keras.Input(own_shape, name="image")
     whole = keras.Model(inputs, _graph.inline(copy, inputs))
-    below = keras.Model(inputs, _features(whole, output_layer))
+    end = _features(whole, output_layer)
+    below = keras.Model(inputs, end)
     # Only now, since what was left off may want one size.
     inputs = keras.Input(input_shape, name="image")
     features = _graph.inline(below, inputs)
@@ -151,7 +153,42 @@ def build(
     spec = spec_of_own(
         model.name, "user", pixel_range, own_shape[0], int(features.shape[-1])
     )
-    return network, spec
+    return network, _classifier(whole, end), spec
+
+
+def _classifier(
+    whole: keras.Model, end: keras.KerasTensor
+) -> keras.Model | None:
+    """Makes a model from averages of the features to probabilities."""
+    outputs = _graph.tensors_out(whole)
+    if len(outputs) != 1 or outputs[0] is end or len(outputs[0].shape) != 2:
+        return None
+    graph = _graph.steps(whole)
+    (last,) = (s.operation for s in graph if outputs[0] is s.outputs[0])
+    function = getattr(last, "activation", None)
+    is_logits = function is keras.activations.linear
+    is_softmax = function is keras.activations.softmax
+    is_softmax |= isinstance(last, keras.layers.Softmax)
+    if outputs[0].shape[1] == 1 or not (is_logits or is_softmax):
+        return None  # Labels that do not exclude each other, or numbers.
+    behind = [
+        step.operation
+        for step in graph
+        if any(tensor is end for tensor in step.inputs)
+    ]
+    features = int(end.shape[-1])
+    is_map = len(end.shape) == 4
+    pooling = keras.layers.GlobalAveragePooling2D
+    if is_map and not (len(behind) == 1 and isinstance(behind[0], pooling)):
+        return None  # It takes more of a map than its average.
+    inputs = keras.Input((features,), name="features")
+    x = inputs
+    if is_map:  # A map of one place is its own average.
+        x = keras.layers.Reshape((1, 1, features))(x)
+    x = _graph.inline(keras.Model(end, outputs[0]), x)
+    if is_logits:
+        x = keras.layers.Softmax()(x)
+    return keras.Model(inputs, x, name="classifier")
 
 
 def _features(

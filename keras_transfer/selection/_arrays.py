@@ -6,9 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.features import FeatureSplit
+
+
+def ids_of(features: Any) -> tuple[str, ...]:
+    """Returns the ids of examples; their rows where they have none."""
+    if isinstance(features, FeatureSplit) and features.ids is not None:
+        return features.ids
+    return tuple(map(str, range(len(features))))
+
 
 def check_features(features: Any) -> np.ndarray:
     """Returns features as float64 `(n, d)`."""
+    if isinstance(features, FeatureSplit):
+        features = features.values
     array = np.asarray(features)
     if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.shape[1]:
         raise ValueError(

@@ -7,7 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_transfer._checks import is_integer
-from keras_transfer.selection._arrays import check_classes, check_features
+from keras_transfer.selection._arrays import (
+    check_classes,
+    check_features,
+    ids_of,
+)
 from keras_transfer.selection.probe_score import held_out_probabilities
 
 
@@ -16,12 +20,14 @@ class LabelError(NamedTuple):
 
     Attributes:
         row: Its row.
+        id: Its name; the row where it has none.
         label: The label that it has.
         suggested: The label that the others like it have.
         margin: How much more likely that one is, in `[0, 1]`.
     """
 
     row: int
+    id: str
     label: int
     suggested: int
     margin: float
@@ -33,16 +39,34 @@ class Duplicate(NamedTuple):
     Attributes:
         first: The row of one.
         second: The row of the other, behind it.
+        first_id: The name of one.
+        second_id: The name of the other.
         similarity: The cosine of their features.
     """
 
     first: int
     second: int
+    first_id: str
+    second_id: str
     similarity: float
 
 
+class ChosenExample(NamedTuple):
+    """An example that was chosen.
+
+    Attributes:
+        row: Its row.
+        id: Its name; the row where it has none.
+        score: Why it was chosen, as the function that chose it says.
+    """
+
+    row: int
+    id: str
+    score: float
+
+
 def find_label_errors(
-    features: Any, labels: Any, *, seed: int = 0
+    features: Any, labels: Any = None, *, seed: int = 0
 ) -> tuple[LabelError, ...]:
     """Finds examples whose label is likely wrong, by confident learning.
 
@@ -54,8 +78,9 @@ def find_label_errors(
     the other class.
 
     Args:
-        features: `(n, d)`.
-        labels: Class indices `(n,)`, or one-hot rows.
+        features: `(n, d)`, or what `extract_features` returned for a split.
+        labels: Class indices `(n,)`, or one-hot rows. Defaults to `None`:
+            those of the split.
         seed: Of the folds. Defaults to `0`.
 
     Returns:
@@ -78,6 +103,9 @@ def find_label_errors(
     Reference:
         - Northcutt et al., 2021, https://arxiv.org/abs/1911.00068
     """
+    ids = ids_of(features)
+    if labels is None:
+        labels = getattr(features, "labels", None)
     features = check_features(features)
     given = np.asarray(labels)
     classes = check_classes(labels, len(features))
@@ -103,7 +131,9 @@ def find_label_errors(
         margins = likely[rows, suggested] - likely[rows, label]
         order = np.argsort(-margins)[: round(share * sizes[label])]
         found += [
-            LabelError(int(row), int(names[label]), int(names[suggested]), m)
+            LabelError(
+                int(row), ids[row], int(names[label]), int(names[suggested]), m
+            )
             for row, m in zip(rows[order], margins[order].tolist(), strict=True)
             # Of several classes the likeliest.
             if m > 0 and likely[row].argmax() == suggested
@@ -117,7 +147,8 @@ def find_duplicates(
     """Finds pairs of examples that are nearly the same.
 
     Args:
-        features: `(n, d)`; centred here.
+        features: `(n, d)`, or what `extract_features` returned for a split;
+            centred here.
         threshold: Cosine in `(0, 1]` from which on a pair counts. Defaults to
             `0.98`.
 
@@ -139,15 +170,17 @@ def find_duplicates(
             "`threshold` must be a cosine in (0, 1]. Received: threshold="
             f"{threshold!r}"
         )
+    ids = ids_of(features)
     scaled = _unit(check_features(features))
     found = []
     for start in range(0, len(scaled), _AT_ONCE):
         alike = scaled[start : start + _AT_ONCE] @ scaled.T
         for row, column in np.argwhere(alike >= threshold - 1e-12):
-            first = start + int(row)
-            if first < column:
+            pair = start + int(row), int(column)
+            if pair[0] < pair[1]:
                 cosine = min(float(alike[row, column]), 1.0)
-                found.append(Duplicate(first, int(column), cosine))
+                names = ids[pair[0]], ids[pair[1]]
+                found.append(Duplicate(*pair, *names, cosine))
     return tuple(sorted(found, key=lambda pair: -pair.similarity))
 
 
@@ -155,11 +188,48 @@ def find_duplicates(
 _AT_ONCE = 1024
 
 
+def find_outliers(
+    features: Any, count: int = 20, *, neighbours: int = 10
+) -> tuple[ChosenExample, ...]:
+    """Finds the examples that are farthest from those most like them.
+
+    Args:
+        features: `(n, d)`, or what `extract_features` returned for a split.
+        count: How many at most. Defaults to `20`.
+        neighbours: As for `outlier_scores`. Defaults to `10`.
+
+    Returns:
+        `ChosenExample` for each, with `outlier_scores` for a score, the
+        strangest first.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> features = np.ones([20, 4]) + 0.1 * np.eye(20, 4)
+    >>> features[3] = [9, -9, 9, -9]
+    >>> [found.row for found in find_outliers(features, 1, neighbours=3)]
+    [3]
+    """
+    if not is_integer(count) or count < 1:
+        raise ValueError(
+            f"`count` must be an integer above 0. Received: count={count!r}"
+        )
+    ids = ids_of(features)
+    scores = outlier_scores(features, neighbours=neighbours)
+    order = np.argsort(-scores, kind="stable")[:count]
+    return tuple(
+        ChosenExample(int(row), ids[row], float(scores[row])) for row in order
+    )
+
+
 def outlier_scores(features: Any, *, neighbours: int = 10) -> np.ndarray:
     """Returns how far each example is from those most like it.
 
     Args:
-        features: `(n, d)`; centred here.
+        features: `(n, d)`, or what `extract_features` returned for a split;
+            centred here.
         neighbours: How many count. Defaults to `10`.
 
     Returns:

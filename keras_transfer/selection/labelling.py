@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ from keras_transfer._checks import is_integer
 from keras_transfer.selection._arrays import (
     check_features,
     check_probabilities,
+    ids_of,
 )
+from keras_transfer.selection.cleaning import ChosenExample
 
 
 def select_representative(
     features: Any, count: int, *, labelled: Any = ()
-) -> np.ndarray:
+) -> tuple[ChosenExample, ...]:
     """Chooses examples that stand for all, by the greedy k-centre.
 
     Each is the one that is farthest from all that were chosen before; the
@@ -23,12 +26,14 @@ def select_representative(
     is at most twice what is possible with so many.
 
     Args:
-        features: `(n, d)`.
+        features: `(n, d)`, or what `extract_features` returned for a split.
         count: How many to choose.
         labelled: Rows that are labelled already. Defaults to `()`.
 
     Returns:
-        int64 `(count,)` of rows, in the order in which they were chosen.
+        `ChosenExample` for each, in the order in which they were chosen, with
+        the distance to the nearest one before for a score (to the mean, for
+        the first of all).
 
     Raises:
         ValueError: If there are not so many left.
@@ -36,13 +41,15 @@ def select_representative(
     Example:
 
     >>> features = np.array([[0.0], [0.1], [5.0], [9.0]])
-    >>> select_representative(features, 2, labelled=[0]).tolist()
+    >>> found = select_representative(features, 2, labelled=[0])
+    >>> [example.row for example in found]
     [3, 2]
 
     Reference:
         - Sener and Savarese, 2018, https://arxiv.org/abs/1708.00489
         - Gonzalez, 1985, https://doi.org/10.1016/0304-3975(85)90224-5
     """
+    ids = ids_of(features)
     features = check_features(features)
     known = np.unique(np.asarray(labelled, dtype=np.int64))
     _check_count(count, len(features) - len(known))
@@ -54,32 +61,35 @@ def select_representative(
     apart = np.full(len(features), np.inf)
     for row in known:
         apart = np.minimum(apart, _distances(features, features[row]))
-    chosen: list[int] = []
-    if not len(known):
-        middle = _distances(features, features.mean(axis=0))
-        chosen.append(int(middle.argmin()))
-        apart = _distances(features, features[chosen[0]])
+    chosen: list[ChosenExample] = []
     taken = np.zeros(len(features), bool)
     taken[known] = True
-    taken[chosen] = True
     while len(chosen) < count:
-        row = int(np.where(taken, -1.0, apart).argmax())
-        chosen.append(row)
+        if taken.any():
+            row = int(np.where(taken, -1.0, apart).argmax())
+        else:
+            apart = _distances(features, features.mean(axis=0))
+            row = int(apart.argmin())
+        chosen.append(ChosenExample(row, ids[row], float(apart[row])))
+        mine = _distances(features, features[row])
+        apart = np.minimum(apart, mine) if taken.any() else mine
         taken[row] = True
-        apart = np.minimum(apart, _distances(features, features[row]))
-    return np.array(chosen)
+    return tuple(chosen)
 
 
-def select_uncertain(probabilities: Any, count: int) -> np.ndarray:
+def select_uncertain(
+    probabilities: Any, count: int, *, ids: Sequence[str] | None = None
+) -> tuple[ChosenExample, ...]:
     """Chooses the examples that a classifier can least decide about.
 
     Args:
         probabilities: `(n, classes)`; rows sum to 1.
         count: How many to choose.
+        ids: Names of the examples. Defaults to `None`: their rows.
 
     Returns:
-        int64 `(count,)` of rows: the smallest margin between the two most
-        likely classes first.
+        `ChosenExample` for each, with the margin between the two most likely
+        classes for a score, the smallest first.
 
     Raises:
         ValueError: If rows are no probabilities, or there are not so many.
@@ -87,7 +97,7 @@ def select_uncertain(probabilities: Any, count: int) -> np.ndarray:
     Example:
 
     >>> odds = np.array([[0.9, 0.1], [0.5, 0.5], [0.6, 0.4]])
-    >>> select_uncertain(odds, 2).tolist()
+    >>> [example.row for example in select_uncertain(odds, 2)]
     [1, 2]
 
     Reference:
@@ -100,8 +110,18 @@ def select_uncertain(probabilities: Any, count: int) -> np.ndarray:
             "`probabilities` must be of two classes at least. Received: "
             f"shape {probabilities.shape}"
         )
+    names = ids_of(probabilities) if ids is None else tuple(ids)
+    if len(names) != len(probabilities):
+        raise ValueError(
+            f"`ids` must be {len(probabilities)}, one for each example. "
+            f"Received: {len(names)}."
+        )
     two = np.sort(probabilities, axis=1)[:, -2:]
-    return np.argsort(two[:, 1] - two[:, 0], kind="stable")[:count]
+    margins = two[:, 1] - two[:, 0]
+    return tuple(
+        ChosenExample(int(row), names[row], float(margins[row]))
+        for row in np.argsort(margins, kind="stable")[:count]
+    )
 
 
 def _distances(features: np.ndarray, point: np.ndarray) -> np.ndarray:

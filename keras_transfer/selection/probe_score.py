@@ -27,6 +27,16 @@ class ProbeScore(NamedTuple):
     low: float
     high: float
 
+    @classmethod
+    def of(cls, right: int, count: int) -> ProbeScore:
+        """Returns the accuracy of so many right ones.
+
+        Args:
+            right: How many are right.
+            count: Of how many.
+        """
+        return cls(right / count, *wilson(right, count, 0.95))
+
 
 def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     """Returns the cross-validated accuracy of logistic regression.
@@ -61,8 +71,7 @@ def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     labels = check_classes(labels, len(features))
     likely = held_out_probabilities(features, labels, seed)
     right = int((likely.argmax(axis=1) == labels).sum())
-    low, high = wilson(right, len(labels), 0.95)
-    return ProbeScore(right / len(labels), low, high)
+    return ProbeScore.of(right, len(labels))
 
 
 def held_out_probabilities(
@@ -94,7 +103,7 @@ def held_out_probabilities(
         )
     features = features - features.mean(axis=0)
     features = features / (np.sqrt(features.var(axis=0).mean()) or 1.0)
-    folds = _folds(labels, seed)
+    folds = folds_of(labels, seed)
     classes = int(labels.max()) + 1
     likely = np.full((len(labels), classes), 1 / classes)
     for fold in range(_FOLDS):
@@ -115,8 +124,21 @@ def held_out_probabilities(
     return likely
 
 
-def _folds(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The fold of each example: class by class, one after the other."""
+def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The fold of each example: class by class, one after the other.
+
+    Args:
+        labels: Class indices `(n,)`.
+        seed: Of the order.
+
+    Returns:
+        int64 `(n,)` in `[0, 5)`.
+
+    Example:
+
+    >>> np.bincount(folds_of(np.arange(20) % 2, 0)).tolist()
+    [4, 4, 4, 4, 4]
+    """
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)

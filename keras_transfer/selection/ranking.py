@@ -33,7 +33,7 @@ from keras_transfer.reports import plot_costs
 from keras_transfer.selection.evidence import logme
 from keras_transfer.selection.probe_score import ProbeScore, probe_score
 from keras_transfer.selection.separation import h_score, parc
-from keras_transfer.selection.source_classes import nleep
+from keras_transfer.selection.source_classes import leep, nce, nleep
 
 # Functions of features and labels, besides the probe.
 SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
@@ -41,6 +41,11 @@ SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "h_score": h_score,
     "parc": parc,
     "nleep": nleep,
+}
+# Functions of what the backbone's own classifier says, and labels.
+SOURCE_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "leep": leep,
+    "nce": nce,
 }
 # Decoded images that wait for all backbones.
 _IMAGES_BYTES = 256 * 2**20
@@ -56,7 +61,10 @@ class RankedBackbone(NamedTuple):
         examples: Training images that it was judged by; fewer than there are
             where others were better by then.
         probe: Cross-validated accuracy of a linear probe.
-        scores: The other scores, by name: more is better.
+        scores: The other scores, by name: more is better; NaN for `"leep"` and
+            `"nce"` of a backbone without a classifier of its own.
+        imagenet_top1: Accuracy of its published weights on ImageNet, which a
+            score has to beat; `None` where it is not known.
         parameters: Weights and biases.
         flops: Operations of a forward pass of an image.
         images_per_second: As measured here; 0 where all was in the store.
@@ -67,6 +75,7 @@ class RankedBackbone(NamedTuple):
     examples: int
     probe: ProbeScore
     scores: dict[str, float]
+    imagenet_top1: float | None
     parameters: int
     flops: int
     images_per_second: float
@@ -99,14 +108,20 @@ class Ranking:
         width = max(len(row.name) for row in self.rows)
         head = f"{'backbone':<{width}}  images  probe (95 %)          "
         head += "  ".join(f"{name:>8}" for name in names)
-        lines = [f"{head}  million weights  GFLOPs  images/s"]
+        lines = [f"{head}  ImageNet  million weights  GFLOPs  images/s"]
         for row in self.rows:
             probe = row.probe
             line = f"{row.name:<{width}}  {row.examples:>6}  "
             line += f"{probe.accuracy:6.1%} ({probe.low:.1%}-{probe.high:.1%})"
             line = f"{line:<{width + 31}} "
-            line += "  ".join(f"{row.scores[name]:>8.3f}" for name in names)
-            speed = row.images_per_second
+            line += "  ".join(
+                f"{row.scores[name]:>8.3f}"
+                if math.isfinite(row.scores[name])
+                else f"{'-':>8}"
+                for name in names
+            )
+            top1, speed = row.imagenet_top1, row.images_per_second
+            line += f"  {top1:>8.1%}" if top1 else f"{'-':>10}"
             line += f"  {row.parameters / 1e6:>15.2f}  {row.flops / 1e9:>6.2f}"
             lines.append(line + (f"  {speed:>8.0f}" if speed else f"{'-':>10}"))
         return "\n".join(lines)
@@ -122,13 +137,14 @@ class Ranking:
         names = list(self.rows[0].scores)
         writer.writerow(
             ["backbone", "images", "probe", "low", "high", *names]
-            + ["parameters", "flops", "images_per_second", "licence"]
+            + ["imagenet_top1", "parameters", "flops"]
+            + ["images_per_second", "licence"]
         )
         for row in self.rows:
             writer.writerow(
                 [row.name, row.examples, *row.probe]
                 + [row.scores[name] for name in names]
-                + [row.parameters, row.flops]
+                + [row.imagenet_top1, row.parameters, row.flops]
                 + [round(row.images_per_second, 1), row.licence]
             )
         with whole_file(Path(path)) as partial:
@@ -181,6 +197,8 @@ class _Candidate:
             backbone = load_backbone(backbone, input_shape=shape)
         self.name = backbone.name
         self.licence = backbone.spec.licence
+        self.imagenet_top1 = backbone.spec.imagenet_top1
+        self._classifier = backbone.classifier
         self.parameters = backbone.model.count_params()
         loaded = load(backbone, shape)
         self._outputs = cut_at(loaded, None, "avg", shape, "tensorflow", 0)
@@ -217,6 +235,15 @@ class _Candidate:
         found = found.astype(np.float32, copy=False)
         known = [self.features] if len(self.features) else []
         self.features = np.concatenate([*known, found])
+
+    def source_probabilities(self) -> np.ndarray | None:
+        """What its own classifier says, `(n, source classes)`."""
+        if self._classifier is None:
+            return None
+        found: np.ndarray = self._classifier.predict(
+            self.features, batch_size=1024, verbose=0
+        )
+        return found
 
     @property
     def images_per_second(self) -> float:
@@ -308,14 +335,22 @@ class _Race:
         labels = self._labels[self._order[:count]]
         features = candidate.features
         scores = {}
+        asked = SOURCE_SCORES.keys() & set(self._scores)
+        source = candidate.source_probabilities() if asked else None
         for name in self._scores:
             most = _MOST_PAIRS if name == "parc" else count
-            scores[name] = SCORES[name](features[:most], labels[:most])
+            if name in SCORES:
+                scores[name] = SCORES[name](features[:most], labels[:most])
+            elif source is None:
+                scores[name] = math.nan
+            else:
+                scores[name] = SOURCE_SCORES[name](source, labels)
         row = RankedBackbone(
             candidate.name,
             count,
             probe_score(features, labels, seed=self._seed),
             scores,
+            candidate.imagenet_top1,
             candidate.parameters,
             candidate.flops,
             candidate.images_per_second,
@@ -328,9 +363,10 @@ class _Race:
         return row
 
     def _key(self, row: RankedBackbone) -> float:
-        return (
-            row.probe.accuracy if self._by == "probe" else row.scores[self._by]
-        )
+        if self._by == "probe":
+            return row.probe.accuracy
+        score = row.scores[self._by]
+        return score if math.isfinite(score) else -math.inf
 
     def ranking(self, candidates: Sequence[_Candidate]) -> Ranking:
         """All rows, the best first."""
@@ -356,10 +392,11 @@ def _check(
     scores: Sequence[str], by: str, budget: float | None, first: int
 ) -> None:
     for name in scores:
-        if name not in SCORES:
+        known = [*SCORES, *SOURCE_SCORES]
+        if name not in known:
             raise ValueError(
-                f"`scores` must be of {', '.join(SCORES)}. Received: "
-                f"{name!r}.{nearest(str(name), list(SCORES))}"
+                f"`scores` must be of {', '.join(known)}. Received: "
+                f"{name!r}.{nearest(str(name), known)}"
             )
     if by not in ("probe", *scores):
         raise ValueError(
@@ -401,10 +438,12 @@ def rank_backbones(
             called `"name #2"`.
         data: What `load_images` returned, with `image_size`, or a split; the
             training images are looked at.
-        scores: Of `"logme"`, `"h_score"`, `"parc"` (of 2,000 images) and
-            `"nleep"`, beside the probe. Defaults to `("logme", "h_score")`.
-        by: The score to sort by: `"probe"` or one of `scores`. Defaults to
-            `"probe"`.
+        scores: Of `"logme"`, `"h_score"`, `"parc"` (of 2,000 images),
+            `"nleep"`, and `"leep"` and `"nce"` for backbones out of a model
+            that was loaded with its classifier, beside the probe. Defaults to
+            `("logme", "h_score")`.
+        by: The score to sort by: `"probe"` or one of `scores`; backbones
+            without it come last. Defaults to `"probe"`.
         budget: Seconds for all of it, about. Defaults to `None`: all images.
         first: Images to begin with, where there is a budget. Defaults to
             `256`.

@@ -21,7 +21,11 @@ from keras_transfer._errors import nearest
 from keras_transfer._statistics import student
 from keras_transfer.data import LabelledData, scanning, splitting
 from keras_transfer.data.pixels import digest_image
-from keras_transfer.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.evaluation import (
+    Evaluation,
+    evaluate_outputs,
+    paired_interval,
+)
 from keras_transfer.features.extraction import open_store
 from keras_transfer.features.store import Choice
 from keras_transfer.training.checkpoint import open_directory
@@ -107,9 +111,42 @@ class CrossValidation:
         """
         mean, half_width = student(self.scores(metric), confidence)
         if corrected:
-            folds = len(self.evaluations)
-            half_width *= math.sqrt(1 + folds / (folds - 1))
+            half_width *= _correction(len(self.evaluations))
         return mean, half_width
+
+    def minus(
+        self,
+        other: CrossValidation,
+        metric: str = "accuracy",
+        confidence: float = 0.95,
+    ) -> tuple[float, float]:
+        """Returns the mean of a metric less another's, over the same folds.
+
+        The interval of `interval`, over the differences: what a fold adds to
+        both cancels.
+
+        Args:
+            other: What the same folds were measured with.
+            metric: A key of the evaluations. Defaults to `"accuracy"`.
+            confidence: Probability in `(0, 1)`. Defaults to `0.95`.
+
+        Returns:
+            Tuple `(mean difference, half_width)`.
+
+        Raises:
+            ValueError: If the folds are not the same, there is no such metric
+                or `confidence` is out of range.
+        """
+        held_out = [found.ids for found in self.evaluations]
+        if held_out != [found.ids for found in other.evaluations]:
+            raise ValueError(
+                "`other` must have held out the same examples, fold by fold. "
+                "Received: other ones. Pass both the same `seed` and `folds`."
+            )
+        mean, half_width = paired_interval(
+            self.scores(metric), other.scores(metric), confidence
+        )
+        return mean, half_width * _correction(len(self.evaluations))
 
     def pooled(self) -> Evaluation:
         """Joins what was held out: each example once.
@@ -164,12 +201,18 @@ class CrossValidation:
         )
 
 
+def _correction(folds: int) -> float:
+    """What widens Student's interval, for training examples in common."""
+    return math.sqrt(1 + folds / (folds - 1))
+
+
 def cross_validate(
     build: Callable[[], keras.Model],
     data: Any,
     folds: int = 5,
     *,
     validation_fraction: float = 0.0,
+    labels_per_class: int | None = None,
     directory: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: int = 1,
@@ -197,6 +240,9 @@ def cross_validate(
             `5`.
         validation_fraction: Fraction in `[0, 1)` of what a fold trains with to
             choose the best epoch by. Defaults to `0.0`.
+        labels_per_class: How many examples of each class a fold trains with,
+            those to choose by among them; a smaller number's are among a
+            larger one's. Defaults to `None`: all.
         directory: Folder that keeps the runs, in `fold-1`, `fold-2` and so on:
             started again after a stop, the same call reads the folds that are
             finished and goes on with the next epoch. Defaults to `None`.
@@ -211,8 +257,9 @@ def cross_validate(
 
     Raises:
         ValueError: If `folds` is more than a class has (different) examples,
-            `build` returns the same model again, `directory` is another
-            run's, or `fine_tune` refuses its arguments.
+            or `labels_per_class` more than a fold leaves of one, `build`
+            returns the same model again, `directory` is another run's, or
+            `fine_tune` refuses its arguments.
         TypeError: If `build` is no function that returns models, or the data
             are of another type.
         OSError: If `directory` cannot be written to.
@@ -230,9 +277,22 @@ def cross_validate(
     >>> mean, half_width = found.interval("accuracy")
     """
     _check(build, folds, validation_fraction, seed, verbose, arguments)
+    if labels_per_class is not None and (
+        not is_integer(labels_per_class) or labels_per_class < 1
+    ):
+        raise ValueError(
+            "`labels_per_class` must be an integer of at least 1, or None. "
+            f"Received: labels_per_class={labels_per_class!r}"
+        )
     labelled = isinstance(data, LabelledData)
     pool = _pool_labelled(data) if labelled else _pool(data)
     parts = _folds(pool, int(folds), int(seed))
+    everything = np.arange(len(pool.ids))
+    rests = [np.setdiff1d(everything, part) for part in parts]
+    if labels_per_class is not None:
+        rests = [
+            _draw(pool, rest, int(labels_per_class), seed) for rest in rests
+        ]
     models = _Models(build)
     # What one fold computes serves the others.
     if arguments.get("store") is None:
@@ -249,13 +309,14 @@ def cross_validate(
                 "validation_fraction": float(validation_fraction),
                 "data": pool.digest,
             }
+            if labels_per_class is not None:
+                card["labels_per_class"] = int(labels_per_class)
             stack.enter_context(open_directory(directory, card)).claim()
         models.make(seed)  # So that a model that comes again is found at once.
         for index, held_out in enumerate(parts):
             own_seed = int(seed) + index
-            rest = np.setdiff1d(np.arange(len(pool.ids)), held_out)
             train, validation = _split_off(
-                pool, rest, validation_fraction, own_seed
+                pool, rests[index], validation_fraction, own_seed
             )
             run = fine_tune(
                 models.make(own_seed),
@@ -438,6 +499,28 @@ def _folds(pool: _Pool, folds: int, seed: int) -> list[np.ndarray]:
         pool.groups if copies else None,
     )
     return [held_out for _, held_out in parts]
+
+
+def _draw(
+    pool: _Pool, indices: np.ndarray, count: int, seed: int
+) -> np.ndarray:
+    """Draws as many of the indices of each class, by their ids."""
+    if not (pool.exclusive and pool.classes):
+        raise ValueError(
+            "`labels_per_class` needs one class for each example. Received: "
+            f"labels_per_class={count} and several labels, or numbers."
+        )
+    classes = _numbered(pool.classes)
+    counts = np.bincount(classes[indices], minlength=classes.max() + 1)
+    if counts.min() < count:
+        name = pool.classes[int(np.argmax(classes == counts.argmin()))][0]
+        raise ValueError(
+            f"`labels_per_class` must be at most {counts.min()}, what a fold "
+            f'leaves of class "{name}" to train with. Received: '
+            f"labels_per_class={count}"
+        )
+    ids = [pool.ids[i] for i in indices]
+    return indices[splitting.draw_shots(ids, classes[indices], count, seed)]
 
 
 def _split_off(

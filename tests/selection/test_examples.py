@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import keras_transfer as ktr
 from keras_transfer.selection import (
     find_duplicates,
     find_label_errors,
+    find_outliers,
     outlier_scores,
+    plot_examples,
     select_representative,
     select_uncertain,
 )
@@ -17,6 +21,10 @@ def make(count=400, classes=4, apart=4.0):
     labels = np.arange(count) % classes
     means = apart * generator.normal(size=(classes, 16)) / 2
     return means[labels] + generator.normal(size=(count, 16)), labels
+
+
+def rows_of(found):
+    return [example.row for example in found]
 
 
 def test_planted_label_errors_are_found():
@@ -61,18 +69,26 @@ def test_strangers_are_far():
     scores = outlier_scores(features)
     assert scores.argmax() == 17
     assert scores.shape == (400,)
+    found = find_outliers(features, 3)
+    assert found[0].row == 17
+    assert [example.score for example in found] == sorted(scores)[:-4:-1]
+    with pytest.raises(ValueError, match="`count` must be"):
+        find_outliers(features, 0)
     with pytest.raises(ValueError, match="`neighbours` must be"):
         outlier_scores(features, neighbours=400)
 
 
 def test_representatives_cover():
     features, labels = make(apart=12.0)
-    chosen = select_representative(features, 4)
+    found = select_representative(features, 4)
+    chosen = rows_of(found)
     assert sorted(labels[chosen]) == [0, 1, 2, 3]
-    more = select_representative(features, 3, labelled=chosen[:1])
-    assert sorted(labels[[chosen[0], *more]]) == [0, 1, 2, 3]
+    again = np.linalg.norm(features[chosen[2]] - features[chosen[:2]], axis=1)
+    assert found[2].score == pytest.approx(again.min())
+    more = rows_of(select_representative(features, 3, labelled=chosen[:1]))
+    assert more == chosen[1:]
     everything = select_representative(features[:9], 9)
-    assert sorted(everything) == list(range(9))
+    assert sorted(rows_of(everything)) == list(range(9))
     # Against the best of many draws: at most twice as far.
     generator = np.random.default_rng(0)
 
@@ -81,12 +97,18 @@ def test_representatives_cover():
         return apart.min(axis=1).max()
 
     draws = [radius(generator.choice(400, 12)) for _ in range(300)]
-    assert radius(select_representative(features, 12)) <= 2 * min(draws)
+    found = rows_of(select_representative(features, 12))
+    assert radius(found) <= 2 * min(draws)
 
 
 def test_the_undecided_come_first():
     odds = np.array([[0.4, 0.35, 0.25], [1, 0, 0], [0.5, 0.0, 0.5]])
-    assert select_uncertain(odds, 3).tolist() == [2, 0, 1]
+    found = select_uncertain(odds, 3, ids=["a", "b", "c"])
+    assert rows_of(found) == [2, 0, 1]
+    assert [example.id for example in found] == ["c", "a", "b"]
+    np.testing.assert_allclose([e.score for e in found], [0, 0.05, 1])
+    with pytest.raises(ValueError, match="`ids` must be 3"):
+        select_uncertain(odds, 2, ids=["a"])
 
 
 @pytest.mark.parametrize("count", [0, 10, 1.5], ids=str)
@@ -101,3 +123,58 @@ def test_counts_out_of_range(count):
 def test_rows_that_are_none():
     with pytest.raises(ValueError, match="`labelled` must be rows"):
         select_representative(make(9)[0], 2, labelled=[12])
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Two of three colours, one of them under a wrong name, one twice."""
+    generator = np.random.default_rng(0)
+    for index in range(30):
+        pixels = generator.integers(0, 40, (32, 32, 3)).astype("uint8")
+        pixels[..., index % 2] += 180
+        if index == 8:
+            first = pixels
+        label = "red" if (index % 2 == 0) ^ (index == 4) else "green"
+        path = tmp_path / "images" / label / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = first + (index == 10) if index in (8, 10) else pixels
+        Image.fromarray(pixels.astype("uint8")).save(path)
+    return ktr.load_images(tmp_path / "images", split=(1.0, 0.0, 0.0)).train
+
+
+def test_what_is_found_has_names_and_a_sheet(images, tmp_path):
+    features = ktr.extract_features("ResNet20", images, verbose=0)
+    errors = find_label_errors(features)
+    assert [error.id for error in errors] == ["green/04.png"]
+    assert images.class_names[errors[0].suggested] == "red"
+    pairs = find_duplicates(features, threshold=0.999)
+    assert (pairs[0].first_id, pairs[0].second_id) == (
+        "red/08.png",
+        "red/10.png",
+    )
+    spread = select_representative(features, 5)
+    assert [e.id for e in spread] == [images.ids[e.row] for e in spread]
+    for number, found in enumerate(
+        (errors, pairs, spread, find_outliers(features, 10))
+    ):
+        path = tmp_path / f"{number}.png"
+        plot_examples(found, images, path)
+        with Image.open(path) as sheet:
+            columns = round(sheet.width / (1.6 * 150))
+            rows = round(sheet.height / (1.9 * 150))
+        shown = len(found) * (2 if found is pairs else 1)
+        assert columns == min(8, shown)
+        assert rows == -(-min(shown, 48) // 8)
+
+
+def test_sheets_of_other_images_are_refused(images, tmp_path):
+    features = ktr.extract_features("ResNet20", images, verbose=0)
+    found = select_representative(features, 3)
+    some = images.subset(range(5, 30))
+    with pytest.raises(ValueError, match="of the images of `split`"):
+        plot_examples(found, some, tmp_path / "sheet.png")
+    with pytest.raises(ValueError, match="must hold an example"):
+        plot_examples([], images, tmp_path / "sheet.png")
+    with pytest.raises(TypeError, match="what a function of this package"):
+        plot_examples([3], images, tmp_path / "sheet.png")
+    assert not (tmp_path / "sheet.png").exists()

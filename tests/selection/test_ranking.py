@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import keras_transfer as ktr
+from keras_transfer.backbones import applications
+from keras_transfer.selection import leep, nce
 from keras_transfer.selection import ranking as module
 
 CLASSES = 3
@@ -166,3 +168,87 @@ def test_features_are_those_of_extract_features(tmp_path):
         backbone, data.train, store=tmp_path, verbose=0
     )
     assert len(found.values) == len(data.train)
+
+
+def make_classifier(last="softmax", pooling="avg"):
+    """A user's model: a place that is bright, and of which class it is."""
+    inputs = keras.Input((8, 8, 3))
+    conv = keras.layers.Conv2D(12, 4, strides=2, name="block_1_conv")
+    x = conv(inputs)
+    pool = keras.layers.GlobalAveragePooling2D()
+    if pooling == "flat":
+        pool = keras.layers.Flatten()
+    x = keras.layers.Dropout(0.3)(pool(x))
+    outputs = keras.layers.Dense(5, activation=last, name="classes")(x)
+    return keras.Model(inputs, outputs, name="mine")
+
+
+@pytest.mark.parametrize("last", ["softmax", "linear"])
+def test_its_own_classifier_is_kept(last):
+    keras.utils.set_random_seed(3)
+    model = make_classifier(last)
+    backbone = ktr.load_backbone(model, pixel_range="[0, 255]")
+    images = make_data(12).train.arrays()[0].astype("float32")
+    said = keras.ops.convert_to_numpy(model(images))
+    if last == "linear":
+        said = keras.ops.convert_to_numpy(keras.ops.softmax(said))
+    found = ktr.extract_features(
+        backbone, images, store="memory", verbose=0
+    ).values
+    np.testing.assert_allclose(
+        backbone.classifier(found), said, rtol=1e-4, atol=1e-6
+    )
+    assert backbone.copy().classifier is backbone.classifier
+
+
+def test_no_classifier_where_averages_do_not_tell():
+    load = ktr.load_backbone
+    numbers = make_classifier("sigmoid")
+    assert load(numbers, pixel_range="[0, 255]").classifier is None
+    assert make_backbone("plain", True).classifier is None
+    new = load(make_classifier(), pixel_range="[0, 255]", weights=None)
+    assert new.classifier is None
+    assert load("ResNet20").classifier is None
+
+
+def test_leep_and_nce_take_the_own_classifier():
+    keras.utils.set_random_seed(0)
+    model = make_classifier()
+    data = make_data()
+    own = ktr.load_backbone(model, pixel_range="[0, 1]")
+    result = ktr.rank_backbones(
+        [make_backbone("rich", True), own], data, scores=("leep", "nce"),
+        by="leep", store="memory", verbose=0,
+    )  # fmt: skip
+    first, last = result.rows
+    # Without the score it comes last, however good.
+    assert (first.name, last.name) == ("mine", "rich")
+    assert np.isnan(last.scores["leep"])
+    images = data.train.arrays()[0].astype("float32") / 255
+    probabilities = model.predict(images, verbose=0)
+    for name, score in (("leep", leep), ("nce", nce)):
+        expected = score(probabilities, data.train.labels)
+        np.testing.assert_allclose(first.scores[name], expected, rtol=1e-3)
+    line = result.table().splitlines()[2]
+    assert line.split()[4:7] == ["-", "-", "-"]
+
+
+def test_the_accuracy_on_imagenet_is_that_of_the_variant():
+    spec = ktr.list_backbones()["MobileNetV2"]
+    known = applications.imagenet_top1
+    assert spec.imagenet_top1 == known(spec, {}) == 0.713
+    assert known(spec, {"alpha": 0.35}) == 0.603
+    assert known(spec, {"alpha": 0.9}) is None
+    v3 = ktr.list_backbones()["MobileNetV3Large"]
+    assert known(v3, {"minimalistic": True}) is None
+    # It is that of the published weights alone.
+    new = ktr.load_backbone("MobileNetV2", weights=None, alpha=0.35)
+    assert new.spec.imagenet_top1 is None
+    assert ktr.load_backbone("ResNet20").spec.imagenet_top1 is None
+
+
+def test_real_weights_bring_their_accuracy(keras_home):
+    found = ktr.load_backbone(
+        "MobileNetV2", alpha=0.35, input_shape=(96, 96, 3)
+    )
+    assert found.spec.imagenet_top1 == 0.603

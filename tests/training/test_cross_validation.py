@@ -6,6 +6,7 @@ import random
 import keras
 import numpy as np
 import pytest
+from scipy import stats
 
 import keras_transfer as ktr
 from keras_transfer.evaluation import evaluate_outputs
@@ -431,3 +432,59 @@ def test_a_directory_that_is_none_raises_at_once(data, spy, tmp_path):
     with pytest.raises(ValueError, match="holds cat.jpg"):
         cross_validate(cheap, data, directory=tmp_path / "photos")
     assert not spy.data
+
+
+# --- Some labels of each class ---
+
+
+def test_labels_of_each_class_are_drawn_and_nested(data, monkeypatch):
+    drawn = {}
+    for count in (2, 4):
+        spy = Spy()
+        monkeypatch.setattr(cross_validation, "fine_tune", spy)
+        cross_validate(cheap, data, 3, labels_per_class=count, verbose=0)
+        drawn[count] = [set(part.train.ids) for part in spy.data]
+        for part in spy.data:
+            assert np.bincount(part.train.labels).tolist() == [count] * 3
+            assert not set(part.train.ids) & set(part.test.ids)
+    for few, more in zip(drawn[2], drawn[4], strict=True):
+        assert few < more
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (0, "must be an integer of at least 1"),
+        (30, "what a fold leaves of class"),
+    ],
+)
+def test_labels_that_are_not_there(data, count, message):
+    with pytest.raises(ValueError, match=message):
+        cross_validate(cheap, data, 3, labels_per_class=count, verbose=0)
+
+
+def test_numbers_have_no_classes():
+    pair = (np.zeros((12, 2), "float32"), np.linspace(0, 1, 12))
+    with pytest.raises(ValueError, match="one class for each example"):
+        cross_validate(cheap, pair, 3, labels_per_class=2, verbose=0)
+
+
+def test_differences_are_over_the_same_folds():
+    def made(accuracies, start=0):
+        found = []
+        for fold, right in enumerate(accuracies):
+            outputs = np.tile([0.1, 0.9], (10, 1))
+            outputs[right:] = [0.9, 0.1]
+            ids = [f"{start + fold}/{i}" for i in range(10)]
+            found.append(evaluate_outputs(outputs, np.ones(10, int), ids=ids))
+        return CrossValidation(tuple(found), ())
+
+    one, other = made([8, 9, 9]), made([5, 7, 4])
+    difference = np.array([0.3, 0.2, 0.5])
+    error = difference.std(ddof=1) * np.sqrt(1 / 3 + 1 / 2)
+    half = stats.t.ppf(0.95, 2) * error
+    np.testing.assert_allclose(
+        one.minus(other, confidence=0.9), (difference.mean(), half)
+    )
+    with pytest.raises(ValueError, match="the same examples, fold by fold"):
+        one.minus(made([5, 7, 4], start=1))
