@@ -365,6 +365,30 @@ def test_nothing_trainable(data):
     only(check(model, data, depth=0), "nothing-trainable")
 
 
+def test_new_batch_norm(data):
+    backbone = ktr.load_backbone("ResNet20", weights=None)
+    model = ktr.build_classifier(backbone, data=data)
+    message = only(check(model, data), "new-batch-norm", "warning")
+    assert "never trained" in message
+    # One that saw a batch, in one layer, is pretrained.
+    norm = next(
+        layer
+        for layer in model.get_layer("backbone").layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    norm.moving_mean.assign(norm.moving_mean + 0.1)
+    assert not check(model, data)
+
+
+def test_from_scratch_is_no_place_for_the_warning(data):
+    backbone = ktr.load_backbone("ResNet20", weights=None)
+    model = ktr.build_classifier(backbone, data=data)
+    run = ktr.fine_tune(
+        model, data, strategy="from-scratch", epochs=1, verbose=0
+    )
+    assert "new-batch-norm" not in names(run.diagnosis)
+
+
 def test_batch_norm_moves(data):
     model = ktr.build_classifier("ResNet20", data=data)
     backbone = model.get_layer("backbone")

@@ -26,6 +26,7 @@ def check(
     Nothing is changed and nothing is trained. The names of the findings:
 
     - of the model: `stale-compile`, `nothing-trainable`, `batch-norm-moves`,
+      `new-batch-norm`,
       `augmentation-in-model`, `dtype`, `nan-weights`;
     - of the data: `pixel-range`, `nan-data`, `class-count`, `class-names`,
       `missing-class`, `imbalance`, `few-examples`, `no-validation`,

@@ -100,6 +100,33 @@ def _has_statistics(layer: keras.layers.BatchNormalization) -> bool:
     return bool((mean != 0).any() or (variance != 1).any())
 
 
+def new_batch_norm(context: Context) -> Iterator[Finding]:
+    """What never saw a batch does not normalise."""
+    norms = [
+        layer
+        for layer in layers_of(context.backbone)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.built
+    ]
+    if not norms or any(n.trainable or not _is_new(n) for n in norms):
+        return
+    yield Finding(
+        "new-batch-norm",
+        "warning",
+        f"The {plural(len(norms), 'BatchNormalization layer')} of the backbone "
+        "are as new, and frozen: they let everything pass as it is, and in a "
+        "deep network nothing of an image arrives at the head. These weights "
+        "were never trained.",
+        'Train them: `fine_tune(model, data, strategy="from-scratch")`; or '
+        "load pretrained ones.",
+    )
+
+
+def _is_new(layer: keras.layers.BatchNormalization) -> bool:
+    scale = layer.gamma is None or (np.asarray(layer.gamma) == 1).all()
+    offset = layer.beta is None or (np.asarray(layer.beta) == 0).all()
+    return bool(scale and offset and not _has_statistics(layer))
+
+
 def augmentation_in_model(context: Context) -> Iterator[Finding]:
     """A frozen part would have to be computed anew in each epoch."""
     random = [
@@ -161,6 +188,7 @@ CHECKS = (
     stale_compile,
     nothing_trainable,
     batch_norm_moves,
+    new_batch_norm,
     augmentation_in_model,
     dtype,
     nan_weights,
