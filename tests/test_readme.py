@@ -28,6 +28,9 @@ SMALLER = {
     "folds=5": "folds=2",
     "trials=24": "trials=3",
     '"block_1?"': '"stage1_*"',
+    "data, [5, 20, None]": "data, [2], folds=2, epochs=1, "
+    "from_scratch=ktr.FromScratch(epochs=1)",
+    "(train, 24)": "(train, 4)",
 }
 
 
@@ -65,6 +68,7 @@ def test_every_block_runs(tmp_path, capsys):
     for block in BLOCKS:
         if "data" in names:  # of two classes
             names |= {"y_train": np.eye(2)[[0, 1, 0, 1]]}
+            names |= {"photos": names["data"], "drawings": names["data"]}
         exec(compile(smaller(block), "README.md", "exec"), names)
     assert ktr.class_names(tmp_path / "flowers.keras") == ("a", "b")
     assert "stage3_block3" in capsys.readouterr().out

@@ -164,11 +164,16 @@ def cut_at(
         `Outputs`.
 
     Raises:
-        ValueError: If a name matches no block.
+        ValueError: If a name matches no block, or there is none.
     """
     if isinstance(layers, Mapping):
         layers = layers.get(backbone.name)
     found = find_blocks(backbone.model)
+    if not found:
+        raise ValueError(
+            "`backbones` must have layers with weights. Received: "
+            f"{backbone.name!r}, which has none."
+        )
     chosen: tuple[Block, ...] = (found[-1],)
     if layers is not None:
         patterns = [layers] if isinstance(layers, str) else list(layers)

@@ -108,7 +108,9 @@ class Ranking:
         width = max(len(row.name) for row in self.rows)
         head = f"{'backbone':<{width}}  images  probe (95 %)          "
         head += "  ".join(f"{name:>8}" for name in names)
-        lines = [f"{head}  ImageNet  million weights  GFLOPs  images/s"]
+        lines = [
+            f"{head}  ImageNet  million weights  GFLOPs  images/s  licence"
+        ]
         for row in self.rows:
             probe = row.probe
             line = f"{row.name:<{width}}  {row.examples:>6}  "
@@ -123,7 +125,8 @@ class Ranking:
             top1, speed = row.imagenet_top1, row.images_per_second
             line += f"  {top1:>8.1%}" if top1 else f"{'-':>10}"
             line += f"  {row.parameters / 1e6:>15.2f}  {row.flops / 1e9:>6.2f}"
-            lines.append(line + (f"  {speed:>8.0f}" if speed else f"{'-':>10}"))
+            line += f"  {speed:>8.0f}" if speed else f"{'-':>10}"
+            lines.append(f"{line}  {row.licence}")
         return "\n".join(lines)
 
     def save_table(self, path: str | os.PathLike[str]) -> None:
