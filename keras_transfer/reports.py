@@ -554,6 +554,7 @@ def plot_costs(
         linestyle=":",
         label="nothing is better in both",
     )
+    axes.margins(x=0.2)  # The names stand to the right of the points.
     axes.set(
         xscale="log",
         xlabel="billion operations for an image",

@@ -7,15 +7,16 @@ r"""Do scores foretell which backbone fine-tunes best?
 
 Eight sources: MobileNet 0.25, MobileNetV2 0.35 and 1.0 (a model with its own
 1,001 classes), a SavedModel, the embedded ResNet20, and random weights of
-three. Four targets: flowers12, photos and sketches of PACS in IMAGES at 96
-pixels, and scikit-learn's digits at 64. Every score is compared with the test
-accuracy of `fine_tune` with its defaults over 6 epochs (random weights: from
-scratch over 20), by the weighted Kendall tau (SciPy's): 1 where it puts all
-sources in their order, near 0 by chance.
-Beside them stand what needs no look at the images: the accuracy on ImageNet
-(0.1 % for random weights; the embedded one, which never saw it, is left out),
-the number of weights, and a random order (the mean over 1,000). Each result is
-a line of JSON, written at once; a second start does what is missing.
+three (with random classifiers, so that LEEP and NCE compare four sources). Four
+targets: flowers12, photos and sketches of PACS in IMAGES at 96 pixels, and
+scikit-learn's digits at 64. Every score is compared with the test accuracy of
+`fine_tune` with its defaults over 6 epochs (random weights: from scratch over
+20), by the weighted Kendall tau (SciPy's): 1 where it puts all sources in their
+order, near 0 by chance. Beside them stand what needs no look at the images: the
+accuracy on ImageNet (0.1 % for random weights; the embedded one, which never
+saw it, is left out), the number of weights, and a random order (the mean over
+1,000). Each result is a line of JSON, written at once; a second start does what
+is missing.
 """
 
 import argparse
@@ -54,25 +55,24 @@ def load_source(name: str, options: argparse.Namespace, size: int, seed: int):
             f"hub:{options.saved_model}", input_shape=shape
         )
     keras.utils.set_random_seed(seed)
-    random = name.startswith("random ")
     family, alpha = name.removeprefix("random ").split()
-    if name == "MobileNetV2 1.0":
-        whole = keras.applications.MobileNetV2(
-            (224, 224, 3), weights=None, classes=1001
-        )
+    whole = None
+    if name.startswith("random "):
+        function = getattr(keras.applications, family)
+        whole = function((224, 224, 3), alpha=float(alpha), weights=None)
+    elif name == "MobileNetV2 1.0":
+        whole = keras.applications.MobileNetV2(weights=None, classes=1001)
         whole.load_weights(options.mobilenet_v2_100)
+    if whole is not None:  # With a classifier, for LEEP and NCE.
         return ktr.load_backbone(
             whole, pixel_range="[-1, 1]", input_shape=shape
         )
-    file = {
+    files = {
         "MobileNet": options.mobilenet,
         "MobileNetV2": options.mobilenet_v2_035,
-    }[family]
+    }
     return ktr.load_backbone(
-        family,
-        alpha=float(alpha),
-        weights=None if random else file,
-        input_shape=shape,
+        family, alpha=float(alpha), weights=files[family], input_shape=shape
     )
 
 
