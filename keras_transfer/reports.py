@@ -215,6 +215,7 @@ def plot_accuracy_by_labels(
         xscale="log",
         xlabel="labelled examples of each class",
         ylabel="accuracy, percent",
+        ylim=(0, 102),
     )
     axes.set_xticks(places, [f"{place:.0f}" for place in places])
     axes.minorticks_off()
@@ -497,7 +498,7 @@ def plot_images(
             vmin=0,
             vmax=255,
         )
-        axes.set_title(caption, fontsize=6)
+        axes.set_title(caption, fontsize=6, parse_math=False)
     _save(figure, Path(path))
 
 

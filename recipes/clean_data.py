@@ -83,7 +83,7 @@ def main(config: Config) -> dict[str, object]:
         print(f"  {error.id}: {label}, rather {suggested}")
     print(f"Lists and sheets are in {folder}.")
     result = {name: len(examples) for name, examples in found.items()}
-    if config.plant:
+    if planted:
         named = {error.row for error in found["label_errors"]}
         hits = len(named & planted)
         result["planted"] = len(planted)

@@ -54,7 +54,9 @@ def main(config: Config) -> dict[str, object]:
     data = load_data(config)
     print(data)
     keras.utils.set_random_seed(config.seed)
-    backbones = [load(name, data) for name in config.backbones]
+    backbones = {
+        text.partition("=")[0]: load(text, data) for text in config.backbones
+    }
     ranking = ktr.rank_backbones(
         backbones,
         data,
@@ -86,15 +88,11 @@ def load(text: str, data) -> ktr.Backbone:
     name, _, alpha = name.partition(":")
     random = name.startswith("random/")
     weights = file or "pretrained"
-    backbone = ktr.load_backbone(
+    return ktr.load_backbone(
         name.removeprefix("random/"),
         weights=None if random else weights,
         input_shape=(*data.image_size, data.channels),
         **({"alpha": float(alpha)} if alpha else {}),
-    )
-    # The name under which it stands in the table.
-    return dataclasses.replace(
-        backbone, spec=backbone.spec._replace(name=text.partition("=")[0])
     )
 
 
@@ -121,7 +119,12 @@ def load_data(config: Config):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="folder of images; default: digits")
-    parser.add_argument("--backbones", nargs="+", default=Config.backbones)
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        default=Config.backbones,
+        help="NAME, NAME:ALPHA, NAME=FILE of weights, random/NAME",
+    )
     parser.add_argument("--image-size", type=int, default=Config.image_size)
     parser.add_argument("--scores", nargs="*", default=Config.scores)
     parser.add_argument("--by", default=Config.by, help="probe or a score")

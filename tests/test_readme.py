@@ -30,7 +30,6 @@ SMALLER = {
     '"block_1?"': '"stage1_*"',
     "data, [5, 20, None]": "data, [2], folds=2, epochs=1, "
     "from_scratch=ktr.FromScratch(epochs=1)",
-    "(train, 24)": "(train, 4)",
 }
 
 

@@ -56,8 +56,8 @@ class Backbone:
             `(batch, num_features)`.
         classifier: Model from averages of the features,
             `(batch, num_features)`, to the probabilities of the classes that a
-            model of yours was trained on; `None` where it has none, or they
-            do not follow from averages. Defaults to `None`.
+            model of yours was trained on, its softmax; `None` where it has
+            none, or they do not follow from averages. Defaults to `None`.
 
     Example:
 
@@ -242,18 +242,26 @@ def load_backbone(
     outside = not spec.built_in or (
         shape[-1] not in (1, 3) and not _has_normalization(model)
     )
-    published = weights in (PRETRAINED, "imagenet")
+    published = weights in (PRETRAINED, spec.weights)
     top1 = published and applications.imagenet_top1(spec, source_options)
     return Backbone(
         spec=spec._replace(
             num_features=int(model.output_shape[-1]),
             imagenet_top1=top1 or None,
+            licence=_licence(spec, weights),
         ),
         preprocessing=build_preprocessing(
             spec.normalization if outside else None, shape
         ),
         model=model,
     )
+
+
+def _licence(spec: BackboneSpec, weights: str | Path | None) -> str:
+    if weights is None:
+        return "none (new weights)"
+    published = weights in (PRETRAINED, spec.weights)
+    return spec.licence if published else "as the weights file's"
 
 
 def _load_own(

@@ -159,18 +159,26 @@ def build(
 def _classifier(
     whole: keras.Model, end: keras.KerasTensor
 ) -> keras.Model | None:
-    """Makes a model from averages of the features to probabilities."""
+    """Makes a model from averages of the features to probabilities.
+
+    `None` where there is no softmax: numbers have no classes, nor do logits
+    say whether they are some.
+    """
     outputs = _graph.tensors_out(whole)
-    if len(outputs) != 1 or outputs[0] is end or len(outputs[0].shape) != 2:
+    if len(outputs) != 1 or outputs[0] is end or len(end.shape) not in (2, 4):
         return None
     graph = _graph.steps(whole)
     (last,) = (s.operation for s in graph if outputs[0] is s.outputs[0])
     function = getattr(last, "activation", None)
-    is_logits = function is keras.activations.linear
     is_softmax = function is keras.activations.softmax
     is_softmax |= isinstance(last, keras.layers.Softmax)
-    if outputs[0].shape[1] == 1 or not (is_logits or is_softmax):
-        return None  # Labels that do not exclude each other, or numbers.
+    if len(outputs[0].shape) != 2 or not is_softmax:
+        return None
+    if not any(
+        len(cut.tensors) == 1 and cut.tensors[0] is end
+        for cut in _graph.cuts(whole, max_width=1)
+    ):
+        return None  # It reads something else as well.
     behind = [
         step.operation
         for step in graph
@@ -186,8 +194,6 @@ def _classifier(
     if is_map:  # A map of one place is its own average.
         x = keras.layers.Reshape((1, 1, features))(x)
     x = _graph.inline(keras.Model(end, outputs[0]), x)
-    if is_logits:
-        x = keras.layers.Softmax()(x)
     return keras.Model(inputs, x, name="classifier")
 
 

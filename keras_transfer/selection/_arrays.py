@@ -6,36 +6,49 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer.features import FeatureSplit
+from keras_transfer.features import Features, FeatureSplit
 
 
 def ids_of(features: Any) -> tuple[str, ...]:
     """Returns the ids of examples; their rows where they have none."""
+    if isinstance(features, Features):
+        raise TypeError(
+            "`features` must be an array or one split of what "
+            "`extract_features` returned, such as `features.train`. Received: "
+            "all of it."
+        )
     if isinstance(features, FeatureSplit) and features.ids is not None:
         return features.ids
+    if not hasattr(features, "__len__"):
+        raise TypeError(
+            "`features` must be an array (examples, features). Received: "
+            f"{type(features).__name__}"
+        )
     return tuple(map(str, range(len(features))))
 
 
-def check_features(features: Any) -> np.ndarray:
+def check_features(
+    features: Any, name: str = "features", least: int = 2
+) -> np.ndarray:
     """Returns features as float64 `(n, d)`."""
     if isinstance(features, FeatureSplit):
         features = features.values
     array = np.asarray(features)
     if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.shape[1]:
         raise ValueError(
-            "`features` must be numbers of shape (examples, features). "
+            f"`{name}` must be numbers of shape (examples, {name}). "
             f"Received: {array.dtype} of shape {array.shape}. Pool feature "
             "maps first."
         )
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         raise ValueError(
-            "`features` must be finite. Received: NaN or infinite numbers in "
+            f"`{name}` must be finite. Received: NaN or infinite numbers in "
             f"{int((~np.isfinite(array)).any(axis=1).sum())} rows."
         )
-    if len(array) < 2:
+    if len(array) < least:
         raise ValueError(
-            "`features` must hold two examples at least. Received: "
+            f"`{name}` must hold {least} examples at least. Received: "
             f"{len(array)}."
         )
     return array
@@ -70,9 +83,9 @@ def check_classes(labels: Any, count: int) -> np.ndarray:
     return indices.reshape(-1)
 
 
-def check_probabilities(probabilities: Any) -> np.ndarray:
+def check_probabilities(probabilities: Any, least: int = 2) -> np.ndarray:
     """Returns probabilities of source classes as float64 `(n, classes)`."""
-    array = check_features(probabilities)
+    array = check_features(probabilities, "probabilities", least)
     sums = array.sum(axis=1)
     if (array < 0).any() or not np.allclose(sums, 1, atol=1e-3):
         raise ValueError(

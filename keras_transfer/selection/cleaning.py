@@ -12,7 +12,10 @@ from keras_transfer.selection._arrays import (
     check_features,
     ids_of,
 )
-from keras_transfer.selection.probe_score import held_out_probabilities
+from keras_transfer.selection.probe_score import (
+    FOLDS,
+    held_out_probabilities,
+)
 
 
 class LabelError(NamedTuple):
@@ -75,7 +78,8 @@ def find_label_errors(
     least as likely as for those that bear its label, on average. How often
     another one than the label's is the most confident says how many labels of a
     class are wrong; suspected are so many of those that are the more likely of
-    the other class.
+    the other class. Labels of fewer than five examples are not suspected: a
+    fold may have seen none of them.
 
     Args:
         features: `(n, d)`, or what `extract_features` returned for a split.
@@ -106,6 +110,11 @@ def find_label_errors(
     ids = ids_of(features)
     if labels is None:
         labels = getattr(features, "labels", None)
+    if labels is None:
+        raise ValueError(
+            "`labels` must be given where the features are an array. Received: "
+            "labels=None"
+        )
     features = check_features(features)
     given = np.asarray(labels)
     classes = check_classes(labels, len(features))
@@ -123,7 +132,7 @@ def find_label_errors(
     sizes = np.bincount(classes)
     found = []
     for label, suggested in np.argwhere(joint > 0):
-        if label == suggested:
+        if label == suggested or sizes[label] < FOLDS:
             continue
         # As many of the label as the share of those that are counted.
         share = joint[label, suggested] / joint[label].sum()
@@ -172,6 +181,9 @@ def find_duplicates(
         )
     ids = ids_of(features)
     scaled = _unit(check_features(features))
+    # What lies at the mean has no direction: it is like what lies there too.
+    at_mean = ~scaled.any(axis=1, keepdims=True)
+    scaled = np.hstack([scaled, at_mean])
     found = []
     for start in range(0, len(scaled), _AT_ONCE):
         alike = scaled[start : start + _AT_ONCE] @ scaled.T
@@ -269,6 +281,8 @@ def outlier_scores(features: Any, *, neighbours: int = 10) -> np.ndarray:
 def _unit(features: np.ndarray) -> np.ndarray:
     centred = features - features.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    # Below, it is rounding.
+    least = 1e-5 * np.linalg.norm(features, axis=1).max()
     return np.divide(
-        centred, lengths, out=np.zeros_like(centred), where=lengths > 0
+        centred, lengths, out=np.zeros_like(centred), where=lengths > least
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,15 +18,20 @@ import numpy as np
 from keras_transfer._checks import is_integer
 from keras_transfer._errors import nearest
 from keras_transfer._files import whole_file
+from keras_transfer._statistics import student
 from keras_transfer.backbones import Backbone, load_backbone
 from keras_transfer.builders import build_classifier
 from keras_transfer.data import ImageData
 from keras_transfer.features.extraction import open_store
+from keras_transfer.features.store import Choice
 from keras_transfer.reports import plot_accuracy_by_labels
 from keras_transfer.strategies import FromScratch, LinearProbe
+from keras_transfer.training.arguments import check_arguments
+from keras_transfer.training.checkpoint import open_directory
 from keras_transfer.training.cross_validation import (
     CrossValidation,
     cross_validate,
+    labels_left,
 )
 from keras_transfer.training.recorder import Progress
 
@@ -33,6 +40,8 @@ WAYS = (SCRATCH, "linear probe", "fine-tune")
 # What new weights need, however few the images: epochs and steps.
 _EPOCHS, _STEPS = 30, 500
 _CONFIDENCE = 0.95
+# What is too little to matter, where the interval holds 0.
+_MARGIN = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -85,7 +94,9 @@ class TransferComparison:
 
         The mean difference of accuracies over the same folds, with an interval
         that is corrected for the examples that folds share, and holds for both
-        ways of transfer at once (Bonferroni: each at 97.5 %).
+        ways of transfer at once (Bonferroni: each at 97.5 %). Each number of
+        labels stands by itself. The interval is never narrower than that of
+        the paired examples, since few folds may agree by chance.
 
         Args:
             way: `"linear probe"` or `"fine-tune"`.
@@ -100,10 +111,14 @@ class TransferComparison:
         Reference:
             - Nadeau & Bengio, 2003, https://doi.org/10.1023/A:1024068626366
         """
-        return self._result(way, labels_per_class).minus(
-            self._result(SCRATCH, labels_per_class),
-            confidence=1 - (1 - _CONFIDENCE) / (len(WAYS) - 1),
+        confidence = 1 - (1 - _CONFIDENCE) / (len(WAYS) - 1)
+        ours = self._result(way, labels_per_class)
+        theirs = self._result(SCRATCH, labels_per_class)
+        mean, half_width = ours.minus(theirs, confidence=confidence)
+        _, of_examples = student(
+            _rights(ours).astype(int) - _rights(theirs), confidence
         )
+        return mean, max(half_width, of_examples)
 
     def best_way(self, labels_per_class: int | None) -> str:
         """Returns the better way of transfer, by the mean.
@@ -128,8 +143,8 @@ class TransferComparison:
             labels_per_class: One of `self.labels_per_class`.
 
         Returns:
-            `"helps"`, `"hurts"`, or `"no difference"` where the interval holds
-            0.
+            `"helps"` or `"hurts"`; where the interval holds 0, `"no
+            difference"` if all of it is within 5 points, else `"unclear"`.
 
         Raises:
             ValueError: If there is no such number.
@@ -138,7 +153,8 @@ class TransferComparison:
             self.best_way(labels_per_class), labels_per_class
         )
         if abs(mean) <= half_width:
-            return "no difference"
+            small = abs(mean) + half_width <= _MARGIN
+            return "no difference" if small else "unclear"
         return "helps" if mean > 0 else "hurts"
 
     @property
@@ -153,11 +169,15 @@ class TransferComparison:
             effect = self.effect(labels)
             points = f"{100 * abs(mean):.0f} +- {100 * half:.0f} points"
             said = f"{effect} by {points}"
-            if effect == "no difference":
-                said = f"makes no difference ({100 * mean:+.0f} +- "
-                said += f"{100 * half:.0f} points)"
+            if effect in ("no difference", "unclear"):
+                said = "makes no difference"
+                if effect == "unclear":
+                    said = "is unclear"
+                said += f" ({100 * mean:+.0f} +- {100 * half:.0f} points)"
             parts.append(f"{said} at {images:.0f} labels a class ({way})")
-        return f"Transfer from {self.backbone} {'; '.join(parts)}."
+        unclear = any("is unclear" in part for part in parts)
+        more = " (more folds or images would tell)" if unclear else ""
+        return f"Transfer from {self.backbone} {'; '.join(parts)}{more}."
 
     def save_table(self, path: str | os.PathLike[str]) -> None:
         """Writes a row for each way, number of labels and fold, as CSV.
@@ -209,10 +229,9 @@ class TransferComparison:
     def __str__(self) -> str:
         folds = len(next(iter(self.results.values())).evaluations)
         lines = [
-            f"accuracy in percent over {folds} folds, and less that from "
-            "scratch; +- is the 95 % interval,",
-            "corrected for shared training examples, of differences for both "
-            "ways at once",
+            f"accuracy in percent, mean over {folds} folds +- 95 % interval; "
+            "below it what transfer gains",
+            "over from scratch, +- an interval for both ways at once",
             f"  {'labels a class':>14}" + "".join(f"{way:>20}" for way in WAYS),
         ]
         for labels, images in zip(
@@ -228,10 +247,17 @@ class TransferComparison:
                 mean, half = self.gain(way, labels)
                 gains.append(f"{100 * mean:+.1f} +- {100 * half:.1f}")
             lines.append(
-                f"  {images:>14.1f}" + "".join(f"{cell:>20}" for cell in cells)
+                f"  {images:>14.0f}" + "".join(f"{cell:>20}" for cell in cells)
             )
             lines.append(f"  {'':>14}" + "".join(f"{g:>20}" for g in gains))
         return "\n".join([*lines, self.verdict])
+
+
+def _rights(found: CrossValidation) -> np.ndarray:
+    """Whether each example that was held out was classified rightly."""
+    pooled = found.pooled()
+    right: np.ndarray = pooled.outputs.argmax(axis=-1) == pooled.labels
+    return right
 
 
 def compare_transfer(
@@ -274,17 +300,20 @@ def compare_transfer(
         seed: Of folds, labels and trainings. Defaults to `0`.
         verbose: `0` for silence, `1` for a line a fold, `2` and `3` as for
             `cross_validate`. Defaults to `1`.
-        **arguments: For `fine_tune` of all ways, such as `augment`; `penalty`
-            and `depth` for fine-tuning alone.
+        **arguments: For `cross_validate` and `fine_tune` of all ways, such as
+            `batch_size` or `augment` (which a probe, solved on the images as
+            they are, does without); `strategy`, `depth`, `learning_rate` and
+            `penalty` are for fine-tuning alone, `views` for transfer.
 
     Returns:
         A `TransferComparison`: `verdict`, `plot(path)`, `save_table(path)`;
         `print` it.
 
     Raises:
-        ValueError: If an argument is out of range, a class has fewer labels,
-            or an image has several classes.
-        TypeError: If `data` is something else.
+        ValueError: If an argument is out of range or does not fit, a class
+            has fewer labels, or an image has several classes; before anything
+            is trained.
+        TypeError: If an argument is unknown or of another type.
         OSError: If `directory` cannot be written to.
 
     Example:
@@ -301,34 +330,28 @@ def compare_transfer(
         - He et al., 2019, https://arxiv.org/abs/1811.08883 (training longer
           from scratch)
     """
-    numbers = _check(data, labels_per_class, folds, from_scratch)
+    trained = _check(data, labels_per_class, folds, seed)
+    numbers = tuple(trained)
     if not isinstance(backbone, Backbone):
         # Loaded once: the models copy its weights.
         size = data.image_size or (0, 0)  # `_check` has seen that it is there.
         backbone = load_backbone(backbone, input_shape=(*size, data.channels))
-    store = open_store(arguments.pop("store", None) or "memory")
-    own: dict[str, Any] = {
-        name: arguments.pop(name)
-        for name in ("penalty", "depth", "learning_rate", "strategy")
-        if name in arguments
-    }
+    ways = _ways(backbone, data, epochs, from_scratch, arguments)
     progress = Progress(verbose)
-    results, images = {}, []
-    for labels in numbers:
-        count = _training_images(data, labels, folds)
-        images.append(count / data.num_classes)
-        steps = math.ceil(count / arguments.get("batch_size", 32))
-        scratch = from_scratch or FromScratch(
-            epochs=max(_EPOCHS, math.ceil(_STEPS / steps))
-        )
-        for way in WAYS:
-            chosen: dict[str, Any] = {"strategy": scratch, "store": False}
-            if way == "linear probe":
-                chosen = {"strategy": LinearProbe(exact=True), "store": store}
-            elif way == "fine-tune":
-                chosen = {"epochs": epochs, "store": store, **own}
+    results = {}
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            card = {"transfer_comparison": int(folds), "seed": int(seed)}
+            stack.enter_context(open_directory(directory, card)).claim()
+        for labels, way in itertools.product(numbers, WAYS):
+            chosen = dict(ways[way])
+            if way == SCRATCH and from_scratch is None:
+                chosen["strategy"] = _patient(trained[labels], arguments)
             name = "all" if labels is None else f"{labels}"
-            progress.say(f"{way}, {name} labels a class")
+            line = f"{way}, {name} labels a class"
+            if way == SCRATCH:
+                line += f", {chosen['strategy'][0].epochs} epochs"
+            progress.say(line)
             results[way, labels] = cross_validate(
                 lambda: build_classifier(backbone, data=data),
                 data,
@@ -339,18 +362,86 @@ def compare_transfer(
                 else Path(directory) / f"{name}-labels" / way.replace(" ", "-"),
                 seed=seed,
                 verbose=verbose,
-                **arguments | chosen,
+                **chosen,
             )
-    return TransferComparison(backbone.name, numbers, tuple(images), results)
+    classes = len(np.unique(_labels(data)))
+    return TransferComparison(
+        backbone.name,
+        numbers,
+        tuple(trained[labels] / classes for labels in numbers),
+        results,
+    )
+
+
+def _ways(
+    backbone: Backbone,
+    data: ImageData,
+    epochs: int | None,
+    from_scratch: FromScratch | None,
+    arguments: dict[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """Returns the arguments of each way; raises before the first one."""
+    if from_scratch is not None and not isinstance(from_scratch, FromScratch):
+        raise TypeError(
+            "`from_scratch` must be a `FromScratch`, such as "
+            "`FromScratch(epochs=100)`, or None. Received: "
+            f"{type(from_scratch).__name__}"
+        )
+    store = arguments.pop("store", None)
+    if store is None:
+        store = Choice()
+    elif store is not False:
+        store = open_store(store)
+    own: dict[str, Any] = {
+        name: arguments.pop(name)
+        for name in ("penalty", "depth", "learning_rate", "strategy")
+        if name in arguments
+    }
+    plain = {k: v for k, v in arguments.items() if k != "views"}
+    ways: dict[str, dict[str, Any]] = {
+        SCRATCH: {
+            **plain,
+            "strategy": from_scratch or FromScratch(),
+            "store": False,
+        },
+        "linear probe": {
+            **arguments,
+            "strategy": LinearProbe(exact=True),
+            "store": store,
+        },
+        "fine-tune": {**arguments, "epochs": epochs, "store": store, **own},
+    }
+    model = build_classifier(backbone, data=data)
+    for way, chosen in ways.items():
+        others = ("devices", "ignore", "validation_fraction")
+        phases = check_arguments(
+            model, **{k: v for k, v in chosen.items() if k not in others}
+        )
+        if way == "fine-tune" and any(p.reinitialize for p in phases):
+            raise ValueError(
+                "`strategy` must start from the weights of the backbone. "
+                "Received: one that gives it new weights, which is what it is "
+                "compared with (`from_scratch`)."
+            )
+    return ways
+
+
+def _patient(count: float, arguments: dict[str, Any]) -> FromScratch:
+    """New weights get as many updates as they need."""
+    count *= 1 - arguments.get("validation_fraction", 0.0)
+    batches = math.ceil(count / arguments.get("batch_size", 32))
+    updates = math.ceil(batches / (arguments.get("accumulation_steps") or 1))
+    return FromScratch(epochs=max(_EPOCHS, math.ceil(_STEPS / updates)))
+
+
+def _labels(data: ImageData) -> np.ndarray:
+    return np.concatenate([data.train.labels, data.validation.labels])
 
 
 def _check(
-    data: Any,
-    labels_per_class: Sequence[int | None],
-    folds: Any,
-    from_scratch: Any,
-) -> tuple[int | None, ...]:
-    """Returns the numbers of labels; raises before anything is trained."""
+    data: Any, labels_per_class: Any, folds: Any, seed: Any
+) -> dict[int | None, float]:
+    """Returns how many images a fold has for each number of labels."""
     if not isinstance(data, ImageData):
         raise TypeError(
             "`data` must be what `load_images` returned. Received: "
@@ -365,51 +456,44 @@ def _check(
             "`data` must have images of one size. Received: several sizes. "
             "Pass `image_size` to `load_images`."
         )
-    if from_scratch is not None and not isinstance(from_scratch, FromScratch):
-        raise TypeError(
-            "`from_scratch` must be a `FromScratch`, such as "
-            "`FromScratch(epochs=100)`, or None. Received: "
-            f"{type(from_scratch).__name__}"
-        )
-    if not is_integer(folds) or folds < 2:
-        raise ValueError(
-            "`folds` must be an integer of at least 2. Received: "
-            f"folds={folds!r}"
-        )
-    if isinstance(labels_per_class, str) or not isinstance(
-        labels_per_class, Sequence
+    for name, value, least in (("folds", folds, 2), ("seed", seed, 0)):
+        if not is_integer(value) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {least}. Received: "
+                f"{name}={value!r}"
+            )
+    if isinstance(labels_per_class, str) or not hasattr(
+        labels_per_class, "__iter__"
     ):
         raise TypeError(
             "`labels_per_class` must be a sequence, such as (5, 20, None). "
             f"Received: labels_per_class={labels_per_class!r}"
         )
-    labels = np.concatenate([data.train.labels, data.validation.labels])
-    counts = np.bincount(labels, minlength=data.num_classes)
-    smallest = int(counts.argmin())
-    most = int(counts[smallest] - math.ceil(counts[smallest] / folds))
-    for number in labels_per_class:
-        if number is None:
-            continue
-        if not is_integer(number) or not 1 <= number <= most:
-            raise ValueError(
-                "`labels_per_class` must hold integers from 1 to "
-                f"{most}, what {folds} folds leave of class "
-                f'"{data.class_names[smallest]}", and None for all. Received: '
-                f"{number!r}"
-            )
-    if not labels_per_class or len(set(labels_per_class)) < len(
-        labels_per_class
-    ):
+    numbers = list(labels_per_class)
+    if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(
             "`labels_per_class` must hold different numbers, one at least. "
             f"Received: labels_per_class={labels_per_class!r}"
         )
-    return tuple(labels_per_class)
-
-
-def _training_images(data: ImageData, labels: int | None, folds: int) -> float:
-    """How many images a fold trains with."""
-    if labels is not None:
-        return float(labels * data.num_classes)
-    total = len(data.train) + len(data.validation)
-    return total * (1 - 1 / folds)
+    left = labels_left(data, int(folds), int(seed))
+    if len(left) < 2:
+        raise ValueError(
+            "`data` must have two classes at least among the train and "
+            f"validation images. Received: {', '.join(left)} alone."
+        )
+    smallest = min(left, key=left.__getitem__)
+    for number in numbers:
+        if number is not None and (
+            not is_integer(number) or not 1 <= number <= left[smallest]
+        ):
+            raise ValueError(
+                "`labels_per_class` must hold integers from 1 to "
+                f"{left[smallest]}, the different images that {folds} folds "
+                f'leave of class "{smallest}", and None for all. Received: '
+                f"{number!r}"
+            )
+    total = len(_labels(data)) * (1 - 1 / folds)
+    return {
+        None if n is None else int(n): total if n is None else n * len(left)
+        for n in numbers
+    }

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_transfer._checks import is_integer
 from keras_transfer.probes import fit_logistic
 from keras_transfer.selection._arrays import check_classes, check_features
 from keras_transfer.selection.probe_score import (
@@ -32,18 +33,23 @@ class NearestClass(NamedTuple):
     similarity: float
 
 
-def domain_accuracy(source: Any, target: Any, *, seed: int = 0) -> ProbeScore:
+def domain_accuracy(
+    source: Any, target: Any, *, count: int | None = None, seed: int = 0
+) -> ProbeScore:
     """Returns how well a linear classifier tells two data sets apart.
 
     The cross-validated accuracy of logistic regression on as many examples of
-    each: 0.5 where nothing tells them apart, 1 where everything does. The proxy
-    A-distance is `2 (2 accuracy - 1)`.
+    each: about 0.5 where nothing tells them apart (below, where both hold the
+    same examples), 1 where everything does. The proxy A-distance is
+    `2 (2 accuracy - 1)`. It grows with the number of examples: compare
+    sources by the same.
 
     Args:
         source: Features `(n, d)`.
         target: Features `(m, d)`.
-        seed: Of the draw from the larger set, and of the folds. Defaults to
-            `0`.
+        count: Examples of each. Defaults to `None`: as many as the smaller
+            set has.
+        seed: Of the draws, and of the folds. Defaults to `0`.
 
     Returns:
         A `ProbeScore`, with Wilson's interval: less is nearer.
@@ -63,11 +69,17 @@ def domain_accuracy(source: Any, target: Any, *, seed: int = 0) -> ProbeScore:
         - Ben-David et al., 2010, https://doi.org/10.1007/s10994-009-5152-4
     """
     pair = _check_pair(source, target)
-    count = min(map(len, pair))
-    if count < 5:
+    most = min(map(len, pair))
+    if most < 5:
         raise ValueError(
             "`source` and `target` must hold five examples at least. Received: "
             f"{len(pair[0])} and {len(pair[1])}."
+        )
+    count = most if count is None else count
+    if not is_integer(count) or not 5 <= count <= most:
+        raise ValueError(
+            f"`count` must be an integer from 5 to {most}, what both have. "
+            f"Received: count={count!r}"
         )
     generator = np.random.default_rng(seed)
     drawn = [
@@ -159,42 +171,40 @@ def nearest_classes(
     target = check_features(target)
     if not sources:
         raise ValueError("`sources` must be one at least. Received: none.")
-    checked = {
-        name: (_check_pair(features, target)[0], np.asarray(labels))
-        for name, (features, labels) in sources.items()
-    }
-    known = {**checked, "": (target, np.asarray(target_labels))}
-    for name, (features, labels) in known.items():
-        if labels.shape != (len(features),) or labels.dtype.kind not in "iu":
-            which = f"`sources[{name!r}]`" if name else "`target_labels`"
-            raise ValueError(
-                f"{which} must have {len(features)} integers, one for each "
-                f"example. Received: {labels.dtype} of shape {labels.shape}."
-            )
-    middle = np.concatenate([rows for rows, _ in known.values()]).mean(axis=0)
-    places = [
-        (name, int(label))
-        for name, (_, labels) in checked.items()
-        for label in np.unique(labels)
-    ]
-    means = np.array(
-        [
-            checked[name][0][checked[name][1] == label].mean(axis=0) - middle
-            for name, label in places
-        ]
-    )
+    wanted = _check_labels("`target_labels`", target_labels, len(target))
+    middle, count = target.sum(axis=0), len(target)
+    places, means = [], []
+    for name, (features, labels) in sources.items():
+        rows, _ = _check_pair(features, target)
+        known = _check_labels(f"`sources[{name!r}]`", labels, len(rows))
+        middle, count = middle + rows.sum(axis=0), count + len(rows)
+        for label in np.unique(known):
+            places.append((name, int(label)))
+            means.append(rows[known == label].mean(axis=0))
+    middle = middle / count
+    centred = np.array(means) - middle
     found = []
-    for label in np.unique(known[""][1]):
-        mean = target[known[""][1] == label].mean(axis=0) - middle
-        lengths = np.linalg.norm(means, axis=1) * np.linalg.norm(mean)
+    for label in np.unique(wanted):
+        mean = target[wanted == label].mean(axis=0) - middle
+        lengths = np.linalg.norm(centred, axis=1) * np.linalg.norm(mean)
         cosines = np.divide(
-            means @ mean, lengths, out=np.zeros(len(means)), where=lengths > 0
+            centred @ mean, lengths, out=np.zeros(len(means)), where=lengths > 0
         )
         best = int(cosines.argmax())
         name, its = places[best]
         similarity = float(np.clip(cosines[best], -1, 1))
         found.append(NearestClass(int(label), name, its, similarity))
     return tuple(found)
+
+
+def _check_labels(name: str, labels: Any, count: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must have {count} integers, one for each example. "
+            f"Received: {array.dtype} of shape {array.shape}."
+        )
+    return array
 
 
 def _check_pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -135,6 +135,12 @@ def _targets(labels: Any, count: int) -> np.ndarray:
             f"`labels` must have {count} rows, one for each example. Received: "
             f"shape {array.shape}."
         )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            "`labels` must be integers, or numbers. Received: "
+            f"{array.dtype}. `np.unique(labels, return_inverse=True)[1]` makes "
+            "integers of names."
+        )
     numbers = array.reshape(count, -1).astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError(

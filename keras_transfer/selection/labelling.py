@@ -51,13 +51,17 @@ def select_representative(
     """
     ids = ids_of(features)
     features = check_features(features)
-    known = np.unique(np.asarray(labelled, dtype=np.int64))
-    _check_count(count, len(features) - len(known))
-    if len(known) and not 0 <= known[0] <= known[-1] < len(features):
+    given = np.asarray(labelled)
+    known = np.unique(given) if given.size else np.empty(0, np.int64)
+    if known.dtype.kind not in "iu" or (
+        len(known) and not 0 <= known[0] <= known[-1] < len(features)
+    ):
         raise ValueError(
-            f"`labelled` must be rows of {len(features)} examples. Received: "
+            "`labelled` must be rows, integers from 0 to "
+            f"{len(features) - 1}. Received: {known.dtype} "
             f"{known.tolist()[:5]}"
         )
+    _check_count(count, len(features) - len(known))
     apart = np.full(len(features), np.inf)
     for row in known:
         apart = np.minimum(apart, _distances(features, features[row]))
@@ -103,7 +107,7 @@ def select_uncertain(
     Reference:
         - Scheffer et al., 2001, https://doi.org/10.1007/3-540-44816-0_31
     """
-    probabilities = check_probabilities(probabilities)
+    probabilities = check_probabilities(probabilities, least=1)
     _check_count(count, len(probabilities))
     if probabilities.shape[1] < 2:
         raise ValueError(

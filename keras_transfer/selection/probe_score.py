@@ -11,7 +11,7 @@ from keras_transfer.probes import fit_logistic
 from keras_transfer.probes.solver import softmax
 from keras_transfer.selection._arrays import check_classes, check_features
 
-_FOLDS = 5
+FOLDS = 5
 
 
 class ProbeScore(NamedTuple):
@@ -43,7 +43,7 @@ def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
 
     Five folds, in which classes have their shares: a path of lambdas is fitted
     to three of them, one is chosen by the fourth, and the fifth is predicted.
-    Features are centred and divided by one number.
+    Equal rows stay in one fold. Features are centred and divided by one number.
 
     Args:
         features: `(n, d)`.
@@ -96,18 +96,22 @@ def held_out_probabilities(
     >>> held_out_probabilities(np.eye(2)[labels], labels, 0).shape
     (10, 2)
     """
-    if len(features) < _FOLDS:
+    if len(features) < FOLDS:
         raise ValueError(
-            f"`features` must hold {_FOLDS} examples at least. Received: "
+            f"`features` must hold {FOLDS} examples at least. Received: "
             f"{len(features)}."
         )
     features = features - features.mean(axis=0)
     features = features / (np.sqrt(features.var(axis=0).mean()) or 1.0)
-    folds = folds_of(labels, seed)
+    # Copies stay together: one would tell the label of the other.
+    _, first, group = np.unique(
+        features, axis=0, return_index=True, return_inverse=True
+    )
+    folds = folds_of(labels, seed)[first[group.reshape(-1)]]
     classes = int(labels.max()) + 1
     likely = np.full((len(labels), classes), 1 / classes)
-    for fold in range(_FOLDS):
-        rest = (fold + 1) % _FOLDS
+    for fold in range(FOLDS):
+        rest = (fold + 1) % FOLDS
         fit = ~np.isin(folds, (fold, rest))
         if len(np.unique(labels[fit])) < 2:
             continue  # So few examples: nothing is known there.
@@ -142,5 +146,5 @@ def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
-    folds[order] = np.arange(len(labels)) % _FOLDS
+    folds[order] = np.arange(len(labels)) % FOLDS
     return folds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import csv
 import dataclasses
 import functools
@@ -11,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +29,13 @@ from keras_transfer.features.extraction import open_store
 from keras_transfer.features.filling import feed_inputs, fill, open_entries
 from keras_transfer.features.views import make_views
 from keras_transfer.reports import plot_costs
+from keras_transfer.selection._arrays import check_classes
 from keras_transfer.selection.evidence import logme
-from keras_transfer.selection.probe_score import ProbeScore, probe_score
+from keras_transfer.selection.probe_score import (
+    FOLDS,
+    ProbeScore,
+    probe_score,
+)
 from keras_transfer.selection.separation import h_score, parc
 from keras_transfer.selection.source_classes import leep, nce, nleep
 
@@ -67,7 +71,8 @@ class RankedBackbone(NamedTuple):
             score has to beat; `None` where it is not known.
         parameters: Weights and biases.
         flops: Operations of a forward pass of an image.
-        images_per_second: As measured here; 0 where all was in the store.
+        images_per_second: Through the network, as measured here, without
+            decoding; 0 where all was in the store.
         licence: Of the weights.
     """
 
@@ -101,6 +106,9 @@ class Ranking:
     def best(self) -> str:
         """The name of the first row."""
         return self.rows[0].name
+
+    def __str__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """Returns the rows as text."""
@@ -211,6 +219,7 @@ class _Candidate:
         self._batch_size = batch_size
         self._look = np.zeros((batch_size, *shape), np.float32)
         self._begun = False
+        self.has_classifier = backbone.classifier is not None
         self.features = np.empty((0, 0), np.float32)
         self.passes = 0
         self.seconds = 0.0
@@ -227,17 +236,20 @@ class _Candidate:
             # Compiled before the clock runs; noise is no image.
             self._outputs.compute(self._look)
             self._begun = True
-        feed = feed_inputs(
-            examples, self._outputs.compute, [1], views, self._batch_size
-        )
+        feed = feed_inputs(examples, self._timed, [1], views, self._batch_size)
         tally = fill(self._store, entries, examples.digests, feed)
         self.passes += tally.passes
-        if tally.passes:
-            self.seconds += tally.seconds
         (found,) = entry.gather(entry.find(examples.digests))
         found = found.astype(np.float32, copy=False)
         known = [self.features] if len(self.features) else []
         self.features = np.concatenate([*known, found])
+
+    def _timed(self, images: Any) -> Any:
+        """Computes; the clock leaves out what is decoded for all."""
+        started = time.monotonic()
+        found = self._outputs.compute(images)
+        self.seconds += time.monotonic() - started
+        return found
 
     def source_probabilities(self) -> np.ndarray | None:
         """What its own classifier says, `(n, source classes)`."""
@@ -279,28 +291,31 @@ class _Race:
 
     def run(self, budget: float | None, first: int) -> None:
         """Ranks until all images were seen, or the budget is spent."""
-        started, seen, total = time.monotonic(), 0, len(self._order)
+        begun, seen, total = time.monotonic(), 0, len(self._order)
         until = total if budget is None else min(first, total)
         while True:
+            started, ran = time.monotonic(), len(self._running)
+            before = sum(c.passes for c in self._running)
             self._see(self._order[seen:until])
-            seen = until
             for candidate in self._running:
                 self.rows[candidate.name] = self._judge(candidate)
+            count, seen = until - seen, until
             if seen == total or budget is None:
                 return
-            left = budget - (time.monotonic() - started)
+            now = time.monotonic()
+            left = budget - (now - begun)
             if left <= 0:
                 return
-            if self._rest(total - seen) <= left:
-                until = total
-                continue
+            computed = sum(c.passes for c in self._running) - before
+            # All that it takes for an image: decoding, networks, probes.
+            each = (now - started) / (ran * count)
             until = min(2 * seen, total)
-            self._halve()
-
-    def _rest(self, count: int) -> float:
-        """Seconds that all who run would take for so many images."""
-        speeds = [c.images_per_second for c in self._running]
-        return sum(count / speed for speed in speeds if speed)
+            if computed < ran * count / 2:
+                continue  # Found in the store: what it takes is not known.
+            if (total - seen) * ran * each <= left:
+                until = total
+            else:
+                self._halve()
 
     def _halve(self) -> None:
         key = self._key
@@ -392,8 +407,21 @@ def _in_shares(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _check(
-    scores: Sequence[str], by: str, budget: float | None, first: int
+    backbones: Any,
+    scores: Any,
+    by: str,
+    budget: float | None,
+    integers: dict[str, tuple[Any, int]],
 ) -> None:
+    for name, value in (("backbones", backbones), ("scores", scores)):
+        kinds = Sequence | Mapping if name == "backbones" else Sequence
+        if isinstance(value, str) or not isinstance(value, kinds):
+            raise TypeError(
+                f"`{name}` must be a sequence, such as a list. Received: "
+                f"{name}={value!r:.100}"
+            )
+    if not backbones:
+        raise ValueError("`backbones` must be at least one. Received: none.")
     for name in scores:
         known = [*SCORES, *SOURCE_SCORES]
         if name not in known:
@@ -401,22 +429,28 @@ def _check(
                 f"`scores` must be of {', '.join(known)}. Received: "
                 f"{name!r}.{nearest(str(name), known)}"
             )
-    if by not in ("probe", *scores):
+    if by not in ("probe", *SCORES, *SOURCE_SCORES):
         raise ValueError(
-            f'`by` must be "probe" or one of `scores`. Received: by={by!r}'
+            '`by` must be "probe" or a score, of '
+            f"{', '.join([*SCORES, *SOURCE_SCORES])}. Received: by={by!r}"
         )
-    if budget is not None and not budget > 0:
+    is_number = isinstance(budget, int | float)
+    if budget is not None and not (is_number and budget > 0):
         raise ValueError(
-            f"`budget` must be above 0 seconds. Received: budget={budget!r}"
+            "`budget` must be seconds above 0, or None. Received: budget="
+            f"{budget!r}"
         )
-    if not is_integer(first) or first < 10:
-        raise ValueError(
-            f"`first` must be an integer from 10 on. Received: first={first!r}"
-        )
+    for name, (value, least) in integers.items():
+        if not is_integer(value) or value < least:
+            raise ValueError(
+                f"`{name}` must be an integer from {least} on. Received: "
+                f"{name}={value!r}"
+            )
 
 
 def rank_backbones(
-    backbones: Sequence[str | Path | Backbone],
+    backbones: Sequence[str | Path | Backbone]
+    | Mapping[str, str | Path | Backbone],
     data: ImageData | ImageSplit,
     *,
     scores: Sequence[str] = ("logme", "h_score"),
@@ -434,19 +468,21 @@ def rank_backbones(
     them, and is found in the store afterwards. With a `budget` of seconds all
     begin with `first` images (classes in equal shares); while the rest would
     take longer than what is left, the better half goes on with twice as many.
+    A round that has begun is ended.
 
     Args:
         backbones: Names out of `list_backbones()`, files, or what
-            `load_backbone` returned; of several with one name the second is
-            called `"name #2"`.
+            `load_backbone` returned; or a mapping of these by the names that
+            the table shall have. Of several with one name the second is called
+            `"name #2"`.
         data: What `load_images` returned, with `image_size`, or a split; the
             training images are looked at.
         scores: Of `"logme"`, `"h_score"`, `"parc"` (of 2,000 images),
             `"nleep"`, and `"leep"` and `"nce"` for backbones out of a model
             that was loaded with its classifier, beside the probe. Defaults to
             `("logme", "h_score")`.
-        by: The score to sort by: `"probe"` or one of `scores`; backbones
-            without it come last. Defaults to `"probe"`.
+        by: What to sort by: `"probe"` or a score; backbones without it come
+            last. Defaults to `"probe"`.
         budget: Seconds for all of it, about. Defaults to `None`: all images.
         first: Images to begin with, where there is a budget. Defaults to
             `256`.
@@ -461,8 +497,8 @@ def rank_backbones(
 
     Raises:
         ValueError: If an argument is out of range, or the images have several
-            classes or sizes.
-        TypeError: If `data` is something else.
+            classes or sizes, or one class alone.
+        TypeError: If an argument is of another type.
         OSError: If the store cannot be written to.
 
     Example:
@@ -476,7 +512,14 @@ def rank_backbones(
         - Jamieson and Talwalkar, 2016, https://arxiv.org/abs/1502.07943
           (successive halving)
     """
-    _check(scores, by, budget, first)
+    integers = {
+        "first": (first, 10),
+        "batch_size": (batch_size, 1),
+        "seed": (seed, 0),
+    }
+    _check(backbones, scores, by, budget, integers)
+    if by not in ("probe", *scores):
+        scores = (*scores, by)
     split = data.train if isinstance(data, ImageData) else data
     if isinstance(data, ImageData) and data.image_size is not None:
         split = dataclasses.replace(split, image_size=data.image_size)
@@ -489,20 +532,32 @@ def rank_backbones(
         raise ValueError(
             "`data` must have one class for each image. Received: several."
         )
+    check_classes(split.labels, len(split))
+    if len(split) < FOLDS:
+        raise ValueError(
+            f"`data` must hold {FOLDS} training images at least. Received: "
+            f"{len(split)}."
+        )
     size = split.common_size()
     shape = (*size, split.pixels.channels)
     opened = open_store(store)
-    candidates = [
-        _Candidate(backbone, shape, opened, batch_size)
-        for backbone in backbones
-    ]
-    if not candidates:
-        raise ValueError("`backbones` must be at least one. Received: none.")
-    seen: collections.Counter[str] = collections.Counter()
-    for candidate in candidates:  # Of several widths, or with other weights.
-        seen[candidate.name] += 1
-        if seen[candidate.name] > 1:
-            candidate.name += f" #{seen[candidate.name]}"
+    candidates: list[_Candidate] = []
+    given = backbones if isinstance(backbones, Mapping) else {}
+    for name, backbone in given.items() or ((None, b) for b in backbones):
+        candidate = _Candidate(backbone, shape, opened, batch_size)
+        candidate.name = name or candidate.name
+        names, number = {other.name for other in candidates}, 2
+        plain = candidate.name
+        while candidate.name in names:  # Of several widths, or other weights.
+            candidate.name, number = f"{plain} #{number}", number + 1
+        candidates.append(candidate)
+    asked = sorted(SOURCE_SCORES.keys() & set(scores))
+    if asked and not any(c.has_classifier for c in candidates):
+        raise ValueError(
+            "`scores` must be those that a backbone has. Received: "
+            f"{asked[0]!r}, which needs a classifier of its own: load a model "
+            "with its softmax, `load_backbone(model, ...)`."
+        )
     race = _Race(split, candidates, tuple(scores), by, seed, verbose)
     race.run(budget, first)
     return race.ranking(candidates)

@@ -54,7 +54,8 @@ def h_score(features: Any, labels: Any, *, shrink: bool = True) -> float:
     from sklearn.covariance import ledoit_wolf
 
     covariance, shrinkage = ledoit_wolf(features)
-    ratio = np.linalg.solve(np.atleast_2d(covariance), between)
+    # Of features that are one-hot nothing is shrunk, and some are redundant.
+    ratio = np.linalg.pinv(np.atleast_2d(covariance), hermitian=True) @ between
     return float((1 - shrinkage) * np.trace(ratio))
 
 

@@ -33,7 +33,7 @@ def plot_examples(
 
     Raises:
         ValueError: If nothing was found, or it was found among other images.
-        TypeError: If `found` holds something else.
+        TypeError: If `found` or `split` is something else.
 
     Example:
 
@@ -46,9 +46,19 @@ def plot_examples(
         raise ValueError(
             f"`most` must be an integer from 2. Received: most={most!r}"
         )
+    if not isinstance(split, ImageSplit):
+        raise TypeError(
+            "`split` must be images, such as `data.train`. Received: "
+            f"{type(split).__name__}"
+        )
     if not len(found):
         raise ValueError("`found` must hold an example. Received: none.")
-    shown = [part for one in found for part in _captions(one, split)][:most]
+    shown: list[tuple[int, str, str]] = []
+    for one in found:
+        parts = _captions(one, split)
+        if len(shown) + len(parts) > most:
+            break
+        shown += parts
     for row, name, _ in shown:
         if row >= len(split) or name not in (split.ids[row], str(row)):
             raise ValueError(
@@ -65,8 +75,9 @@ def _captions(
     """Row, id and caption of each image."""
     names = split.class_names
     if isinstance(found, LabelError):
-        said = f"{names[found.label]}\n{names[found.suggested]}?"
-        return [(found.row, found.id, f"{said} {found.margin:.2f}")]
+        said = f"{names[found.label]}, rather\n{names[found.suggested]}"
+        caption = f"{_last(found.id)}\n{said} {found.margin:.2f}"
+        return [(found.row, found.id, caption)]
     if isinstance(found, Duplicate):
         pairs = (found.first, found.first_id), (found.second, found.second_id)
         return [

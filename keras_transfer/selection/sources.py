@@ -14,6 +14,7 @@ from keras_transfer.data import ImageData, ImageSplit
 from keras_transfer.features import extract_features
 from keras_transfer.features.extraction import open_store
 from keras_transfer.probes import fit_logistic
+from keras_transfer.selection._arrays import check_classes
 from keras_transfer.selection.domains import (
     NearestClass,
     domain_accuracy,
@@ -51,7 +52,7 @@ class SourceRanking:
 
     Attributes:
         rows: A `RankedSource` for each, by the accuracy of the domain
-            classifier, then by reverse validation.
+            classifier, on as many images of each source.
         nearest: For each class of the target the name of the class, that of
             the nearest source, of its nearest class, and the similarity.
         backbone: Whose features were compared.
@@ -65,6 +66,9 @@ class SourceRanking:
     def best(self) -> str:
         """The name of the first row."""
         return self.rows[0].name
+
+    def __str__(self) -> str:
+        return self.table()
 
     def table(self) -> str:
         """Returns the rows, and the nearest source of each class, as text."""
@@ -153,6 +157,21 @@ def rank_sources(
         for name, some in sources.items()
     }
     wanted = _training_images("target", target)
+    shapes = {
+        name: (*split.common_size(), split.pixels.channels)
+        for name, split in {**splits, "the target": wanted}.items()
+    }
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            "`sources` and `target` must have images of one size (which a "
+            f"classifier would tell apart). Received: {shapes}. Pass "
+            "`image_size` and `channels` to `load_images`."
+        )
+    if not isinstance(backbone, str | Path | Backbone):
+        raise TypeError(
+            "`backbone` must be a name or what `load_backbone` returned. "
+            f"Received: {type(backbone).__name__}"
+        )
     opened = open_store(store)
 
     def features_of(split: ImageSplit) -> np.ndarray:
@@ -169,18 +188,20 @@ def rank_sources(
         mine,
         wanted.labels,
     )
+    # Of few images a classifier learns little, and would take them for near.
+    count = min(len(mine), *map(len, splits.values()))
     rows = [
         RankedSource(
             name,
             len(split),
-            domain_accuracy(theirs, mine, seed=seed),
+            domain_accuracy(theirs, mine, count=count, seed=seed),
             reverse_validation(theirs, split.labels, mine, seed=seed),
             _transferred(theirs, split, mine, wanted),
             sum(found.source == name for found in nearest),
         )
         for name, (theirs, split) in known.items()
     ]
-    rows.sort(key=lambda row: (row.domain.accuracy, -row.reverse.accuracy))
+    rows.sort(key=lambda row: row.domain.accuracy)
     return SourceRanking(
         tuple(rows),
         tuple(_named(found, known, wanted) for found in nearest),
@@ -201,6 +222,8 @@ def _training_images(name: str, data: Any) -> ImageSplit:
         raise ValueError(
             f"`{name}` must have one class for each image. Received: several."
         )
+    if name != "target":
+        check_classes(split.labels, len(split))
     if len(split) < 5:
         raise ValueError(
             f"`{name}` must hold five images at least. Received: {len(split)}."

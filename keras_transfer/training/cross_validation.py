@@ -91,7 +91,8 @@ class CrossValidation:
         `mean -+ t(k - 1) * s * sqrt(1 / k)`, is too narrow, since any two
         folds share most of what they train with. Nadeau and Bengio derived the
         correction for random splits; for folds it is an approximation, as no
-        unbiased estimate of that variance exists.
+        unbiased estimate of that variance exists. Where folds trained with a
+        few labels of each class they share fewer of them, and it is wide.
 
         Args:
             metric: A key of the evaluations. Defaults to `"accuracy"`.
@@ -240,9 +241,10 @@ def cross_validate(
             `5`.
         validation_fraction: Fraction in `[0, 1)` of what a fold trains with to
             choose the best epoch by. Defaults to `0.0`.
-        labels_per_class: How many examples of each class a fold trains with,
-            those to choose by among them; a smaller number's are among a
-            larger one's. Defaults to `None`: all.
+        labels_per_class: How many (different) examples of each class a fold
+            trains with, those to choose by among them. Each fold draws its
+            own; a smaller number's are among a larger one's. Defaults to
+            `None`: all.
         directory: Folder that keeps the runs, in `fold-1`, `fold-2` and so on:
             started again after a stop, the same call reads the folds that are
             finished and goes on with the next epoch. Defaults to `None`.
@@ -290,14 +292,18 @@ def cross_validate(
     everything = np.arange(len(pool.ids))
     rests = [np.setdiff1d(everything, part) for part in parts]
     if labels_per_class is not None:
+        # Other ones in each fold: which are drawn is most of what varies.
         rests = [
-            _draw(pool, rest, int(labels_per_class), seed) for rest in rests
+            _draw(pool, rest, int(labels_per_class), int(seed) + index)
+            for index, rest in enumerate(rests)
         ]
     models = _Models(build)
     # What one fold computes serves the others.
     if arguments.get("store") is None:
         arguments["store"] = Choice()
-    elif arguments["store"] is not False:
+    elif arguments["store"] is not False and not isinstance(
+        arguments["store"], Choice
+    ):
         arguments["store"] = open_store(arguments["store"])
     progress = Progress(verbose)
     evaluations, histories = [], []
@@ -504,23 +510,63 @@ def _folds(pool: _Pool, folds: int, seed: int) -> list[np.ndarray]:
 def _draw(
     pool: _Pool, indices: np.ndarray, count: int, seed: int
 ) -> np.ndarray:
-    """Draws as many of the indices of each class, by their ids."""
+    """Draws as many different examples of each class, by their ids."""
+    left = _left(pool, indices)
+    smallest = min(left, key=left.__getitem__)
+    if left[smallest] < count:
+        raise ValueError(
+            f"`labels_per_class` must be at most {left[smallest]}, the number "
+            f'of different examples that a fold leaves of class "{smallest}" '
+            f"to train with. Received: labels_per_class={count}"
+        )
+    indices = _different(pool, indices)
+    ids = [pool.ids[i] for i in indices]
+    classes = _numbered(pool.classes)[indices]
+    return indices[splitting.draw_shots(ids, classes, count, seed)]
+
+
+def _different(pool: _Pool, indices: np.ndarray) -> np.ndarray:
+    """The first of each group of copies."""
+    _, first = np.unique(pool.groups[indices], return_index=True)
+    return indices[np.sort(first)]
+
+
+def _left(pool: _Pool, indices: np.ndarray) -> dict[str, int]:
+    """How many different examples of each class there are."""
     if not (pool.exclusive and pool.classes):
         raise ValueError(
             "`labels_per_class` needs one class for each example. Received: "
-            f"labels_per_class={count} and several labels, or numbers."
+            "several labels for one, or numbers."
         )
-    classes = _numbered(pool.classes)
-    counts = np.bincount(classes[indices], minlength=classes.max() + 1)
-    if counts.min() < count:
-        name = pool.classes[int(np.argmax(classes == counts.argmin()))][0]
-        raise ValueError(
-            f"`labels_per_class` must be at most {counts.min()}, what a fold "
-            f'leaves of class "{name}" to train with. Received: '
-            f"labels_per_class={count}"
-        )
-    ids = [pool.ids[i] for i in indices]
-    return indices[splitting.draw_shots(ids, classes[indices], count, seed)]
+    counts = dict.fromkeys((name for (name,) in pool.classes), 0)
+    for index in _different(pool, indices):
+        counts[pool.classes[index][0]] += 1
+    return counts
+
+
+def labels_left(data: LabelledData, folds: int, seed: int) -> dict[str, int]:
+    """Says how many labels of each class every fold leaves to train with.
+
+    Args:
+        data: The data.
+        folds: Parts that are held out in turn.
+        seed: That of `cross_validate`.
+
+    Returns:
+        The number of different examples of each class that occurs, in the fold
+        that leaves the fewest.
+
+    Raises:
+        ValueError: If `folds` is more than a class has different examples, or
+            an example has several classes.
+    """
+    pool = _pool_labelled(data)
+    everything = np.arange(len(pool.ids))
+    counts = [
+        _left(pool, np.setdiff1d(everything, part))
+        for part in _folds(pool, folds, seed)
+    ]
+    return {name: min(part[name] for part in counts) for name in counts[0]}
 
 
 def _split_off(

@@ -178,15 +178,122 @@ def test_intervals_are_those_of_the_formula():
     assert result.verdict in str(result)
 
 
-def test_what_the_interval_holds_is_no_difference():
+def test_what_the_interval_holds():
+    # Wide: it may help or hurt by a lot.
     noisy = made_up([0.5, 0.6, 0.7], [0.6, 0.5, 0.72], [0.4, 0.4, 0.4])
-    assert noisy.effect(5) == "no difference"
-    assert "makes no difference (+1 +- " in noisy.verdict
+    assert noisy.effect(5) == "unclear"
+    assert "is unclear (+1 +- " in noisy.verdict
+    assert "more folds or images would tell" in noisy.verdict
+    close = made_up([0.5] * 5, [0.52] * 5, [0.4] * 5)
+    assert close.effect(5) == "no difference"
+    assert "makes no difference (+2 +- 2 points)" in close.verdict
     same = made_up([1.0] * 3, [1.0] * 3, [1.0] * 3)
     assert same.effect(5) == "no difference"
     worse = made_up([0.9, 0.9, 0.92], [0.3, 0.3, 0.3], [0.5, 0.52, 0.52])
     assert worse.effect(5) == "hurts"
     assert worse.best_way(5) == "fine-tune"
+
+
+def test_folds_that_agree_by_chance_are_no_certainty():
+    # One image of 50 more, in each of two folds.
+    lucky = made_up([0.5, 0.5], [0.52, 0.52], [0.5, 0.5])
+    mean, half_width = lucky.gain("linear probe", 5)
+    rights = np.repeat([1, 0], [2, 98])
+    error = rights.std(ddof=1) / 10
+    assert mean == pytest.approx(0.02)
+    assert half_width == pytest.approx(stats.t.ppf(0.9875, 99) * error)
+    assert lucky.effect(5) == "no difference"  # 3 points at most.
+    sure = made_up([0.5, 0.5], [0.9, 0.9], [0.5, 0.5])
+    assert sure.effect(5) == "helps"
+
+
+class Spy:
+    """Takes the place of `cross_validate`, and trains nothing."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, build, data, folds, **arguments):
+        self.calls.append(arguments)
+        return cross_validation([0.5] * folds)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    made = Spy()
+    monkeypatch.setattr(comparison, "cross_validate", made)
+    return made
+
+
+def test_what_each_way_is_given(spy):
+    augment = ktr.Augmentation(horizontal_flip=True)
+    penalty = ktr.L2SP(alpha=0.1)
+    ktr.compare_transfer(
+        make_backbone(), make_data(), [2], verbose=0, augment=augment, views=2,
+        penalty=penalty, depth=1, batch_size=8,
+    )  # fmt: skip
+    scratch, probe, tuned = spy.calls
+    assert [call["batch_size"] for call in spy.calls] == [8] * 3
+    assert scratch["strategy"][0].reinitialize
+    # 6 images are 1 step an epoch.
+    assert scratch["strategy"][0].epochs == 500
+    assert scratch["store"] is False
+    assert "views" not in scratch
+    assert probe["strategy"][0].exact_probe
+    assert "penalty" not in probe
+    assert (tuned["penalty"], tuned["depth"]) == (penalty, 1)
+    # One store for both, and for all numbers of labels.
+    assert probe["store"] is tuned["store"] is not None
+
+
+def test_no_store_is_no_store(spy):
+    ktr.compare_transfer(
+        make_backbone(), make_data(), [2], verbose=0, store=False
+    )
+    assert [call["store"] for call in spy.calls] == [False] * 3
+
+
+def test_patience_counts_updates():
+    def epochs(count, **arguments):
+        return comparison._patient(count, arguments)[0].epochs
+
+    assert epochs(64) == 250
+    assert epochs(64, accumulation_steps=2) == 500
+    assert epochs(64, validation_fraction=0.5) == 500
+    assert epochs(3200) == 30
+
+
+def test_only_classes_that_occur_count(spy):
+    images, labels = make_images(60, 0)
+    names = np.array(["a", "b", "c"])[labels]
+    # A fourth one is in the test images alone.
+    data = ktr.load_images(
+        {"train": (images, names), "test": (images[:1] + 1, np.array(["d"]))}
+    )
+    assert data.num_classes == 4
+    result = ktr.compare_transfer(
+        make_backbone(), data, [8, None], folds=2, verbose=0
+    )
+    assert result.images_per_class == (8, 10)
+
+
+def test_copies_are_one_label(spy):
+    images, labels = make_images(60, 0)
+    images[labels == 0] = images[0]
+    images[3:9:3] = make_images(9, 1)[0][3:9:3]  # Three different ones.
+    data = ktr.load_images((images, labels), split=(1.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="from 1 to 1, the different images"):
+        ktr.compare_transfer(make_backbone(), data, [2], folds=2, verbose=0)
+    assert not spy.calls
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, spy):
+    (tmp_path / "cat.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="cat.jpg"):
+        ktr.compare_transfer(
+            make_backbone(), make_data(), [2], directory=tmp_path, verbose=0
+        )
+    assert not spy.calls
 
 
 def test_files_are_written(tmp_path):
@@ -233,15 +340,25 @@ def test_goes_on_after_a_stop(tmp_path, monkeypatch):
     ("wrong", "error", "message"),
     [
         ({"labels_per_class": [0]}, ValueError, "must hold integers from 1 to"),
-        ({"labels_per_class": [500]}, ValueError, "what 5 folds leave of"),
+        ({"labels_per_class": [500]}, ValueError, "that 5 folds leave of"),
         ({"labels_per_class": []}, ValueError, "one at least"),
         ({"labels_per_class": [3, 3]}, ValueError, "different numbers"),
         ({"labels_per_class": 5}, TypeError, "must be a sequence"),
         ({"folds": 1}, ValueError, "`folds` must be an integer"),
         ({"from_scratch": "from-scratch"}, TypeError, "a `FromScratch`"),
         ({"batch_sise": 3}, TypeError, "batch_sise"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"depth": 99}, ValueError, "`depth` must be"),
+        ({"strategy": "lpft"}, ValueError, "Did you mean"),
+        ({"strategy": "from-scratch"}, ValueError, "start from the weights"),
+        ({"penalty": "l2"}, TypeError, "`penalty` must be"),
+        ({"learning_rate": -1}, ValueError, "learning_rate"),
     ],
-    ids=["0", "many", "empty", "twice", "number", "folds", "scratch", "typo"],
+    ids=[
+        "0", "many", "empty", "twice", "number", "folds", "scratch", "typo",
+        "batch", "epochs", "depth", "strategy", "again", "penalty", "rate",
+    ],
 )  # fmt: skip
 def test_what_is_no_good_is_said_at_once(wrong, error, message, monkeypatch):
     def trained(*_, **__):

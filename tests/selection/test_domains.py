@@ -1,5 +1,7 @@
 """Near data sets are told from far ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from keras_transfer.selection import (
     nearest_classes,
     rank_sources,
     reverse_validation,
+    sources,
 )
 
 COLUMNS = 8
@@ -33,6 +36,14 @@ def test_the_larger_set_has_no_advantage():
     # Of 1,000 and 100, guessing the larger would be right in 91 %.
     found = domain_accuracy(make(1000, seed=1)[0], make(100, seed=2)[0])
     assert found.accuracy < 0.65
+
+
+def test_as_many_as_asked_for():
+    one, other = make(shift=0.4)[0], make(seed=2)[0]
+    all_of_them = domain_accuracy(one, other)
+    assert domain_accuracy(one, other, count=120) == all_of_them
+    few = domain_accuracy(one, other, count=10)
+    assert few.high - few.low > all_of_them.high - all_of_them.low
 
 
 def test_labels_survive_where_groups_are_shared():
@@ -73,13 +84,23 @@ def test_classes_find_their_likes():
         (lambda: domain_accuracy(np.eye(9), np.eye(9)[:3]), "five examples"),
         (lambda: nearest_classes({}, np.eye(4), np.arange(4)), "one at least"),
         (
+            lambda: domain_accuracy(np.eye(9), np.eye(9), count=10),
+            "from 5 to 9",
+        ),
+        (
+            lambda: nearest_classes(
+                {"": (np.eye(4), None)}, np.eye(4), [0] * 4
+            ),
+            r"`sources\[''\]` must have 4",
+        ),
+        (
             lambda: nearest_classes(
                 {"a": (np.eye(4), np.arange(3))}, np.eye(4), np.arange(4)
             ),
             r"`sources\['a'\]` must have 4 integers",
         ),
     ],
-    ids=["columns", "few", "none", "labels"],
+    ids=["columns", "few", "none", "count", "nameless", "labels"],
 )
 def test_what_is_no_good_is_said(call, message):
     with pytest.raises(ValueError, match=message):
@@ -105,12 +126,12 @@ def make_images(dark, classes=("a", "b"), seed=0):
 
 def test_the_nearest_source_comes_first(tmp_path):
     target = make_images(dark=True)
-    sources = {
+    known = {
         "far": make_images(dark=False, seed=1),
         "near": make_images(dark=True, seed=2),
         "others": make_images(dark=False, classes=("c", "d"), seed=3),
     }
-    found = rank_sources(sources, target, store=tmp_path, verbose=0)
+    found = rank_sources(known, target, store=tmp_path, verbose=0)
     assert found.best == "near"
     rows = {row.name: row for row in found.rows}
     assert rows["near"].domain.accuracy < 0.75
@@ -135,3 +156,30 @@ def test_wrong_data_are_named():
         rank_sources({}, data)
     with pytest.raises(ValueError, match="five images"):
         rank_sources({"x": data.train.subset([0, 1])}, data)
+    small = make_images(dark=True).train
+    with pytest.raises(ValueError, match="images of one size"):
+        rank_sources(
+            {"x": dataclasses.replace(small, image_size=(16, 16))}, data
+        )
+    with pytest.raises(TypeError, match="`backbone` must be a name"):
+        rank_sources({"x": data}, data, ["ResNet20"])
+    one = small.subset(np.flatnonzero(small.labels == 0))
+    with pytest.raises(ValueError, match="two classes"):
+        rank_sources({"x": one}, data)
+
+
+def test_all_sources_are_compared_by_as_many(monkeypatch, tmp_path):
+    counts = []
+    real = sources.domain_accuracy
+
+    def spy(*arguments, count, seed):
+        counts.append(count)
+        return real(*arguments, count=count, seed=seed)
+
+    monkeypatch.setattr(sources, "domain_accuracy", spy)
+    some = make_images(dark=True, seed=1).train.subset(range(12))
+    rank_sources(
+        {"few": some, "many": make_images(dark=False, seed=2)},
+        make_images(dark=True), store=tmp_path, verbose=0,
+    )  # fmt: skip
+    assert counts == [12, 12]

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 import keras_transfer as ktr
+from keras_transfer.reports import plot_images
 from keras_transfer.selection import (
+    Duplicate,
     find_duplicates,
     find_label_errors,
     find_outliers,
@@ -13,6 +15,7 @@ from keras_transfer.selection import (
     plot_examples,
     select_representative,
     select_uncertain,
+    sheets,
 )
 
 
@@ -63,6 +66,21 @@ def test_copies_are_found():
         find_duplicates(features, threshold=0)
 
 
+def test_rows_that_do_not_vary_are_copies():
+    pairs = find_duplicates(np.ones((3, 4)))
+    assert [(p.first, p.second) for p in pairs] == [(0, 1), (0, 2), (1, 2)]
+    nearly = np.ones((2, 4)) + [[0], [1e-7]]
+    assert len(find_duplicates(nearly)) == 1
+
+
+def test_rare_labels_are_not_suspected():
+    features, labels = make(apart=8.0)
+    labels[:2] = 9  # A class of two, among others.
+    assert {error.label for error in find_label_errors(features, labels)} <= {
+        0, 1, 2, 3,
+    }  # fmt: skip
+
+
 def test_strangers_are_far():
     features, _ = make()
     features[17] = 30 * np.random.default_rng(5).normal(size=16)
@@ -107,6 +125,9 @@ def test_the_undecided_come_first():
     assert rows_of(found) == [2, 0, 1]
     assert [example.id for example in found] == ["c", "a", "b"]
     np.testing.assert_allclose([e.score for e in found], [0, 0.05, 1])
+    assert rows_of(select_uncertain(odds[:1], 1)) == [0]
+    with pytest.raises(ValueError, match="`probabilities` must be finite"):
+        select_uncertain([[np.nan, 1.0], [0.5, 0.5]], 1)
     with pytest.raises(ValueError, match="`ids` must be 3"):
         select_uncertain(odds, 2, ids=["a"])
 
@@ -123,6 +144,10 @@ def test_counts_out_of_range(count):
 def test_rows_that_are_none():
     with pytest.raises(ValueError, match="`labelled` must be rows"):
         select_representative(make(9)[0], 2, labelled=[12])
+    mask = np.arange(9) < 4
+    for rows in (mask, [1.7]):
+        with pytest.raises(ValueError, match="`labelled` must be rows"):
+            select_representative(make(9)[0], 2, labelled=rows)
 
 
 @pytest.fixture
@@ -165,6 +190,26 @@ def test_what_is_found_has_names_and_a_sheet(images, tmp_path):
         shown = len(found) * (2 if found is pairs else 1)
         assert columns == min(8, shown)
         assert rows == -(-min(shown, 48) // 8)
+
+
+def test_pairs_stay_together_and_names_stay_text(images, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        sheets, "plot_images", lambda found, names, path: shown.append(names)
+    )
+    pairs = [Duplicate(0, 1, *images.ids[:2], 0.99)] * 3
+    plot_examples(pairs, images, tmp_path / "sheet.png", most=5)
+    assert len(shown[0]) == 4
+    plot_images([np.zeros((4, 4, 3), "uint8")], ["a$b_{$"], tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
+
+
+def test_what_is_no_array_is_said(images):
+    everything = ktr.extract_features("ResNet20", {"train": images}, verbose=0)
+    with pytest.raises(TypeError, match="such as `features.train`"):
+        find_label_errors(everything)
+    with pytest.raises(ValueError, match="`labels` must be given"):
+        find_label_errors(everything.train.values)
 
 
 def test_sheets_of_other_images_are_refused(images, tmp_path):

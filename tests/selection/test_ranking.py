@@ -1,5 +1,9 @@
 """The networks are told apart, each image passes each of them once."""
 
+import dataclasses
+import functools
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -107,17 +111,24 @@ def test_each_image_passes_once(tmp_path, monkeypatch):
 
 
 def test_halving_leaves_the_better_half(monkeypatch):
-    # As if the rest would take for ever.
-    monkeypatch.setattr(module._Race, "_rest", lambda self, count: 1e9)
+    now, see = [0.0], module._Race._see
+
+    def sees(self, rows):  # A second for each image and network.
+        now[0] += len(rows) * len(self._running)
+        see(self, rows)
+
+    monkeypatch.setattr(module._Race, "_see", sees)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    # After 2 * 24 seconds the rest would take 2 * 48; for one alone it fits.
     result = ktr.rank_backbones(
-        backbones(), make_data(), budget=1e6, first=24, store="memory",
+        backbones(), make_data(), budget=125, first=24, store="memory",
         verbose=0,
     )  # fmt: skip
     rich, poor = result.rows
     assert (rich.name, poor.name) == ("rich", "poor")
     assert poor.examples == 24
-    assert rich.examples == len(make_data().train)
-    assert result.computed == 24 + len(make_data().train)
+    assert rich.examples == len(make_data().train) == 72
+    assert result.computed == 24 + 72
 
 
 def test_beginnings_hold_all_classes():
@@ -129,24 +140,110 @@ def test_beginnings_hold_all_classes():
         np.testing.assert_allclose(counts / end, [0.6, 0.3, 0.1], atol=0.1)
 
 
+def test_a_budget_knows_what_it_does_not_know(tmp_path):
+    """What is in the store says nothing of what the rest takes."""
+    data = make_data()
+    rank = functools.partial(
+        ktr.rank_backbones, data=data, first=10, store=tmp_path, verbose=0
+    )
+    assert rank(backbones(), budget=1e-9).computed == 20
+    slow = make_backbone("rich", True)
+    seen = []
+    see = module._Race._see
+
+    def sees(self, rows):
+        seen.append(len(rows))
+        see(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module._Race, "_see", sees)
+        # As if the clock stood still: all is in the budget.
+        patch.setattr(module.time, "monotonic", lambda: 0.0)
+        rank([slow], budget=1.0)
+    # Known, then twice as many, and only then the rest.
+    assert seen == [10, 10, len(data.train) - 20]
+
+
+def test_the_clock_leaves_out_decoding(monkeypatch):
+    read = type(make_data().train)._read
+
+    def slowly(self, index, image_size):
+        time.sleep(0.02)
+        return read(self, index, image_size)
+
+    monkeypatch.setattr(type(make_data().train), "_read", slowly)
+    result = ktr.rank_backbones(
+        backbones(), make_data(), store="memory", verbose=0
+    )
+    # One that decodes for both would be at 100 a second with two threads.
+    assert min(row.images_per_second for row in result.rows) > 500
+
+
+def test_one_class_is_said_before_anything_is_computed():
+    def computes(*_):
+        raise AssertionError("It began.")
+
+    data = make_data()
+    rows = np.flatnonzero(data.train.labels == 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_Candidate", computes)
+        with pytest.raises(ValueError, match="two classes at least"):
+            ktr.rank_backbones(backbones(), data.train.subset(rows))
+        with pytest.raises(ValueError, match="5 training images"):
+            ktr.rank_backbones(backbones(), data.train.subset([0, 1, 2]))
+
+
+def test_a_score_that_no_backbone_has():
+    for arguments in ({"scores": ("nce",)}, {"by": "nce"}):
+        with pytest.raises(ValueError, match="needs a classifier of its own"):
+            ktr.rank_backbones(backbones(), make_data(), verbose=0, **arguments)
+
+
+def test_names_that_look_like_ours():
+    several = [make_backbone(name, False) for name in ("a", "a", "a")]
+    spec = several[1].spec._replace(name="a #2")
+    several[1] = dataclasses.replace(several[1], spec=spec)
+    result = ktr.rank_backbones(several, make_data(), store="memory", verbose=0)
+    assert sorted(row.name for row in result.rows) == ["a", "a #2", "a #3"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"scores": ("logmee",)}, "`scores` must be of .* Did you mean"),
-        ({"by": "parc"}, "`by` must be"),
-        ({"budget": 0}, "`budget` must be above 0"),
+        ({"by": "parcc"}, "`by` must be"),
+        ({"budget": 0}, "`budget` must be seconds above 0"),
+        ({"budget": "10"}, "`budget` must be seconds"),
         ({"first": 3}, "`first` must be an integer from 10"),
+        ({"batch_size": 0}, "`batch_size` must be an integer from 1"),
+        ({"seed": -1}, "`seed` must be an integer from 0"),
+        ({"scores": "logme"}, "`scores` must be a sequence"),
+        ({"backbones": "ResNet20"}, "`backbones` must be a sequence"),
     ],
-    ids=["scores", "by", "budget", "first"],
-)
+    ids=[
+        "scores", "by", "budget", "text", "first", "batch", "seed", "string",
+        "name",
+    ],
+)  # fmt: skip
 def test_what_is_no_good_is_said(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        ktr.rank_backbones(backbones(), make_data(), store="memory", **wrong)
+    arguments = {"backbones": backbones(), "data": make_data()} | wrong
+    with pytest.raises((ValueError, TypeError), match=message):
+        ktr.rank_backbones(**arguments, store="memory")
 
 
 def test_other_data_are_refused():
     with pytest.raises(TypeError, match="what `load_images` returned"):
         ktr.rank_backbones(backbones(), make_data().train.arrays())
+
+
+def test_names_of_a_mapping_and_a_score_to_sort_by():
+    named = {"b": make_backbone("x", False), "a": make_backbone("x", True)}
+    result = ktr.rank_backbones(
+        named, make_data(), by="parc", store="memory", verbose=0
+    )
+    assert [row.name for row in result.rows] == ["a", "b"]
+    assert "parc" in result.rows[0].scores
+    assert str(result) == result.table()
 
 
 def test_two_of_one_name_are_told_apart():
@@ -183,15 +280,12 @@ def make_classifier(last="softmax", pooling="avg"):
     return keras.Model(inputs, outputs, name="mine")
 
 
-@pytest.mark.parametrize("last", ["softmax", "linear"])
-def test_its_own_classifier_is_kept(last):
+def test_its_own_classifier_is_kept():
     keras.utils.set_random_seed(3)
-    model = make_classifier(last)
+    model = make_classifier()
     backbone = ktr.load_backbone(model, pixel_range="[0, 255]")
     images = make_data(12).train.arrays()[0].astype("float32")
     said = keras.ops.convert_to_numpy(model(images))
-    if last == "linear":
-        said = keras.ops.convert_to_numpy(keras.ops.softmax(said))
     found = ktr.extract_features(
         backbone, images, store="memory", verbose=0
     ).values
@@ -203,12 +297,39 @@ def test_its_own_classifier_is_kept(last):
 
 def test_no_classifier_where_averages_do_not_tell():
     load = ktr.load_backbone
-    numbers = make_classifier("sigmoid")
-    assert load(numbers, pixel_range="[0, 255]").classifier is None
+    for activation in ("sigmoid", "linear"):
+        numbers = make_classifier(activation)
+        assert load(numbers, pixel_range="[0, 255]").classifier is None
     assert make_backbone("plain", True).classifier is None
     new = load(make_classifier(), pixel_range="[0, 255]", weights=None)
     assert new.classifier is None
     assert load("ResNet20").classifier is None
+
+
+def test_models_with_other_heads_load():
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3))
+    one = layers.Conv2D(4, 3, name="block_1_conv")(inputs)
+    two = layers.Conv2D(6, 3, name="block_2_conv")(one)
+    pool = layers.GlobalAveragePooling2D
+    both = layers.Concatenate()([pool()(one), pool()(two)])
+    joined = keras.Model(inputs, layers.Dense(3, "softmax")(both))
+    rows = layers.Dense(5, name="rows")(layers.Reshape((16, 6))(two))
+    x = layers.GlobalAveragePooling1D()(rows)
+    of_rows = keras.Model(inputs, layers.Dense(3, "softmax")(x))
+    flat = layers.Dense(7, name="flat")(pool()(two))
+    x = layers.Dense(7)(flat)
+    around = keras.Model(
+        inputs,
+        layers.Dense(3, "softmax")(layers.Add()([x, pool()(one[..., :1])])),
+    )
+    for model, name in (
+        (joined, "block_2_conv"), (of_rows, "rows"), (around, "flat"),
+    ):  # fmt: skip
+        found = ktr.load_backbone(
+            model, pixel_range="[0, 1]", output_layer=name
+        )
+        assert found.classifier is None
 
 
 def test_leep_and_nce_take_the_own_classifier():
@@ -244,6 +365,7 @@ def test_the_accuracy_on_imagenet_is_that_of_the_variant():
     # It is that of the published weights alone.
     new = ktr.load_backbone("MobileNetV2", weights=None, alpha=0.35)
     assert new.spec.imagenet_top1 is None
+    assert new.spec.licence == "none (new weights)"
     assert ktr.load_backbone("ResNet20").spec.imagenet_top1 is None
 
 

@@ -181,7 +181,7 @@ def test_what_is_no_good_is_said(score):
     labels = np.arange(6) % 2
     with pytest.raises(ValueError, match="two classes at least"):
         score(features, np.zeros(6, int))
-    with pytest.raises(ValueError, match="two examples at least"):
+    with pytest.raises(ValueError, match="2 examples at least"):
         score(features[:1], labels[:1])
     with pytest.raises(ValueError, match="`features` must be finite"):
         score(features * np.nan, labels)
@@ -197,3 +197,21 @@ def test_what_are_no_probabilities_is_said(score):
         score(np.array([[0.5, 0.2], [0.5, 0.5]]), np.array([0, 1]))
     with pytest.raises(ValueError, match="two classes at least"):
         score(np.full((3, 2), 0.5), np.array([1, 1, 1]))
+
+
+def test_one_hot_features_have_an_h_score():
+    labels = np.arange(60) % 3
+    assert h_score(np.eye(3)[labels], labels) == pytest.approx(2.0, abs=0.1)
+
+
+def test_copies_do_not_tell_each_others_labels():
+    generator = np.random.default_rng(0)
+    noise, labels = generator.normal(size=(60, 40)), np.arange(60) % 2
+    copies = np.concatenate([noise] * 3), np.concatenate([labels] * 3)
+    # Learned by heart it would be near 1.
+    assert probe_score(*copies).accuracy < 0.7
+
+
+def test_names_of_classes_are_no_numbers():
+    with pytest.raises(ValueError, match="makes integers of names"):
+        logme(np.eye(4), np.array(["a", "b", "a", "b"]))

@@ -450,13 +450,32 @@ def test_labels_of_each_class_are_drawn_and_nested(data, monkeypatch):
             assert not set(part.train.ids) & set(part.test.ids)
     for few, more in zip(drawn[2], drawn[4], strict=True):
         assert few < more
+    # Each fold has its own.
+    assert len(set.union(*drawn[4])) > 4 * 3 * 1.8
+
+
+def test_copies_are_one_label():
+    images, labels = make_images(30)
+    images[labels == 0] = images[0]
+    images[3:27:3] = make_images(27, seed=1)[0][3:27:3]  # Nine different ones.
+    for seed in range(5):
+        spy = Spy()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cross_validation, "fine_tune", spy)
+            cross_validate(
+                cheap, (images, labels), 2, labels_per_class=2, seed=seed,
+                verbose=0,
+            )  # fmt: skip
+        for part in spy.data:
+            pixels, _ = part["train"]
+            assert len(np.unique(pixels, axis=0)) == len(pixels) == 6
 
 
 @pytest.mark.parametrize(
     ("count", "message"),
     [
         (0, "must be an integer of at least 1"),
-        (30, "what a fold leaves of class"),
+        (30, "that a fold leaves of class"),
     ],
 )
 def test_labels_that_are_not_there(data, count, message):
