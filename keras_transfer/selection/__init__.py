@@ -9,10 +9,8 @@ from keras_transfer.selection.cleaning import (
     find_outliers,
     outlier_scores,
 )
-from keras_transfer.selection.comparison import (
-    TransferComparison,
-    compare_transfer,
-)
+from keras_transfer.selection.compared import TransferComparison
+from keras_transfer.selection.comparison import compare_transfer
 from keras_transfer.selection.domains import (
     NearestClass,
     domain_accuracy,
@@ -25,11 +23,8 @@ from keras_transfer.selection.labelling import (
     select_uncertain,
 )
 from keras_transfer.selection.probe_score import ProbeScore, probe_score
-from keras_transfer.selection.ranking import (
-    RankedBackbone,
-    Ranking,
-    rank_backbones,
-)
+from keras_transfer.selection.ranked import RankedBackbone, Ranking
+from keras_transfer.selection.ranking import rank_backbones
 from keras_transfer.selection.separation import h_score, parc
 from keras_transfer.selection.sheets import plot_examples
 from keras_transfer.selection.source_classes import leep, nce, nleep

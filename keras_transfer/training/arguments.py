@@ -44,6 +44,12 @@ def check_arguments(
     Raises:
         ValueError: If they do not fit each other, or the model.
         TypeError: If an argument is unknown, or of another type.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> [phase.name for phase in check_arguments(model, strategy="linear-probe")]
+    ['linear probe']
     """
     Settings(**settings)
     phases = choose_phases(

@@ -1,0 +1,152 @@
+"""The table of ranked backbones."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_transfer._files import whole_file
+from keras_transfer.reports import plot_costs
+from keras_transfer.selection.probe_score import ProbeScore
+
+
+class RankedBackbone(NamedTuple):
+    """A row of a `Ranking`.
+
+    Attributes:
+        name: Of the backbone.
+        examples: Training images that it was judged by; fewer than there are
+            where others were better by then.
+        probe: Cross-validated accuracy of a linear probe.
+        scores: The other scores, by name: more is better; NaN for `"leep"` and
+            `"nce"` of a backbone without a classifier of its own.
+        imagenet_top1: Accuracy of its published weights on ImageNet, which a
+            score has to beat; `None` where it is not known.
+        parameters: Weights and biases.
+        flops: Operations of a forward pass of an image.
+        images_per_second: Through the network, as measured here, without
+            decoding; 0 where all was in the store.
+        licence: Of the weights.
+    """
+
+    name: str
+    examples: int
+    probe: ProbeScore
+    scores: dict[str, float]
+    imagenet_top1: float | None
+    parameters: int
+    flops: int
+    images_per_second: float
+    licence: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What `rank_backbones` returns: the best first.
+
+    Attributes:
+        rows: A `RankedBackbone` for each, by the images they were judged by,
+            then by `by`.
+        by: The score that they are sorted by.
+        computed: Times that an image passed a backbone.
+    """
+
+    rows: tuple[RankedBackbone, ...]
+    by: str
+    computed: int
+
+    @property
+    def best(self) -> str:
+        """The name of the first row."""
+        return self.rows[0].name
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def table(self) -> str:
+        """Returns the rows as text."""
+        names = list(self.rows[0].scores)
+        width = max(len(row.name) for row in self.rows)
+        head = f"{'backbone':<{width}}  images  probe (95 %)          "
+        head += "  ".join(f"{name:>8}" for name in names)
+        lines = [
+            f"{head}  ImageNet  million weights  GFLOPs  images/s  licence"
+        ]
+        for row in self.rows:
+            probe = row.probe
+            line = f"{row.name:<{width}}  {row.examples:>6}  "
+            line += f"{probe.accuracy:6.1%} ({probe.low:.1%}-{probe.high:.1%})"
+            line = f"{line:<{width + 31}} "
+            line += "  ".join(
+                f"{row.scores[name]:>8.3f}"
+                if math.isfinite(row.scores[name])
+                else f"{'-':>8}"
+                for name in names
+            )
+            top1, speed = row.imagenet_top1, row.images_per_second
+            line += f"  {top1:>8.1%}" if top1 else f"{'-':>10}"
+            line += f"  {row.parameters / 1e6:>15.2f}  {row.flops / 1e9:>6.2f}"
+            line += f"  {speed:>8.0f}" if speed else f"{'-':>10}"
+            lines.append(f"{line}  {row.licence}")
+        return "\n".join(lines)
+
+    def save_table(self, path: str | os.PathLike[str]) -> None:
+        """Writes the rows as CSV, with the licences.
+
+        Args:
+            path: The file.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text)
+        names = list(self.rows[0].scores)
+        writer.writerow(
+            ["backbone", "images", "probe", "low", "high", *names]
+            + ["imagenet_top1", "parameters", "flops"]
+            + ["images_per_second", "licence"]
+        )
+        for row in self.rows:
+            writer.writerow(
+                [row.name, row.examples, *row.probe]
+                + [row.scores[name] for name in names]
+                + [row.imagenet_top1, row.parameters, row.flops]
+                + [round(row.images_per_second, 1), row.licence]
+            )
+        with whole_file(Path(path)) as partial:
+            partial.write_text(text.getvalue(), encoding="utf-8")
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draws the accuracy of the probe against operations.
+
+        Args:
+            path: PNG file to write.
+        """
+        plot_costs(
+            {row.name: row.flops for row in self.rows},
+            {row.name: (*row.probe,) for row in self.rows},
+            self.pareto(),
+            Path(path),
+        )
+
+    def pareto(self) -> tuple[str, ...]:
+        """Returns the names of those that no other beats in both.
+
+        In the accuracy of the probe, and in operations of a forward pass.
+        """
+        found = []
+        for row in self.rows:
+            beaten = any(
+                other.probe.accuracy >= row.probe.accuracy
+                and other.flops <= row.flops
+                and (other.probe.accuracy, -other.flops)
+                > (row.probe.accuracy, -row.flops)
+                for other in self.rows
+                if other is not row
+            )
+            if not beaten:
+                found.append(row.name)
+        return tuple(found)
