@@ -48,8 +48,8 @@ def check_arguments(
     Example:
 
     >>> model = build_classifier("ResNet20", num_classes=3)
-    >>> [phase.name for phase in check_arguments(model, strategy="linear-probe")]
-    ['linear probe']
+    >>> check_arguments(model, strategy="linear-probe")[0].depth
+    0
     """
     Settings(**settings)
     phases = choose_phases(
