@@ -189,10 +189,15 @@ def _classifier(
     pooling = keras.layers.GlobalAveragePooling2D
     if is_map and not (len(behind) == 1 and isinstance(behind[0], pooling)):
         return None  # It takes more of a map than its average.
-    inputs = keras.Input((features,), name="features")
+    # Names of ours that none of the user's layers has.
+    taken = {step.operation.name for step in graph}
+    start, place = "features", "one_place"
+    while taken & {start, place}:
+        start, place = f"{start}_", f"{place}_"
+    inputs = keras.Input((features,), name=start)
     x = inputs
     if is_map:  # A map of one place is its own average.
-        x = keras.layers.Reshape((1, 1, features))(x)
+        x = keras.layers.Reshape((1, 1, features), name=place)(x)
     x = _graph.inline(keras.Model(end, outputs[0]), x)
     return keras.Model(inputs, x, name="classifier")
 

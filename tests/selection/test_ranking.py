@@ -305,6 +305,17 @@ def test_no_classifier_where_averages_do_not_tell():
     assert load("ResNet20").classifier is None
 
 
+def test_names_of_the_user_do_not_clash():
+    layers = keras.layers
+    inputs = keras.Input((8, 8, 3), name="features")
+    x = layers.Conv2D(4, 3, name="block_1_conv")(inputs)
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="one_place")(x)
+    x = layers.Reshape((4,), name="reshape")(x)
+    model = keras.Model(inputs, layers.Dense(3, "softmax", name="reshape_1")(x))
+    found = ktr.load_backbone(model, pixel_range="[0, 1]")
+    assert found.classifier.output_shape == (None, 3)
+
+
 def test_models_with_other_heads_load():
     layers = keras.layers
     inputs = keras.Input((8, 8, 3))
