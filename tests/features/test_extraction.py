@@ -930,3 +930,13 @@ def test_open_store(tmp_path, monkeypatch):
     assert open_store(tmp_path / "x").directory == tmp_path / "x"
     with pytest.raises(TypeError, match="`store` must be a FeatureStore"):
         open_store(3)
+
+
+def test_a_network_without_weights_has_no_features():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.MaxPooling2D()(inputs), name="no")
+    backbone = ktr.load_backbone(model, pixel_range="[0, 1]")
+    with pytest.raises(ValueError, match="must have layers with weights"):
+        ktr.extract_features(
+            backbone, np.zeros((4, 8, 8, 3), "uint8"), store="memory", verbose=0
+        )
