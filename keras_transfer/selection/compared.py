@@ -235,6 +235,9 @@ class TransferComparison:
 
 def _rights(found: CrossValidation) -> np.ndarray:
     """Whether each example that was held out was classified rightly."""
-    pooled = found.pooled()
-    right: np.ndarray = pooled.outputs.argmax(axis=-1) == pooled.labels
-    return right
+    return np.concatenate(
+        [
+            fold.outputs.argmax(axis=-1) == fold.labels
+            for fold in found.evaluations
+        ]
+    )

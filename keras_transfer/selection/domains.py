@@ -11,6 +11,7 @@ from keras_transfer._checks import is_integer
 from keras_transfer.probes import fit_logistic
 from keras_transfer.selection._arrays import check_classes, check_features
 from keras_transfer.selection.probe_score import (
+    FOLDS,
     ProbeScore,
     folds_of,
     probe_score,
@@ -70,16 +71,16 @@ def domain_accuracy(
     """
     pair = _check_pair(source, target)
     most = min(map(len, pair))
-    if most < 5:
+    if most < FOLDS:
         raise ValueError(
             "`source` and `target` must hold five examples at least. Received: "
             f"{len(pair[0])} and {len(pair[1])}."
         )
     count = most if count is None else count
-    if not is_integer(count) or not 5 <= count <= most:
+    if not is_integer(count) or not FOLDS <= count <= most:
         raise ValueError(
-            f"`count` must be an integer from 5 to {most}, what both have. "
-            f"Received: count={count!r}"
+            f"`count` must be an integer from {FOLDS} to {most}, what both "
+            f"have. Received: count={count!r}"
         )
     generator = np.random.default_rng(seed)
     drawn = [

@@ -37,6 +37,9 @@ class ProbeScore(NamedTuple):
         """
         return cls(right / count, *wilson(right, count, 0.95))
 
+    def __str__(self) -> str:
+        return f"{self.accuracy:6.1%} ({self.low:.1%}-{self.high:.1%})"
+
 
 def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     """Returns the cross-validated accuracy of logistic regression.

@@ -78,9 +78,7 @@ class Ranking:
             f"{head}  ImageNet  million weights  GFLOPs  images/s  licence"
         ]
         for row in self.rows:
-            probe = row.probe
-            line = f"{row.name:<{width}}  {row.examples:>6}  "
-            line += f"{probe.accuracy:6.1%} ({probe.low:.1%}-{probe.high:.1%})"
+            line = f"{row.name:<{width}}  {row.examples:>6}  {row.probe!s}"
             line = f"{line:<{width + 31}} "
             line += "  ".join(
                 f"{row.scores[name]:>8.3f}"

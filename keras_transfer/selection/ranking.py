@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from keras_transfer.backbones import Backbone
 from keras_transfer.data import ImageData, ImageSplit
 from keras_transfer.features.extraction import open_store
 from keras_transfer.selection._arrays import check_classes
+from keras_transfer.selection._images import training_images
 from keras_transfer.selection.probe_score import FOLDS
 from keras_transfer.selection.race import (
     SCORES,
@@ -137,18 +137,7 @@ def rank_backbones(
     _check(backbones, scores, by, budget, integers)
     if by not in ("probe", *scores):
         scores = (*scores, by)
-    split = data.train if isinstance(data, ImageData) else data
-    if isinstance(data, ImageData) and data.image_size is not None:
-        split = dataclasses.replace(split, image_size=data.image_size)
-    if not isinstance(split, ImageSplit):
-        raise TypeError(
-            "`data` must be what `load_images` returned, or one of its splits. "
-            f"Received: {type(data).__name__}"
-        )
-    if split.multi_label:
-        raise ValueError(
-            "`data` must have one class for each image. Received: several."
-        )
+    split = training_images("data", data)
     check_classes(split.labels, len(split))
     if len(split) < FOLDS:
         raise ValueError(

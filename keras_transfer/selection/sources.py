@@ -15,13 +15,14 @@ from keras_transfer.features import extract_features
 from keras_transfer.features.extraction import open_store
 from keras_transfer.probes import fit_logistic
 from keras_transfer.selection._arrays import check_classes
+from keras_transfer.selection._images import training_images
 from keras_transfer.selection.domains import (
     NearestClass,
     domain_accuracy,
     nearest_classes,
     reverse_validation,
 )
-from keras_transfer.selection.probe_score import ProbeScore
+from keras_transfer.selection.probe_score import FOLDS, ProbeScore
 
 
 class RankedSource(NamedTuple):
@@ -79,9 +80,7 @@ class SourceRanking:
         ]
         for row in self.rows:
             cells = [
-                f"{found.accuracy:6.1%} ({found.low:.1%}-{found.high:.1%})"
-                if found is not None
-                else f"{'-':>6}"
+                f"{'-':>6}" if found is None else str(found)
                 for found in (row.domain, row.reverse, row.transferred)
             ]
             text = "".join(f"{cell:<22}" for cell in cells)
@@ -153,10 +152,10 @@ def rank_sources(
             f"{'' if sources else ', empty'}"
         )
     splits = {
-        name: _training_images(f"sources[{name!r}]", some)
+        name: _checked(f"sources[{name!r}]", some)
         for name, some in sources.items()
     }
-    wanted = _training_images("target", target)
+    wanted = _checked("target", target)
     shapes = {
         name: (*split.common_size(), split.pixels.channels)
         for name, split in {**splits, "the target": wanted}.items()
@@ -209,22 +208,11 @@ def rank_sources(
     )
 
 
-def _training_images(name: str, data: Any) -> ImageSplit:
-    split = data.train if isinstance(data, ImageData) else data
-    if not isinstance(split, ImageSplit):
-        raise TypeError(
-            f"`{name}` must be what `load_images` returned, or one of its "
-            f"splits. Received: {type(data).__name__}"
-        )
-    if isinstance(data, ImageData) and data.image_size is not None:
-        split = dataclasses.replace(split, image_size=data.image_size)
-    if split.multi_label:
-        raise ValueError(
-            f"`{name}` must have one class for each image. Received: several."
-        )
+def _checked(name: str, data: Any) -> ImageSplit:
+    split = training_images(name, data)
     if name != "target":
         check_classes(split.labels, len(split))
-    if len(split) < 5:
+    if len(split) < FOLDS:
         raise ValueError(
             f"`{name}` must hold five images at least. Received: {len(split)}."
         )

@@ -20,12 +20,12 @@ is missing.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+from _lines import read, write
 from scipy.stats import weightedtau
 
 import keras_transfer as ktr
@@ -162,21 +162,6 @@ def rank(options: argparse.Namespace, task: str, data, size: int) -> dict:
         "computed_again": costs[1][0],
         "seconds": [seconds for _, seconds in costs],
     }
-
-
-def write(path: Path, row: dict) -> None:
-    """Adds a line."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-    print(row, flush=True)
-
-
-def read(path: Path) -> list[dict]:
-    """The results so far."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def table(path: Path) -> str:

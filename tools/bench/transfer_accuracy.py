@@ -17,12 +17,12 @@ https://keras.io/guides/transfer_learning/
 
 import argparse
 import dataclasses
-import json
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+from _lines import read, write
 
 import keras_transfer as ktr
 from keras_transfer.evaluation import paired_interval
@@ -135,9 +135,7 @@ def main(options: argparse.Namespace) -> None:
                             strict=True,
                         )
                     )
-                    with open(path, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
-                    print(row, flush=True)
+                    write(path, row)
 
 
 def labelled(data, shots: int | None, seed: int):
@@ -172,14 +170,6 @@ def measure(options, task, data, seed: int, method: str) -> dict:
         accuracy[name] = float(np.mean(guesses == split.labels))
     keras.backend.clear_session()
     return {"accuracy": accuracy, "seconds": round(seconds, 1)}
-
-
-def read(path: Path) -> list[dict]:
-    """The results so far."""
-    if not path.exists():
-        return []
-    lines = path.read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def table(path: Path) -> str:
