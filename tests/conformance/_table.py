@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from keras_transfer import Backbone, load_backbone
@@ -25,7 +26,9 @@ class Row(NamedTuple):
     `module` is the one of `keras.applications` whose `preprocess_input` feeds
     the network (`None`: not from there). `scaling` names the arithmetic that
     its paper prescribes, one of `SCALINGS`; where the network does that itself,
-    `built_in` is true. `num_blocks` counts the stem.
+    `built_in` is true. `num_blocks` counts the stem. `mark` is that of its
+    tests: the smallest network of each family runs in CI, the others are
+    `exhaustive`.
     """
 
     name: str
@@ -36,7 +39,12 @@ class Row(NamedTuple):
     num_features: int
     num_blocks: int
     last_block: str
-    slow: bool
+    mark: str
+
+    @property
+    def marks(self) -> list[pytest.MarkDecorator]:
+        """The marks of tests of this row."""
+        return [getattr(pytest.mark, self.mark)] if self.mark else []
 
     def make(self, channels: int = 3, weights: str | None = None) -> Backbone:
         """The backbone at its smallest size, at random unless `weights`."""
@@ -109,59 +117,59 @@ def _rows(text: str) -> list[Row]:
                 {"inside": True, "outside": False}[where],
                 *map(int, numbers),
                 last_block,
-                {"slow": True, "fast": False}[speed],
+                "" if speed == "fast" else speed,
             )
         )
     return found
 
 
 # name, module of keras.applications, scaling, inside or outside the network,
-# smallest size, features, blocks, last block, slow (above 6 s on 2 cores)
+# smallest size, features, blocks, last block, mark (slow: above 6 s on 2 cores)
 TABLE: list[Row] = [
     *_rows("""
 ConvNeXtTiny      convnext         torch inside  32  768 19 convnext_tiny_stage_3_block_2   fast
-ConvNeXtSmall     convnext         torch inside  32  768 37 convnext_small_stage_3_block_2  slow
-ConvNeXtBase      convnext         torch inside  32 1024 37 convnext_base_stage_3_block_2   slow
-ConvNeXtLarge     convnext         torch inside  32 1536 37 convnext_large_stage_3_block_2  slow
-ConvNeXtXLarge    convnext         torch inside  32 2048 37 convnext_xlarge_stage_3_block_2 slow
+ConvNeXtSmall     convnext         torch inside  32  768 37 convnext_small_stage_3_block_2  exhaustive
+ConvNeXtBase      convnext         torch inside  32 1024 37 convnext_base_stage_3_block_2   exhaustive
+ConvNeXtLarge     convnext         torch inside  32 1536 37 convnext_large_stage_3_block_2  exhaustive
+ConvNeXtXLarge    convnext         torch inside  32 2048 37 convnext_xlarge_stage_3_block_2 exhaustive
 DenseNet121       densenet         torch outside 32 1024 59 conv5_block16    slow
-DenseNet169       densenet         torch outside 32 1664 83 conv5_block32    slow
-DenseNet201       densenet         torch outside 32 1920 99 conv5_block32    slow
+DenseNet169       densenet         torch outside 32 1664 83 conv5_block32    exhaustive
+DenseNet201       densenet         torch outside 32 1920 99 conv5_block32    exhaustive
 EfficientNetB0    efficientnet     torch inside  32 1280 17 block7a          fast
-EfficientNetB1    efficientnet     torch inside  32 1280 24 block7b          slow
-EfficientNetB2    efficientnet     torch inside  32 1408 24 block7b          slow
-EfficientNetB3    efficientnet     torch inside  32 1536 27 block7b          slow
-EfficientNetB4    efficientnet     torch inside  32 1792 33 block7b          slow
-EfficientNetB5    efficientnet     torch inside  32 2048 40 block7c          slow
-EfficientNetB6    efficientnet     torch inside  32 2304 46 block7c          slow
-EfficientNetB7    efficientnet     torch inside  32 2560 56 block7d          slow
+EfficientNetB1    efficientnet     torch inside  32 1280 24 block7b          exhaustive
+EfficientNetB2    efficientnet     torch inside  32 1408 24 block7b          exhaustive
+EfficientNetB3    efficientnet     torch inside  32 1536 27 block7b          exhaustive
+EfficientNetB4    efficientnet     torch inside  32 1792 33 block7b          exhaustive
+EfficientNetB5    efficientnet     torch inside  32 2048 40 block7c          exhaustive
+EfficientNetB6    efficientnet     torch inside  32 2304 46 block7c          exhaustive
+EfficientNetB7    efficientnet     torch inside  32 2560 56 block7d          exhaustive
 EfficientNetV2B0  efficientnet_v2  torch inside  32 1280 22 block6h          fast
-EfficientNetV2B1  efficientnet_v2  torch inside  32 1280 28 block6i          slow
-EfficientNetV2B2  efficientnet_v2  torch inside  32 1408 29 block6j          slow
-EfficientNetV2B3  efficientnet_v2  torch inside  32 1536 33 block6l          slow
-EfficientNetV2S   efficientnet_v2  128   inside  32 1280 41 block6o          slow
-EfficientNetV2M   efficientnet_v2  128   inside  32 1280 58 block7e          slow
-EfficientNetV2L   efficientnet_v2  128   inside  32 1280 80 block7g          slow
+EfficientNetV2B1  efficientnet_v2  torch inside  32 1280 28 block6i          exhaustive
+EfficientNetV2B2  efficientnet_v2  torch inside  32 1408 29 block6j          exhaustive
+EfficientNetV2B3  efficientnet_v2  torch inside  32 1536 33 block6l          exhaustive
+EfficientNetV2S   efficientnet_v2  128   inside  32 1280 41 block6o          exhaustive
+EfficientNetV2M   efficientnet_v2  128   inside  32 1280 58 block7e          exhaustive
+EfficientNetV2L   efficientnet_v2  128   inside  32 1280 80 block7g          exhaustive
 InceptionResNetV2 inception_resnet_v2 tf outside 75 1536 44 block8_10        slow
 InceptionV3       inception_v3     tf    outside 75 2048 12 mixed10          slow
 MobileNet         mobilenet        tf    outside 32 1024 14 conv_13          fast
 MobileNetV2       mobilenet_v2     tf    outside 32 1280 18 block_16         fast
-MobileNetV3Large  mobilenet_v3     tf    inside  32  960 16 expanded_conv_14 fast
+MobileNetV3Large  mobilenet_v3     tf    inside  32  960 16 expanded_conv_14 exhaustive
 MobileNetV3Small  mobilenet_v3     tf    inside  32  576 12 expanded_conv_10 fast
-NASNetLarge       nasnet           tf    outside 32 4032 23 normal_concat_18 slow
+NASNetLarge       nasnet           tf    outside 32 4032 23 normal_concat_18 exhaustive
 NASNetMobile      nasnet           tf    outside 32 1056 17 normal_concat_12 fast
 ResNet50          resnet           caffe outside 32 2048 17 conv5_block3     fast
-ResNet101         resnet           caffe outside 32 2048 34 conv5_block3     slow
-ResNet152         resnet           caffe outside 32 2048 51 conv5_block3     slow
+ResNet101         resnet           caffe outside 32 2048 34 conv5_block3     exhaustive
+ResNet152         resnet           caffe outside 32 2048 51 conv5_block3     exhaustive
 ResNet50V2        resnet_v2        tf    outside 32 2048 17 conv5_block3     fast
-ResNet101V2       resnet_v2        tf    outside 32 2048 34 conv5_block3     slow
-ResNet152V2       resnet_v2        tf    outside 32 2048 51 conv5_block3     slow
+ResNet101V2       resnet_v2        tf    outside 32 2048 34 conv5_block3     exhaustive
+ResNet152V2       resnet_v2        tf    outside 32 2048 51 conv5_block3     exhaustive
 VGG16             vgg16            caffe outside 32  512  5 block5           fast
-VGG19             vgg19            caffe outside 32  512  5 block5           fast
+VGG19             vgg19            caffe outside 32  512  5 block5           exhaustive
 Xception          xception         tf    outside 71 2048 14 block14          fast
 """),  # noqa: E501
-    Row("ResNet20", None, "tf", False, 8, 64, 10, "stage3_block3", False),
-    Row(USER_MODEL, None, "255", False, 24, 16, 4, "last", False),
+    Row("ResNet20", None, "tf", False, 8, 64, 10, "stage3_block3", ""),
+    Row(USER_MODEL, None, "255", False, 24, 16, 4, "last", ""),
 ]
 BY_NAME = {row.name: row for row in TABLE}
 

@@ -48,10 +48,7 @@ NAMES = (
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(row, id=row.name, marks=[slow] if row.slow else [])
-        for row in TABLE
-    ],
+    params=[pytest.param(row, id=row.name, marks=row.marks) for row in TABLE],
 )
 def row(request):
     return request.param
