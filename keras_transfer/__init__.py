@@ -6,7 +6,7 @@ Every public name is imported from its module the first time it is used, so that
 
 from typing import TYPE_CHECKING
 
-from keras_transfer._lazy import importing as _importing
+from keras_transfer._utils.lazy import importing as _importing
 
 if TYPE_CHECKING:
     from keras_transfer.backbones import (
@@ -19,38 +19,41 @@ if TYPE_CHECKING:
         build_classifier,
         build_regressor,
         build_text_classifier,
-        class_names,
         load_model,
+    )
+    from keras_transfer.caching.store import (
+        FeatureStore,
     )
     from keras_transfer.data import (
         Augmentation,
         load_images,
         load_texts,
     )
-    from keras_transfer.depth import (
-        blocks,
-        freeze,
-        split,
-        trainable_summary,
-        unfreeze,
+    from keras_transfer.distribute import (
+        connect_workers,
+        predict_scaling,
     )
-    from keras_transfer.distribute import connect_workers, predict_scaling
     from keras_transfer.doctor import (
         check,
+    )
+    from keras_transfer.experiments import (
+        compare_transfer,
+        cross_validate,
     )
     from keras_transfer.features import (
         FeatureExtractor,
         Features,
         FeatureSplit,
-        FeatureStore,
         cluster,
         extract_features,
         fit_probe,
         stack_features,
     )
-    from keras_transfer.lora import add_lora
-    from keras_transfer.multipliers import block_multipliers, layer_decay
-    from keras_transfer.optimizers import LearningRateMultiplier
+    from keras_transfer.optimizers import (
+        LearningRateMultiplier,
+        block_multipliers,
+        layer_decay,
+    )
     from keras_transfer.penalties import (
         BSS,
         L1,
@@ -62,7 +65,9 @@ if TYPE_CHECKING:
     from keras_transfer.schedules import (
         one_cycle,
     )
-    from keras_transfer.selection import compare_transfer, rank_backbones
+    from keras_transfer.selection import (
+        rank_backbones,
+    )
     from keras_transfer.strategies import (
         LPFT,
         FineTune,
@@ -72,16 +77,33 @@ if TYPE_CHECKING:
         Phase,
         Surgical,
     )
+    from keras_transfer.structure.class_names import (
+        class_names,
+    )
+    from keras_transfer.structure.depth import (
+        blocks,
+        freeze,
+        split,
+        trainable_summary,
+        unfreeze,
+    )
+    from keras_transfer.structure.lora import (
+        add_lora,
+    )
     from keras_transfer.training import (
         Run,
-        cross_validate,
         find_learning_rate,
         fine_tune,
         plan,
     )
-    from keras_transfer.tuning import SearchResult, SearchSpace, search
+    from keras_transfer.tuning import (
+        SearchResult,
+        SearchSpace,
+        search,
+    )
 
 __version__ = "0.1.0"
+
 
 __all__ = [
     "add_lora",
@@ -142,40 +164,41 @@ __all__ = [
     "unfreeze",
 ]
 
+
 _MODULES = {
-    "add_lora": "lora",
+    "add_lora": "structure.lora",
     "Augmentation": "data",
     "Backbone": "backbones",
-    "block_multipliers": "multipliers",
-    "blocks": "depth",
+    "block_multipliers": "optimizers",
+    "blocks": "structure.depth",
     "BSS": "penalties",
     "build_classifier": "builders",
     "build_regressor": "builders",
     "build_text_classifier": "builders",
     "check": "doctor",
-    "class_names": "builders",
+    "class_names": "structure.class_names",
     "cluster": "features",
-    "compare_transfer": "selection",
+    "compare_transfer": "experiments",
     "connect_workers": "distribute",
-    "cross_validate": "training",
+    "cross_validate": "experiments",
     "ElasticNet": "penalties",
     "extract_features": "features",
     "FeatureExtractor": "features",
     "FeatureMap": "penalties",
     "Features": "features",
     "FeatureSplit": "features",
-    "FeatureStore": "features",
+    "FeatureStore": "caching.store",
     "find_learning_rate": "training",
     "fine_tune": "training",
     "FineTune": "strategies",
     "fit_probe": "features",
-    "freeze": "depth",
+    "freeze": "structure.depth",
     "FromScratch": "strategies",
     "GradualUnfreezing": "strategies",
     "L1": "penalties",
     "L2": "penalties",
     "L2SP": "penalties",
-    "layer_decay": "multipliers",
+    "layer_decay": "optimizers",
     "LearningRateMultiplier": "optimizers",
     "LinearProbe": "strategies",
     "list_backbones": "backbones",
@@ -194,11 +217,11 @@ _MODULES = {
     "search": "tuning",
     "SearchResult": "tuning",
     "SearchSpace": "tuning",
-    "split": "depth",
+    "split": "structure.depth",
     "stack_features": "features",
     "Surgical": "strategies",
-    "trainable_summary": "depth",
-    "unfreeze": "depth",
+    "trainable_summary": "structure.depth",
+    "unfreeze": "structure.depth",
 }
 
 

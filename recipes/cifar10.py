@@ -19,7 +19,8 @@ import keras
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.reports import proportion_interval, write_predictions
+from keras_transfer.evaluation.intervals import proportion_interval
+from keras_transfer.reports.tables import write_predictions
 
 
 @dataclasses.dataclass(frozen=True)

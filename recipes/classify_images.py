@@ -26,11 +26,9 @@ import keras
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.reports import (
-    mean_interval,
-    plot_confusion_matrix,
-    write_predictions,
-)
+from keras_transfer.evaluation.intervals import mean_interval
+from keras_transfer.reports.plots import plot_confusion_matrix
+from keras_transfer.reports.tables import write_predictions
 
 
 @dataclasses.dataclass(frozen=True)

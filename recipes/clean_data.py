@@ -25,7 +25,7 @@ import numpy as np
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer import selection
+from keras_transfer import curation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +58,14 @@ def main(config: Config) -> dict[str, object]:
     images, planted = plant(config, data.train)
     features = ktr.extract_features(backbone, images, verbose=0)
     found = {
-        "label_errors": selection.find_label_errors(features, seed=config.seed),
-        "duplicates": selection.find_duplicates(
+        "label_errors": curation.find_label_errors(features, seed=config.seed),
+        "duplicates": curation.find_duplicates(
             features, threshold=config.threshold
         ),
-        "outliers": selection.find_outliers(
+        "outliers": curation.find_outliers(
             features, min(config.count, len(images))
         ),
-        "label_first": selection.select_representative(
+        "label_first": curation.select_representative(
             features, min(config.count, len(images))
         ),
     }
@@ -75,7 +75,7 @@ def main(config: Config) -> dict[str, object]:
         print(f"{name}: {len(examples)}")
         if examples:
             write(folder / f"{name}.csv", examples, data.class_names)
-            selection.plot_examples(examples, images, folder / f"{name}.png")
+            curation.plot_examples(examples, images, folder / f"{name}.png")
     for error in found["label_errors"][:10]:
         label, suggested = (
             data.class_names[index] for index in (error.label, error.suggested)

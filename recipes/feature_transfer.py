@@ -30,8 +30,7 @@ import numpy as np
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.evaluation import paired_interval
-from keras_transfer.reports import mean_interval
+from keras_transfer.evaluation.intervals import mean_interval, paired_interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ import tensorflow as tf
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.reports import mean_interval
+from keras_transfer.evaluation.intervals import mean_interval
 
 
 @dataclasses.dataclass(frozen=True)

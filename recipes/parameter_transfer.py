@@ -24,8 +24,8 @@ import keras
 from _smoke import write_noise
 
 import keras_transfer as ktr
-from keras_transfer.evaluation import paired_interval
-from keras_transfer.reports import mean_interval, plot_learning_curves
+from keras_transfer.evaluation.intervals import mean_interval, paired_interval
+from keras_transfer.reports.curves import plot_learning_curves
 
 PROBE = "linear probe"
 

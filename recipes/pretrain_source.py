@@ -24,7 +24,8 @@ from _smoke import write_noise
 from keras import layers
 
 import keras_transfer as ktr
-from keras_transfer.schedules import ScheduledLearningRate, one_cycle
+from keras_transfer.schedules.callback import ScheduledLearningRate
+from keras_transfer.schedules.schedules import one_cycle
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,9 @@ import keras
 import numpy as np
 
 import keras_transfer as ktr
-from keras_transfer.reports import (
-    mean_interval,
-    plot_confusion_matrix,
-    plot_learning_curves,
-)
+from keras_transfer.evaluation.intervals import mean_interval
+from keras_transfer.reports.curves import plot_learning_curves
+from keras_transfer.reports.plots import plot_confusion_matrix
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 
 import keras_transfer as ktr
 from keras_transfer.data import TextData
-from keras_transfer.reports import mean_interval
+from keras_transfer.evaluation.intervals import mean_interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """Where pretrained knowledge comes from: one file and one table per source."""
 
-from keras_transfer.backbones._spec import BackboneSpec
-from keras_transfer.backbones.loading import (
-    Backbone,
-    list_backbones,
-    load_backbone,
-)
+from keras_transfer.backbones.backbone import Backbone
+from keras_transfer.backbones.loading import list_backbones, load_backbone
+from keras_transfer.backbones.spec import BackboneSpec
 from keras_transfer.backbones.text import load_text_backbone
 
 __all__ = [

@@ -7,15 +7,28 @@ from typing import Any
 
 import keras
 
-from keras_transfer.backbones._spec import BackboneSpec
+from keras_transfer.backbones.spec import BackboneSpec
 
 _GOOGLE = "Apache-2.0 (Google); trained on ImageNet-1k, research use"
+
+
 _OXFORD = "CC BY 4.0 (University of Oxford); trained on ImageNet-1k"
+
+
 _MICROSOFT = "MIT (Microsoft Research); trained on ImageNet-1k"
+
+
 _DENSENET = "BSD 3-clause (Liu et al.); trained on ImageNet-1k"
+
+
 _CHOLLET = "MIT (F. Chollet); trained on ImageNet-1k"
+
+
 _META = "Apache-2.0 (Meta, converted by Keras); trained on ImageNet-1k"
+
+
 _META_22K = "Apache-2.0 (Meta, converted by Keras); trained on ImageNet-22k"
+
 
 # name: normalization, built in, default size, smallest size, features, licence,
 # accuracy on ImageNet's validation images as Keras' documentation states it
@@ -61,6 +74,8 @@ _TABLE: dict[str, tuple[str, bool, int, int, int, str, float]] = {
     "VGG19": ("caffe", False, 224, 32, 512, _OXFORD, 0.713),
     "Xception": ("tf", False, 299, 71, 2048, _CHOLLET, 0.790),
 }
+
+
 # Keras picks (MobileNet, MobileNetV2) or wants (MobileNetV3) one weights file
 # for each image size. The one for 224 serves at every size.
 _PRETRAINED_SIZE = {
@@ -69,6 +84,8 @@ _PRETRAINED_SIZE = {
     "MobileNetV3Large": 224,
     "MobileNetV3Small": 224,
 }
+
+
 # What the papers state of other widths than 1, at 224 pixels.
 _TOP1_BY_ALPHA = {
     "MobileNet": {0.75: 0.684, 0.5: 0.637, 0.25: 0.506},
@@ -82,8 +99,11 @@ _TOP1_BY_ALPHA = {
     "MobileNetV3Large": {0.75: 0.733},
     "MobileNetV3Small": {0.75: 0.654},
 }
+
+
 # Their graphs depend on the image size.
 _FIXED_SIZE = {"NASNetLarge", "NASNetMobile"}
+
 
 SPECS: dict[str, BackboneSpec] = {
     name: BackboneSpec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from keras_transfer import _graph
+from keras_transfer.structure import graph
 
 # How layers that drop something at random call the fraction.
 _RATES = ("rate", "drop_prob")
@@ -19,7 +19,7 @@ def still_dropout(model: keras.Model) -> None:
     Args:
         model: Any model; its layers keep their place and drop nothing.
     """
-    for layer in _graph.layers_below(model):
+    for layer in graph.layers_below(model):
         if "Drop" in type(layer).__name__:
             for name in _RATES:
                 if hasattr(layer, name):

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_transfer import _graph
-from keras_transfer._checks import is_integer
-from keras_transfer._errors import nearest
+from keras_transfer._utils.checks import did_you_mean, is_integer
 from keras_transfer.backbones import (
     applications,
-    channels,
     embedded,
-    kerashub,
-    own_model,
-    tfhub,
+    input_channels,
+    user_model,
 )
-from keras_transfer.backbones._spec import BackboneSpec, Normalization
+from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.dropout import still_dropout
+from keras_transfer.backbones.embedded import resnet20
+from keras_transfer.backbones.kerashub import loading as kerashub
 from keras_transfer.backbones.preprocessing import build_preprocessing
-from keras_transfer.backbones.resnet20 import resnet20
+from keras_transfer.backbones.spec import BackboneSpec, Normalization
+from keras_transfer.backbones.tfhub import loading as tfhub
 from keras_transfer.backbones.weight_files import check_path, load_weights
+from keras_transfer.structure import graph
 
 PRETRAINED = "pretrained"
+
+
 # What `load_backbone` decides itself, of the arguments of Keras' functions.
 _DECIDED = {
     "classes",
@@ -36,73 +37,9 @@ _DECIDED = {
     "input_tensor",
     "pooling",
 }
+
+
 _MODEL_FILES = (".keras", ".h5", ".hdf5")
-
-
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """A pretrained feature extractor and what it needs to be fed.
-
-    A value: building a model from it copies its weights, so that no two models
-    share any.
-
-    Attributes:
-        spec: What is known about it, a `BackboneSpec`.
-        preprocessing: Model from `(batch, height, width, channels)` pixels in
-            `[0, 255]`, or from string `(batch,)` texts, to what `model` takes.
-            No weights.
-        model: Model from there to features, `(batch, h, w, num_features)`,
-            `(batch, positions, num_features)` of a transformer, or
-            `(batch, num_features)`.
-        classifier: Model from averages of the features,
-            `(batch, num_features)`, to the probabilities of the classes that a
-            model of yours was trained on, its softmax; `None` where it has
-            none, or they do not follow from averages. Defaults to `None`.
-
-    Example:
-
-    >>> backbone = load_backbone("ResNet20")
-    >>> features = backbone.model(backbone.preprocessing(images))
-    """
-
-    spec: BackboneSpec
-    preprocessing: keras.Model
-    model: keras.Model
-    classifier: keras.Model | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the architecture."""
-        return self.spec.name
-
-    @property
-    def input_shape(self) -> tuple[int | None, int | None, int]:
-        """`(height, width, channels)` of images, `None` where free; or `()`."""
-        return tuple(self.preprocessing.input_shape[1:])
-
-    @property
-    def num_features(self) -> int:
-        """Number of channels of the features."""
-        return int(self.model.output_shape[-1])
-
-    def copy(self) -> Backbone:
-        """Returns a backbone with the same weights and none in common."""
-        model = kerashub.clone(self.model)
-        _graph.set_weights(model, self.model.get_weights())
-        preprocessing = self.preprocessing
-        if not _graph.takes_texts(preprocessing):
-            # A tokenizer is not cloned: its vocabulary is in no config.
-            preprocessing = keras.models.clone_model(preprocessing)
-        return dataclasses.replace(
-            self, model=model, preprocessing=preprocessing
-        )
-
-    def __repr__(self) -> str:
-        return (
-            f"Backbone({self.name!r}, input_shape={self.input_shape}, "
-            f"num_features={self.num_features}, "
-            f"parameters={self.model.count_params():,})"
-        )
 
 
 def list_backbones(pattern: str = "*") -> dict[str, BackboneSpec]:
@@ -205,7 +142,7 @@ def load_backbone(
                 "`source` must be an existing model file. Received: "
                 f"source={str(source)!r}, where there is none."
             )
-        source = own_model.read_model(Path(source))
+        source = user_model.read_model(Path(source))
     if kerashub.is_handle(source) or kerashub.is_backbone(source):
         return _load_kerashub(source, weights, input_shape, source_options)
     if isinstance(source, keras.Model):
@@ -223,7 +160,7 @@ def load_backbone(
             f"`source` must be one of the {len(known)} names of "
             "`list_backbones()`, the path of a model file, a keras.Model, or "
             f'"hub:" or "kerashub:" and a handle; texts: `load_text_backbone`. '
-            f"Received: source={source!r}.{nearest(source, known)}"
+            f"Received: source={source!r}.{did_you_mean(source, known)}"
         )
     spec = known[source]
     refused = sorted(_DECIDED & set(source_options))
@@ -276,12 +213,12 @@ def _load_own(
             "`source_options` of a model must be `pixel_range` and "
             f"`output_layer`. Received: {', '.join(sorted(unknown))}"
         )
-    if _graph.is_functional(source) and _graph.takes_texts(source):
+    if graph.is_functional(source) and graph.takes_texts(source):
         raise ValueError(
             f"`source` must take images. Received: {source.name!r}, which "
             "takes texts: `load_text_backbone` loads it."
         )
-    parts = list(_graph.layers_below(source))
+    parts = list(graph.layers_below(source))
     nested = [part.name for part in parts if kerashub.is_backbone(part)]
     if nested:
         raise ValueError(
@@ -290,7 +227,7 @@ def _load_own(
             "network of KerasHub. Load that alone: "
             f'`load_backbone(model.get_layer("{nested[0]}"), ...)`.'
         )
-    model, classifier, spec = own_model.build(
+    model, classifier, spec = user_model.build(
         source,
         pixel_range=options.get("pixel_range"),
         input_shape=input_shape,
@@ -422,7 +359,7 @@ def _load_named(
         size = spec.pretrained_size
         reference = _build(spec, (size, size, 3), "imagenet", options)
         model = _build(spec, colour, None, options)
-        _graph.set_weights(model, reference.get_weights())
+        graph.set_weights(model, reference.get_weights())
     else:
         model = _build(spec, colour, "imagenet" if published else None, options)
     if weights is not None and count not in (1, 3):
@@ -430,7 +367,7 @@ def _load_named(
         if path is None or not _is_loaded(model, path):
             if path is not None:
                 load_weights(reference, path)
-            channels.adapt_weights(model, reference, spec.normalization)
+            input_channels.adapt_weights(model, reference, spec.normalization)
     elif path is not None:
         load_weights(model, path)
     # The same layers under the name by which they are found again.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keras_transfer.backbones._spec import Normalization, normalization_of
+from keras_transfer.backbones.spec import Normalization, normalization_of
 
 
 def build_preprocessing(

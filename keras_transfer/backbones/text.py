@@ -9,17 +9,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import _graph
-from keras_transfer._blocks import has_children
-from keras_transfer._checks import is_integer
-from keras_transfer.backbones import kerashub, word_vectors
-from keras_transfer.backbones._spec import name_of, spec_of_own
-from keras_transfer.backbones.kerashub_network import (
+from keras_transfer._utils.checks import is_integer
+from keras_transfer.backbones import word_vectors
+from keras_transfer.backbones.backbone import Backbone
+from keras_transfer.backbones.kerashub import loading as kerashub
+from keras_transfer.backbones.kerashub.network import (
     KerasHubNetwork,
     import_keras_hub,
 )
-from keras_transfer.backbones.loading import PRETRAINED, Backbone
+from keras_transfer.backbones.loading import PRETRAINED
+from keras_transfer.backbones.spec import name_of, spec_of_own
 from keras_transfer.backbones.tokens import POOLINGS, TextTokenizer, longest
+from keras_transfer.structure import graph
+from keras_transfer.structure.blocks import has_children
 
 _SEQUENCE_LENGTH = 128
 
@@ -146,14 +148,14 @@ def _of_model(model: keras.Model, pretrained: bool) -> Backbone:
     """Takes the backbone out of a text model that was built here."""
     preprocessing = model.get_layer("preprocessing")
     network = model.get_layer("backbone")
-    if not _graph.takes_texts(preprocessing):
+    if not graph.takes_texts(preprocessing):
         raise ValueError(
             f"`source` must take text. Received: {model.name!r}, which takes "
             "images: `load_backbone` loads it."
         )
     copy = kerashub.clone(network)
     if pretrained:
-        _graph.set_weights(copy, network.get_weights())
+        graph.set_weights(copy, network.get_weights())
     name = model.name.removesuffix("_classifier")
     width = int(network.output_shape[-1])
     return Backbone(

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 
 POOLINGS = ("avg", "max", "token")
+
+
 # Lengths of batches are multiples of this where they differ.
 _BUCKET = 16
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_transfer import _graph
+from keras_transfer.structure import graph
 
 _KINDS = "`.weights.h5`, legacy `.h5` or `.keras`"
 
@@ -55,14 +55,14 @@ def load_weights(model: keras.Model, path: Path) -> None:
     before = model.get_weights()
     # Keras passes over in silence, or with a warning, what it does not find:
     # see that every array arrived.
-    _graph.set_weights(model, [_unset(array) for array in before])
+    graph.set_weights(model, [_unset(array) for array in before])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _read(model, path)
         _check_complete(model)
     except Exception as err:
-        _graph.set_weights(model, before)
+        graph.set_weights(model, before)
         raise ValueError(
             f"`weights` must fit the backbone {model.name!r} "
             f"({len(model.weights)} arrays, {model.count_params():,} "
@@ -115,7 +115,7 @@ def _from_model(model: keras.Model, source: keras.Model) -> None:
     arrays = source.get_weights()
     # A classifier on top stands last.
     arrays = arrays[: len(model.weights)]
-    _graph.set_weights(model, arrays)
+    graph.set_weights(model, arrays)
 
 
 def _mend_efficientnet(model: keras.Model) -> None:
@@ -139,7 +139,7 @@ def _mend_efficientnet(model: keras.Model) -> None:
         mean, variance, count = layer.get_weights()
         published = np.array((0.229, 0.224, 0.225), "float32")
         if variance.shape == (3,) and np.allclose(variance, published):
-            _graph.set_weights(layer, [mean, variance**2, count])
+            graph.set_weights(layer, [mean, variance**2, count])
 
 
 def _first_line(err: Exception) -> str:

@@ -13,8 +13,12 @@ import numpy as np
 from keras_transfer.backbones import tokens
 
 SUFFIXES = (".txt", ".vec", ".bin")
+
+
 # Keras' TextVectorization has 0 for nothing and 1 for an unknown word.
 _RESERVED = 2
+
+
 _SEQUENCE_LENGTH = 128
 
 

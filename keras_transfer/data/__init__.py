@@ -1,12 +1,12 @@
 """Images and texts, from anywhere, as indexed data with stable ids."""
 
-from keras_transfer.data.augmentation import Augmentation
-from keras_transfer.data.images import ImageData, ImageSplit
+from keras_transfer.data.images.augmentation import Augmentation
+from keras_transfer.data.images.images import ImageData, ImageSplit
+from keras_transfer.data.images.loading import load_images
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
-from keras_transfer.data.loading import load_images
 from keras_transfer.data.report import DataReport
-from keras_transfer.data.text_loading import load_texts
-from keras_transfer.data.texts import TextData, TextSplit
+from keras_transfer.data.texts.loading import load_texts
+from keras_transfer.data.texts.texts import TextData, TextSplit
 
 __all__ = [
     "Augmentation",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
 
 Size = tuple[int, int]
 

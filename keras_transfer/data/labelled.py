@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
 from keras_transfer.data import splitting
 from keras_transfer.data.checks import check_indices
 from keras_transfer.data.report import DataReport

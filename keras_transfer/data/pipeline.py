@@ -25,6 +25,7 @@ from keras_transfer.data.scanning import cpu_count
 if TYPE_CHECKING:
     import tensorflow as tf
 
+
 # Batches decoded at the same time, at most: each waits in RAM.
 _PARALLEL_BATCHES = 8
 
@@ -59,6 +60,8 @@ class PixelCache:
 
 
 Epoch = int | Callable[[], int]
+
+
 # Of each batch the parts `first` to `last` of `count`, in a process of several.
 Part = tuple[int, int, int]
 

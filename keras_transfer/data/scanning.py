@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from keras_transfer.data import decoding
-from keras_transfer.data.pixels import ArrayPixels, FilePixels
+from keras_transfer.data.images import decoding
+from keras_transfer.data.images.pixels import ArrayPixels, FilePixels
 from keras_transfer.data.report import DataReport
 
 _CHUNK = 4096

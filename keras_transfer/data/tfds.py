@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from keras_transfer._errors import nearest
+from keras_transfer._utils.checks import did_you_mean
 
 _SPLITS = {
     "train": "train",
@@ -91,7 +91,7 @@ def _builder(tfds: Any, name: str) -> Any:
         known: Iterable[str] = tfds.list_builders(with_community_datasets=False)
         raise ValueError(
             '`source` must be "tfds:" and the name of a data set of TensorFlow '
-            f"Datasets. Received: {name!r}.{nearest(stem, known)}"
+            f"Datasets. Received: {name!r}.{did_you_mean(stem, known)}"
         ) from err
     except (ValueError, AssertionError, RuntimeError) as err:
         raise ValueError(

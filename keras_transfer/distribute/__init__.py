@@ -8,17 +8,13 @@ from keras_transfer.distribute.devices import (
     scope_of,
     split_over,
 )
-from keras_transfer.distribute.scaling import (
-    Scale,
-    Scaling,
-    predict_scaling,
-)
-from keras_transfer.distribute.team import Team, together
+from keras_transfer.distribute.scaling import Scale, Scaling, predict_scaling
+from keras_transfer.distribute.team import ProcessGroup, together
 
 __all__ = [
     "Scale",
     "Scaling",
-    "Team",
+    "ProcessGroup",
     "check_batch_size",
     "choose_devices",
     "connect_workers",

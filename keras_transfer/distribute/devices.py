@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
 from keras_transfer.distribute.rendezvous import cluster_of_environment
-from keras_transfer.distribute.team import Team
+from keras_transfer.distribute.team import ProcessGroup
 
 if TYPE_CHECKING:
     import keras
@@ -137,7 +137,7 @@ def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
     ...     model = keras.Sequential([keras.layers.Dense(1)])
     """
     strategy = choose_devices(devices)
-    if Team(strategy).size > 1:
+    if ProcessGroup(strategy).size > 1:
         raise ValueError(
             "`devices` must be devices of this machine: `fit` of Keras fails "
             "with several workers. Received: a strategy over several. Build "
@@ -183,7 +183,9 @@ def local_devices(
         It; `None` for one device. A process of several computes on its first:
         start one for each GPU.
     """
-    alone = Team(strategy).size == 1 and strategy.num_replicas_in_sync > 1
+    alone = (
+        ProcessGroup(strategy).size == 1 and strategy.num_replicas_in_sync > 1
+    )
     return strategy if alone else None
 
 

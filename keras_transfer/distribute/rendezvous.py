@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
 
 # A hello is a line of some hundred bytes; longer ones are no hello.
 _LONGEST = 65_536

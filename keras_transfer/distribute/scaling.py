@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
 
 if TYPE_CHECKING:
     import keras
+
 
 _FLOAT32 = 4
 

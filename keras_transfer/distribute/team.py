@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer._differences import differences
+from keras_transfer._utils.diff import differences
 from keras_transfer.distribute.rendezvous import addresses_of, rank_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+
 # Bytes that travel at once: every process holds as many of each other one.
 _AT_ONCE = 32 * 2**20
 
 
-class Team:
+class ProcessGroup:
     """The processes that a strategy spans; of one, where it spans no other.
 
     Everything but `is_chief` is to be called by all of them, in the same
@@ -211,7 +212,7 @@ class Team:
 
 
 @contextlib.contextmanager
-def together(team: Team) -> Iterator[None]:
+def together(team: ProcessGroup) -> Iterator[None]:
     """Says in plain words when another process of a team is gone.
 
     Args:

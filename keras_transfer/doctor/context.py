@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from keras_transfer import _graph
-from keras_transfer._blocks import Block, backbone_of
-from keras_transfer._checks import is_integer
-from keras_transfer._errors import nearest
+from keras_transfer._utils.checks import did_you_mean, is_integer
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
-from keras_transfer.depth import blocks
+from keras_transfer.structure import graph
+from keras_transfer.structure.blocks import Block, backbone_of
+from keras_transfer.structure.depth import blocks
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+
 SPLITS = ("train", "validation", "test")
+
+
 _BATCHES = 2
 
 
@@ -98,8 +100,8 @@ class Context:
     @property
     def backbone(self) -> keras.Model:
         """The child `backbone`, or the model itself."""
-        functional = _graph.is_functional(self.model)
-        single = functional and len(_graph.tensors_in(self.model)) == 1
+        functional = graph.is_functional(self.model)
+        single = functional and len(graph.tensors_in(self.model)) == 1
         return backbone_of(self.model) if single else self.model
 
     @property
@@ -164,7 +166,7 @@ def read_loss(loss: Any) -> Loss | None:
             known = [n for n in dir(keras.losses) if n[0].islower()]
             raise ValueError(
                 "`loss` must be the name of a loss of Keras. Received: "
-                f"loss={loss!r}.{nearest(loss, known)}"
+                f"loss={loss!r}.{did_you_mean(loss, known)}"
             ) from err
     name = getattr(loss, "__name__", type(loss).__name__)
     own = getattr(keras.losses, name, None)

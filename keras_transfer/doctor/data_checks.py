@@ -7,25 +7,34 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_transfer import _graph
-from keras_transfer._names import find_class_names
-from keras_transfer.data.images import ImageSplit
+from keras_transfer.data.images.images import ImageSplit
 from keras_transfer.data.labelled import LabelledSplit
-from keras_transfer.data.texts import TextSplit
+from keras_transfer.data.texts.texts import TextSplit
 from keras_transfer.doctor.context import Context, Part
 from keras_transfer.doctor.diagnosis import Finding, plural, some
-from keras_transfer.doctor.reading import (
-    cached_after_random,
-    expected_pixels,
-    output_activation,
-)
+from keras_transfer.doctor.reading import cached_after_random, expected_pixels
+from keras_transfer.structure import graph
+from keras_transfer.structure.class_names import find_class_names
+from keras_transfer.structure.outputs import output_activation
 
 _SAMPLE = 1_000  # images whose pixels are looked at
+
+
 _COMPARED = 20_000  # examples of each split that are compared
+
+
 _IMBALANCE = 10  # largest class over smallest
+
+
 _LEAK_IS_ERROR = 0.1  # share of a split that is in train as well
+
+
 _PIXELS, _UNIT, _SIGNED = "[0, 255]", "[0, 1]", "[-1, 1]"
+
+
 _WIDE, _OTHER = "beyond 8 bits", "preprocessed already"
+
+
 # By what the model expects and what the data holds.
 _CURES = {
     (_PIXELS, _UNIT): "Multiply the images by 255.",
@@ -173,7 +182,7 @@ def _are_classes(context: Context, part: Part) -> bool:
 def other_class_names(context: Context) -> Iterator[Finding]:
     """Output and label of one number are different classes."""
     names = context.class_names
-    if names is None or not _graph.is_functional(context.model):
+    if names is None or not graph.is_functional(context.model):
         return
     known = find_class_names(context.model.get_config())
     if known is None or len(known) != len(names) or known == names:
@@ -284,7 +293,7 @@ def no_validation(context: Context) -> Iterator[Finding]:
 def other_kind(context: Context) -> Iterator[Finding]:
     """Texts go into a model of images, or images into one of texts."""
     model = context.model
-    if not _graph.is_functional(model) or len(_graph.tensors_in(model)) != 1:
+    if not graph.is_functional(model) or len(graph.tensors_in(model)) != 1:
         return
     source = context.train.source
     rows = context.train.inputs
@@ -294,7 +303,7 @@ def other_kind(context: Context) -> Iterator[Finding]:
     images = isinstance(source, ImageSplit) or (
         rows is not None and rows.dtype.kind in "iuf"
     )
-    takes_texts = _graph.takes_texts(model)
+    takes_texts = graph.takes_texts(model)
     if (texts and not takes_texts) or (images and takes_texts):
         wanted, given = "images", "texts"
         if takes_texts:

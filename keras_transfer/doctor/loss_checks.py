@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keras_transfer.doctor.context import Context, Part
 from keras_transfer.doctor.diagnosis import Finding
-from keras_transfer.doctor.reading import output_activation
+from keras_transfer.structure.outputs import output_activation
 
 # Activations whose outputs are no probabilities.
 _NOT_PROBABILITIES = {
@@ -24,6 +24,8 @@ _NOT_PROBABILITIES = {
     "swish",
     "tanh",
 }
+
+
 _CURE = (
     '`loss="sparse_categorical_crossentropy"` for integers, '
     '"categorical_crossentropy" for one-hot rows, "binary_crossentropy" with '

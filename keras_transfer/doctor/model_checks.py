@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
-from keras_transfer import _graph
-from keras_transfer._compiled import read_stale
 from keras_transfer.doctor.context import Context
 from keras_transfer.doctor.diagnosis import Finding, plural, some
-from keras_transfer.doctor.reading import RANDOM_LAYERS, layers_of
+from keras_transfer.doctor.reading import RANDOM_LAYERS
+from keras_transfer.structure import graph
+from keras_transfer.structure.compile_state import read_stale
+from keras_transfer.structure.outputs import layers_of
 
 
 def stale_compile(context: Context) -> Iterator[Finding]:
@@ -152,9 +153,9 @@ def augmentation_in_model(context: Context) -> Iterator[Finding]:
 
 def dtype(context: Context) -> Iterator[Finding]:
     """A probability in 16 bits loses the loss."""
-    if not _graph.is_functional(context.model):
+    if not graph.is_functional(context.model):
         return
-    dtypes = {t.dtype for t in _graph.tensors_out(context.model)}
+    dtypes = {t.dtype for t in graph.tensors_out(context.model)}
     for found in sorted(dtypes & {"float16", "bfloat16"}):
         yield Finding(
             "dtype",

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer import _graph
-from keras_transfer._blocks import has_children
+from keras_transfer.structure import graph
+from keras_transfer.structure.blocks import has_children
 
 RANDOM_LAYERS = tuple(
     getattr(keras.layers, name)
@@ -17,10 +17,16 @@ RANDOM_LAYERS = tuple(
     if name.startswith("Random")
     or name in ("AugMix", "CutMix", "MixUp", "RandAugment")
 )
+
+
 _RANDOM_OPERATION = re.compile(
     r"(Stateless|Stateful)?(Random(?!Dataset)|SampleDistorted|Rng)"
 )
+
+
 CHANNELS = (1, 2, 3, 4)  # of images; features have more
+
+
 # Layers that leave the range of pixels about as it is.
 _KEEP_RANGE = (
     *RANDOM_LAYERS,
@@ -37,64 +43,15 @@ _KEEP_RANGE = (
 )
 
 
-def layers_of(model: keras.Model) -> tuple[keras.layers.Layer, ...]:
-    """Returns the layers of a model that are no models, input to output."""
-    if not _graph.is_functional(model):
-        layers = _graph.layers_below(model)
-        return tuple(x for x in layers if not isinstance(x, keras.Model))
-    found: dict[int, keras.layers.Layer] = {}
-    for step in _graph.steps(model):
-        part = step.operation
-        nested = isinstance(part, keras.Model)
-        inner = layers_of(part) if nested else _graph.layers_below(part)
-        found.update({id(layer): layer for layer in inner})
-    return tuple(found.values())
-
-
-def output_activation(model: keras.Model) -> str | None:
-    """Returns the name of the last activation, or `None` if not known.
-
-    Args:
-        model: Any model.
-
-    Returns:
-        Such as `"softmax"`, whether in a layer's argument, a layer of its own
-        or an operation, inside nested models too.
-    """
-    if not _graph.is_functional(model):
-        return None
-    outputs = _graph.tensors_out(model)
-    if len(outputs) != 1:
-        return None
-    made_by = {
-        id(tensor): step for step in _graph.steps(model) for tensor in step[2]
-    }
-    step = made_by[id(outputs[0])]
-    while isinstance(step.operation, keras.layers.Identity):
-        step = made_by[id(step.inputs[0])]
-    operation: Any = step.operation
-    if _graph.is_functional(operation):
-        return output_activation(operation)
-    if isinstance(operation, keras.layers.Softmax | keras.layers.ReLU):
-        return type(operation).__name__.lower()
-    if isinstance(operation, keras.layers.Layer):
-        function = getattr(operation, "activation", None)
-        name = getattr(function, "__name__", "")
-        # An own function of that name may be anything.
-        known = getattr(keras.activations, name, None) is function
-        return name if known and name else None
-    return type(operation).__name__.lower()  # keras.ops.softmax
-
-
 def expected_pixels(model: keras.Model) -> str | None:
     """Returns the pixels that a model on images expects.
 
     `"[0, 255]"` or `"[0, 1]"` where its first layers scale those, `"scaled"`
     where none does, `None` where it cannot be told.
     """
-    if not _graph.is_functional(model):
+    if not graph.is_functional(model):
         return None
-    shapes = [tensor.shape for tensor in _graph.tensors_in(model)]
+    shapes = [tensor.shape for tensor in graph.tensors_in(model)]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] not in CHANNELS:
         return None
     if has_children(model):
@@ -103,11 +60,11 @@ def expected_pixels(model: keras.Model) -> str | None:
 
 
 def _first_scaling(model: keras.Model) -> str | None:
-    reached = {id(tensor) for tensor in _graph.tensors_in(model)}
-    for operation, inputs, outputs, _ in _graph.steps(model):
+    reached = {id(tensor) for tensor in graph.tensors_in(model)}
+    for operation, inputs, outputs, _ in graph.steps(model):
         if not any(id(tensor) in reached for tensor in inputs):
             continue
-        if _graph.is_functional(operation):
+        if graph.is_functional(operation):
             found = _first_scaling(operation)
             if found != "scaled" or operation.weights:
                 return found

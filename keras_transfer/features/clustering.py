@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transfer._checks import is_integer
-from keras_transfer.features.dataset import Features, FeatureSplit, unit_norm
-from keras_transfer.reports import plot_clusters
+from keras_transfer._utils.checks import is_integer
+from keras_transfer.features.features import Features, FeatureSplit, unit_norm
+from keras_transfer.reports.plots import plot_clusters
 
 # Principal components that are clustered: distances in thousands of columns
 # are mostly noise.
 _COMPONENTS = 50
+
+
 _MOST_CLUSTERS = 20
+
+
 _SILHOUETTE_ROWS = 2000
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
+from keras_transfer.caching.engines import check_engine
+from keras_transfer.caching.feeds import feed_inputs
+from keras_transfer.caching.filling import fill, open_entries
+from keras_transfer.caching.store.entry import Entry
+from keras_transfer.caching.store.store import (
+    FeatureStore,
+    StoreLike,
+    open_store,
+)
+from keras_transfer.caching.views import View, make_views
 from keras_transfer.data import (
     Augmentation,
     ImageData,
@@ -19,35 +28,35 @@ from keras_transfer.data import (
     LabelledData,
     TextSplit,
 )
-from keras_transfer.data.texts import is_texts
-from keras_transfer.distribute import Team, check_batch_size, choose_devices
-from keras_transfer.features.backbones import (
+from keras_transfer.data.examples import Examples, examples_of
+from keras_transfer.data.texts.texts import is_texts
+from keras_transfer.distribute import (
+    ProcessGroup,
+    check_batch_size,
+    choose_devices,
+)
+from keras_transfer.features.backbone_outputs import (
     BackboneLike,
     Outputs,
     check_layers,
     cut_at,
     load,
 )
-from keras_transfer.features.dataset import (
+from keras_transfer.features.features import (
     Features,
     FeatureSplit,
     Part,
     unit_norm,
 )
-from keras_transfer.features.engines import check_engine
-from keras_transfer.features.entry import Entry
-from keras_transfer.features.examples import Examples, examples_of
-from keras_transfer.features.filling import feed_inputs, fill, open_entries
-from keras_transfer.features.store import FeatureStore, default_directory
-from keras_transfer.features.views import View, make_views
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-POOLINGS = ("avg", "max", None)
-DTYPES = ("float32", "float16")
 
-StoreLike: TypeAlias = FeatureStore | str | os.PathLike[str] | None
+POOLINGS = ("avg", "max", None)
+
+
+DTYPES = ("float32", "float16")
 
 
 def extract_features(
@@ -147,7 +156,7 @@ def extract_features(
     strategy = choose_devices(devices)
     check_batch_size(batch_size, strategy)
     engine = _engine_for(engine, strategy)
-    team = Team(strategy)
+    team = ProcessGroup(strategy)
     verbose = verbose if team.is_chief else 0
     opened = open_store(store)
     parts = _splits(data)
@@ -194,45 +203,6 @@ def extract_features(
             computed=computed,
         )
     return found["train"]
-
-
-def open_store(store: StoreLike) -> FeatureStore:
-    """Returns the store that an argument names.
-
-    Args:
-        store: A `FeatureStore`, a folder, `"memory"`, or `None` for the
-            user's.
-
-    Returns:
-        A `FeatureStore`.
-
-    Raises:
-        TypeError: If it is something else.
-        ValueError: If the folder holds something else, or is not named.
-
-    Example:
-
-    >>> open_store("memory").directory is None
-    True
-    """
-    if isinstance(store, FeatureStore):
-        return store
-    if store is None:
-        return FeatureStore(default_directory())
-    if store == "memory":
-        return FeatureStore()
-    if store == "disk":
-        raise ValueError(
-            '`store` must name a folder, or be "memory", or None for the '
-            'user\'s folder. Received: store="disk"; for a folder of this name '
-            'give "./disk"'
-        )
-    if isinstance(store, str | os.PathLike):
-        return FeatureStore(store)
-    raise TypeError(
-        '`store` must be a FeatureStore, a folder, "memory" or None. Received: '
-        f"store={store!r:.100}"
-    )
 
 
 class _Split(NamedTuple):
@@ -336,7 +306,10 @@ def _engine_for(engine: str, strategy: tf.distribute.Strategy | None) -> str:
     """The engine that all devices, and all workers, have."""
     if strategy is None or engine == "tensorflow":
         return engine
-    if engine != "auto" and strategy.num_replicas_in_sync > Team(strategy).size:
+    if (
+        engine != "auto"
+        and strategy.num_replicas_in_sync > ProcessGroup(strategy).size
+    ):
         raise ValueError(
             '`engine` must be "tensorflow" where a process has several '
             f"devices. Received: engine={engine!r}"
@@ -353,7 +326,7 @@ def _extract(
     batch_size: int,
     title: str,
     verbose: int,
-    team: Team,
+    team: ProcessGroup,
 ) -> tuple[list[list[Entry]], int]:
     entries = open_entries(
         store, source.targets, examples, views, dtype, source.engine

@@ -11,15 +11,14 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_transfer import probes
-from keras_transfer._checks import is_integer
-from keras_transfer._errors import nearest
-from keras_transfer.features.dataset import (
+from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer.features.features import (
     Features,
     FeatureSplit,
     Part,
     unit_norm,
 )
-from keras_transfer.features.fitted import FittedProbe
+from keras_transfer.features.fitted_probe import FittedProbe
 
 _KINDS = {
     "logistic": probes.logistic,
@@ -244,7 +243,7 @@ def _check_arguments(
     if kind not in _KINDS:
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, _KINDS))}. Received: "
-            f"kind={kind!r}.{nearest(str(kind), _KINDS)}"
+            f"kind={kind!r}.{did_you_mean(str(kind), _KINDS)}"
         )
     if strengths is not None and (
         not len(strengths)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_transfer._errors import nearest
+from keras_transfer._utils.checks import did_you_mean
 from keras_transfer.backbones import Backbone, load_backbone
+from keras_transfer.caching.store.store import StoreLike
 from keras_transfer.data.checks import check_image_size
-from keras_transfer.features.dataset import FeatureSplit
-from keras_transfer.features.extraction import StoreLike, extract_features
+from keras_transfer.features.extraction import extract_features
+from keras_transfer.features.features import FeatureSplit
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -186,7 +187,7 @@ class FeatureExtractor:
             if name not in known:
                 raise ValueError(
                     f"`params` must be among {', '.join(known)}. Received: "
-                    f"{name!r}.{nearest(name, known)}"
+                    f"{name!r}.{did_you_mean(name, known)}"
                 )
             setattr(self, name, value)
         return self

@@ -16,9 +16,15 @@ from keras_transfer.probes.solver import rotate, sigmoid, softmax
 from keras_transfer.probes.table import PathRow
 
 VARIANCES = tuple(10.0 ** np.linspace(4, -2, 25))
+
+
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+
+
 # In factors of 10: all of them are walked for each share of the columns.
 HEAD2TOE_LAMBDAS = tuple(10.0**exponent for exponent in range(-6, 6))
+
+
 KEPT = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 

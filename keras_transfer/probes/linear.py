@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_transfer.probes.solver import (
-    Solution,
-    rotate,
-    solve_path,
-)
+from keras_transfer.probes.solver import Solution, rotate, solve_path
 
 # Of the summed loss; a grid of factors of 10 misses the best by little.
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
+
+
 # The score of a class without examples, and minus the largest loss counted.
 ABSENT = -20.0
+
+
 # Examples that lambda is chosen by.
 _ENOUGH = 5000
 

@@ -12,10 +12,15 @@ import numpy as np
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
+
 # Where L-BFGS stops: the gradient's largest entry, each divided by the root of
 # its curvature, as a share of the root of the loss.
 _ROUGH, _EXACT = 1e-2, 1e-7
+
+
 _STEPS, _ROUNDS = 200, 50
+
+
 # Numbers in a matrix from which on several threads pay.
 _LARGE = 20_000_000
 

@@ -10,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_transfer.caching.plan import Plan
 from keras_transfer.data import ImageSplit, LabelledData, TextSplit
 from keras_transfer.doctor import Diagnosis
-from keras_transfer.evaluation import Evaluation, evaluate_outputs
-from keras_transfer.reports import plot_history
-from keras_transfer.strategies import Phase
-from keras_transfer.training.objectives import Objective
-from keras_transfer.training.plans import Plan
+from keras_transfer.evaluation.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.reports.curves import plot_history
+from keras_transfer.strategies.phase import Phase
+from keras_transfer.tasks.task import Objective
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import keras
-import numpy as np
 
-from keras_transfer._checks import is_integer
+from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.plain import plain
+from keras_transfer.caching.policy import CachePolicy, Ineligible
+from keras_transfer.caching.store.store import Choice, open_store
 from keras_transfer.data import Augmentation
-from keras_transfer.features.extraction import open_store
-from keras_transfer.features.store import Choice
-from keras_transfer.optimizers import LearningRateMultiplier
+from keras_transfer.optimizers.multiplier import LearningRateMultiplier
 
 # What `exclude_from_weight_decay` leaves on an optimizer.
 _EXCLUDED = (
     "_exclude_from_weight_decay",
     "_exclude_from_weight_decay_pattern",
 )
+
+
 _POLICIES = ("mixed_float16", "mixed_bfloat16")
 
 
@@ -132,6 +133,27 @@ class Settings:
             return _POLICIES[0] if has_gpu else _POLICIES[1]
         return self.mixed_precision or None
 
+    def cache_policy(
+        self, ineligible: Ineligible | None, must_fit: bool = False
+    ) -> CachePolicy:
+        """Returns what may be cached.
+
+        Args:
+            ineligible: Why nothing may be, or `None`.
+            must_fit: Whether what does not fit is an error. Defaults to
+                `False`.
+        """
+        return CachePolicy(
+            store=self.store,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            views=self.views,
+            seed=self.seed,
+            ineligible=ineligible,
+            must_fit=must_fit,
+            verbose=self.verbose,
+        )
+
     def make_optimizer(
         self, learning_rate: float
     ) -> keras.optimizers.Optimizer:
@@ -212,31 +234,6 @@ class Settings:
             "mixed_precision": self.policy,
             "seed": int(self.seed),
         }
-
-
-def plain(value: Any) -> Any:
-    """Returns a value that JSON and another process read alike."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, functools.partial):
-        return [plain(value.func), plain(value.args), plain(value.keywords)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = dataclasses.asdict(value)
-        return {"class": type(value).__name__} | {
-            name: plain(field) for name, field in fields.items()
-        }
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [plain(item) for item in value]
-    if hasattr(value, "get_config"):
-        config = value.get_config()
-        config.pop("name", None)
-        return {"class": type(value).__name__, **plain(config)}
-    # A function by its name: its address differs from process to process.
-    return getattr(value, "__qualname__", type(value).__name__)
 
 
 def _refuse(name: str, rule: str, value: object) -> NoReturn:

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.strategies import resolve
-from keras_transfer.tuning.benches import Benches
-from keras_transfer.tuning.records import Records
+from keras_transfer.strategies.strategies import resolve
 from keras_transfer.tuning.space import SearchSpace
+from keras_transfer.tuning.space_trainer import SpaceTrainer
+from keras_transfer.tuning.trial_store import TrialStore
 
 Arrays = Mapping[int, np.ndarray]
 
@@ -74,8 +74,8 @@ def check_soup(space: SearchSpace) -> None:
 
 
 def make_soup(
-    benches: Benches,
-    records: Records,
+    benches: SpaceTrainer,
+    records: TrialStore,
     trials: Mapping[str, Any],
     objective: str,
     sign: int,

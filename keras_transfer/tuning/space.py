@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, NoReturn
 
 import keras
 
-from keras_transfer._blocks import backbone_of, find_blocks
-from keras_transfer._checks import is_integer
-from keras_transfer._errors import nearest
-from keras_transfer.penalties import L2SP, Penalty
-from keras_transfer.strategies import Phase, resolve
+from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer.penalties.weights import L2SP, Penalty
+from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.strategies import resolve
+from keras_transfer.structure.blocks import backbone_of, find_blocks
 
 # What can be a range, and whether it is tried on a logarithmic scale.
 _RANGES = {
@@ -24,11 +24,21 @@ _RANGES = {
     "dropout": False,
     "label_smoothing": False,
 }
+
+
 # What another model has to be built for, and what another training step.
 HEAD = ("backbone", "dropout", "hidden_units")
+
+
 SETTINGS = ("optimizer", "label_smoothing", "views")
+
+
 _LAMBDA = [0, (1e-4, 1.0)]
+
+
 _BETWEEN = "between"
+
+
 _CHOOSING = "{}_from"
 
 
@@ -369,7 +379,7 @@ def check_fields(given: Mapping[str, Any]) -> SearchSpace:
         if name not in names:
             raise ValueError(
                 f"`space` must have the keys {', '.join(names)}. Received: "
-                f"{name!r}.{nearest(str(name), names)}"
+                f"{name!r}.{did_you_mean(str(name), names)}"
             )
     return SearchSpace(**given)
 

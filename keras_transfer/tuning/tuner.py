@@ -13,11 +13,13 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_transfer._errors import nearest
-from keras_transfer.training.recorder import direction
+from keras_transfer._utils.checks import did_you_mean
+from keras_transfer.training.history import direction
 from keras_transfer.tuning.space import Range, SearchSpace
 
 HyperParameters = keras_tuner.HyperParameters
+
+
 # Trials that fail in the same way, one after the other, end the search.
 _SAME = 3
 
@@ -255,7 +257,7 @@ def make_oracle(
         names = ", ".join(f'"{name}"' for name in _ORACLES)
         raise ValueError(
             f"`oracle` must be {names} or a `keras_tuner.Oracle`. Received: "
-            f"oracle={oracle!r}.{nearest(oracle, _ORACLES)}"
+            f"oracle={oracle!r}.{did_you_mean(oracle, _ORACLES)}"
         )
     if isinstance(objective, str):
         way = "max" if direction(objective) > 0 else "min"

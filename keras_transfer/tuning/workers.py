@@ -28,10 +28,16 @@ from keras_transfer.tuning.journal import Journal, forget_retry, take_back
 
 # Seconds between two signs of life, and those after which there is none.
 _BEAT, _LOST = 5.0, 60.0
+
+
 # Seconds that a worker waits for the chief to start, or to start again.
 _PATIENCE = 600.0
+
+
 # Workers that may die in one trial before it counts as failed.
 _DEATHS = 3
+
+
 _VARIABLES = (
     "KERASTUNER_TUNER_ID",
     "KERASTUNER_ORACLE_IP",

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as ktr
-from keras_transfer.features.fingerprints import digest_network
+from keras_transfer.caching.fingerprints import digest_network
 
 FILES = Path(__file__).parent / "files"
 KINDS = ("image", "text", "hub", "lora")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from keras_transfer.data import decoding
-from keras_transfer.data.decoding import decode, header_size, read_image
+from keras_transfer.data.images import decoding
+from keras_transfer.data.images.decoding import decode, header_size, read_image
 
 
 def encoded(image, file_format, **options):

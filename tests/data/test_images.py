@@ -211,7 +211,7 @@ def test_cache_freezes_neither_shuffle_nor_augmentation(data):
 
 def test_cache_decodes_each_file_once(make_folder, monkeypatch):
     data = load_images(make_folder({"a": 8, "b": 8}), split=(1, 0, 0))
-    from keras_transfer.data import decoding
+    from keras_transfer.data.images import decoding
 
     decoded = []
     decode = decoding.decode

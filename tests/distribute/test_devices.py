@@ -10,8 +10,12 @@ from training._tiny import make_data, make_model
 
 import keras_transfer as ktr
 from keras_transfer.data.pipeline import part_of
-from keras_transfer.distribute import Team, check_batch_size, choose_devices
-from keras_transfer.training.replicas import split
+from keras_transfer.distribute import (
+    ProcessGroup,
+    check_batch_size,
+    choose_devices,
+)
+from keras_transfer.training.replica_trainer import split
 
 from ._several import CASES, FEW
 from ._starting import Workers, config_of, run_python
@@ -220,7 +224,7 @@ def test_bss_is_refused():
 
 
 def test_a_team_of_one_needs_nobody():
-    team = Team(None)
+    team = ProcessGroup(None)
     assert team.is_chief
     assert team.gather(b"here") == [b"here"]
     assert team.share(lambda: None) is None

@@ -17,7 +17,9 @@ import keras
 import numpy as np
 
 import keras_transfer as ktr
-from keras_transfer.features import FeatureStore, extract_features, filling
+from keras_transfer.caching import filling
+from keras_transfer.caching.store import FeatureStore
+from keras_transfer.features import extract_features
 
 from . import _counting
 

@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 
 from keras_transfer.features.clustering import cluster
-from keras_transfer.features.dataset import Features, FeatureSplit, Part
+from keras_transfer.features.features import Features, FeatureSplit, Part
 
 
 def blobs(count=60, classes=3, width=40, noise=0.1, seed=0):

@@ -14,19 +14,19 @@ import pytest
 from PIL import Image
 
 import keras_transfer as ktr
+from keras_transfer.caching import feeds, filling
+from keras_transfer.caching.cuts import Cut, network_to
+from keras_transfer.caching.fingerprints import digest_network
+from keras_transfer.caching.store import FeatureStore
+from keras_transfer.caching.store.entry import Entry
+from keras_transfer.caching.store.shards import shard_names
+from keras_transfer.caching.store.store import open_store
+from keras_transfer.caching.views import View, make_views
 from keras_transfer.features import (
     Features,
     FeatureSplit,
-    FeatureStore,
     extract_features,
-    filling,
 )
-from keras_transfer.features.cuts import Cut, network_to
-from keras_transfer.features.entry import Entry
-from keras_transfer.features.extraction import open_store
-from keras_transfer.features.fingerprints import digest_network
-from keras_transfer.features.shards import shard_names
-from keras_transfer.features.views import View, make_views
 
 from ._extracting import (
     KILLED,
@@ -691,7 +691,7 @@ def test_only_training_images_have_views(images):
 
 
 def test_an_interrupt_keeps_what_was_computed(images, store, monkeypatch):
-    real = filling._grouped
+    real = feeds._grouped
     batches = iter(range(3))
 
     def interrupted(outputs, sizes):
@@ -700,7 +700,7 @@ def test_an_interrupt_keeps_what_was_computed(images, store, monkeypatch):
         return real(outputs, sizes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(filling, "_grouped", interrupted)
+        patch.setattr(feeds, "_grouped", interrupted)
         with pytest.raises(KeyboardInterrupt):
             extract(images, store, batch_size=2, layers="*")
     assert [info.rows for info in store.ls()] == [4] * 3

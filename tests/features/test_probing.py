@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 import keras_transfer as ktr
-from keras_transfer.features.dataset import Features, FeatureSplit, Part
 from keras_transfer.features.extraction import extract_features
+from keras_transfer.features.features import Features, FeatureSplit, Part
 from keras_transfer.features.probing import fit_probe
 
 KINDS = ("logistic", "ridge", "knn", "nearest-mean", "head2toe")

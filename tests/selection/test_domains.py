@@ -11,7 +11,7 @@ from keras_transfer.selection import (
     nearest_classes,
     rank_sources,
     reverse_validation,
-    sources,
+    source_ranking,
 )
 
 COLUMNS = 8
@@ -170,13 +170,13 @@ def test_wrong_data_are_named():
 
 def test_all_sources_are_compared_by_as_many(monkeypatch, tmp_path):
     counts = []
-    real = sources.domain_accuracy
+    real = source_ranking.domain_accuracy
 
     def spy(*arguments, count, seed):
         counts.append(count)
         return real(*arguments, count=count, seed=seed)
 
-    monkeypatch.setattr(sources, "domain_accuracy", spy)
+    monkeypatch.setattr(source_ranking, "domain_accuracy", spy)
     some = make_images(dark=True, seed=1).train.subset(range(12))
     rank_sources(
         {"few": some, "many": make_images(dark=False, seed=2)},

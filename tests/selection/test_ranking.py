@@ -10,7 +10,12 @@ import pytest
 
 import keras_transfer as ktr
 from keras_transfer.backbones import applications
-from keras_transfer.selection import leep, nce, race, ranking
+from keras_transfer.selection import (
+    backbone_ranking,
+    leep,
+    nce,
+    successive_halving,
+)
 
 CLASSES = 3
 
@@ -69,7 +74,7 @@ def test_the_better_one_comes_first(tmp_path):
 def test_each_image_passes_once(tmp_path, monkeypatch):
     data = make_data()
     passed, decoded = [], []
-    candidate = race.Candidate.__init__
+    candidate = successive_halving.Candidate.__init__
 
     def counting(self, *arguments):
         candidate(self, *arguments)
@@ -82,7 +87,7 @@ def test_each_image_passes_once(tmp_path, monkeypatch):
 
         self._outputs = self._outputs._replace(compute=counted)
 
-    monkeypatch.setattr(race.Candidate, "__init__", counting)
+    monkeypatch.setattr(successive_halving.Candidate, "__init__", counting)
     read = type(data.train).image
 
     def counted_read(self, index):
@@ -110,14 +115,14 @@ def test_each_image_passes_once(tmp_path, monkeypatch):
 
 
 def test_halving_leaves_the_better_half(monkeypatch):
-    now, see = [0.0], race.Race._see
+    now, see = [0.0], successive_halving.SuccessiveHalving._see
 
     def sees(self, rows):  # A second for each image and network.
         now[0] += len(rows) * len(self._running)
         see(self, rows)
 
-    monkeypatch.setattr(race.Race, "_see", sees)
-    monkeypatch.setattr(race.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(successive_halving.SuccessiveHalving, "_see", sees)
+    monkeypatch.setattr(successive_halving.time, "monotonic", lambda: now[0])
     # After 2 * 24 seconds the rest would take 2 * 48; for one alone it fits.
     result = ktr.rank_backbones(
         backbones(), make_data(), budget=125, first=24, store="memory",
@@ -132,7 +137,7 @@ def test_halving_leaves_the_better_half(monkeypatch):
 
 def test_beginnings_hold_all_classes():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
-    order = race._in_shares(labels, seed=0)
+    order = successive_halving._in_shares(labels, seed=0)
     assert sorted(order) == list(range(100))
     for end in (10, 20, 50):
         counts = np.bincount(labels[order[:end]], minlength=3)
@@ -148,16 +153,16 @@ def test_a_budget_knows_what_it_does_not_know(tmp_path):
     assert rank(backbones(), budget=1e-9).computed == 20
     slow = make_backbone("rich", True)
     seen = []
-    see = race.Race._see
+    see = successive_halving.SuccessiveHalving._see
 
     def sees(self, rows):
         seen.append(len(rows))
         see(self, rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(race.Race, "_see", sees)
+        patch.setattr(successive_halving.SuccessiveHalving, "_see", sees)
         # As if the clock stood still: all is in the budget.
-        patch.setattr(race.time, "monotonic", lambda: 0.0)
+        patch.setattr(successive_halving.time, "monotonic", lambda: 0.0)
         rank([slow], budget=1.0)
     # Known, then twice as many, and only then the rest.
     assert seen == [10, 10, len(data.train) - 20]
@@ -185,7 +190,7 @@ def test_one_class_is_said_before_anything_is_computed():
     data = make_data()
     rows = np.flatnonzero(data.train.labels == 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "Candidate", computes)
+        patch.setattr(backbone_ranking, "Candidate", computes)
         with pytest.raises(ValueError, match="two classes at least"):
             ktr.rank_backbones(backbones(), data.train.subset(rows))
         with pytest.raises(ValueError, match="5 training images"):

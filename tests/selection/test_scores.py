@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, spearmanr
 
-from keras_transfer.selection import (
-    h_score,
-    leep,
-    logme,
-    nce,
-    nleep,
-    parc,
-    probe_score,
-)
-from keras_transfer.selection.evidence import maximise
+from keras_transfer.features import probe_score
+from keras_transfer.selection import h_score, leep, logme, nce, nleep, parc
+from keras_transfer.selection.logme import maximise
 
 
 def make(examples, width, classes, sources):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as ktr
-from keras_transfer.training.learning_rate import (
+from keras_transfer.training.learning_rate_sweep import (
     LearningRateSweep,
     _Sweep,
     find_learning_rate,

@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 
 import keras_transfer as ktr
-from keras_transfer.training.runner import Runner
+from keras_transfer.training.loop import Runner
 
 SPACE = {
     "learning_rate": (1e-3, 1e-1),

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 import keras_transfer as ktr
-from keras_transfer.training.workbench import Workbench
+from keras_transfer.training.session import TrainingSession
 from keras_transfer.tuning import workers
 
 from ._killed import SPACE
@@ -20,14 +20,14 @@ def main(folder):
 
     workers._BEAT, workers._LOST = 0.5, 4.0
     name = os.environ.get("KERASTUNER_TUNER_ID", "alone")
-    run = Workbench.run
+    run = TrainingSession.run
 
     def noting(self, phases, **options):
         with open(folder / f"{name}.log", "a") as file:
             file.write(f"{phases[-1].learning_rate}\n")
         return run(self, phases, **options)
 
-    Workbench.run = noting
+    TrainingSession.run = noting
     space = SPACE | {"learning_rate": [1e-1, 3e-2, 1e-2], "lambda_": [0, 0.1]}
     result = ktr.search(
         make_model(),

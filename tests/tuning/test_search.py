@@ -12,9 +12,9 @@ from features._counting import Counting, passed
 from training._tiny import arrays_of, assert_same, make_model
 
 import keras_transfer as ktr
-from keras_transfer.features import FeatureStore
-from keras_transfer.training.workbench import Workbench
-from keras_transfer.tuning.trials import Trials
+from keras_transfer.caching.store import FeatureStore
+from keras_transfer.training.session import TrainingSession
+from keras_transfer.tuning.trial_runner import TrialRunner
 
 PHASE = (ktr.Phase(epochs=2, schedule="constant"),)
 GRID = ktr.SearchSpace(
@@ -116,7 +116,7 @@ def test_keras_tuner_has_its_own(found, capsys):
 
 def test_the_same_call_again_trains_nothing(data, found, monkeypatch):
     result, folder = found
-    monkeypatch.setattr(Trials, "run", None)
+    monkeypatch.setattr(TrialRunner, "run", None)
     again = search(data, directory=folder)
     assert again.rows == result.rows
     assert_same(again.best_model, arrays_of(result.best_model))
@@ -124,7 +124,7 @@ def test_the_same_call_again_trains_nothing(data, found, monkeypatch):
 
 def test_it_goes_on_where_it_was_stopped(data, found, tmp_path, monkeypatch):
     result, _ = found
-    run, ran = Trials.run, []
+    run, ran = TrialRunner.run, []
 
     def stopping(self, trial):
         if len(ran) in (2, 5):
@@ -133,7 +133,7 @@ def test_it_goes_on_where_it_was_stopped(data, found, tmp_path, monkeypatch):
         ran.append(trial.trial_id)
         return run(self, trial)
 
-    monkeypatch.setattr(Trials, "run", stopping)
+    monkeypatch.setattr(TrialRunner, "run", stopping)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             search(data, directory=tmp_path / "s")
@@ -198,13 +198,13 @@ def test_each_image_passes_the_frozen_blocks_once(data, soup):
 
 
 def test_linear_heads_of_a_grid_are_one_computation(data, monkeypatch):
-    together, counts = Workbench.run_together, []
+    together, counts = TrainingSession.run_together, []
 
     def counting(self, requests):
         counts.append(len(requests))
         return together(self, requests)
 
-    monkeypatch.setattr(Workbench, "run_together", counting)
+    monkeypatch.setattr(TrainingSession, "run_together", counting)
     space = ktr.SearchSpace(
         learning_rate=[1e-1, 1e-2, 1e-3], lambda_=[0, 0.1], depth=[1, 0]
     )
@@ -322,14 +322,14 @@ def test_executions_of_a_strategy_that_probes(data):
 
 
 def test_a_trial_that_raises_fails_alone(data, monkeypatch):
-    run = Workbench.run
+    run = TrainingSession.run
 
     def failing(self, phases, **options):
         if phases[-1].depth == 1:
             raise MemoryError("too large")
         return run(self, phases, **options)
 
-    monkeypatch.setattr(Workbench, "run", failing)
+    monkeypatch.setattr(TrainingSession, "run", failing)
     result = search(data, oracle="random", trials=8, seed=3)
     status = {(row["depth"], row["status"]) for row in result.rows}
     assert status == {(0, "completed"), (1, "failed")}
@@ -343,7 +343,7 @@ def test_what_fails_each_trial_ends_the_search(data, monkeypatch, tmp_path):
     def failing(self, phases, **options):
         raise KeyError("nowhere")
 
-    monkeypatch.setattr(Workbench, "run", failing)
+    monkeypatch.setattr(TrainingSession, "run", failing)
     with pytest.raises(KeyError, match="nowhere"):
         search(data, oracle="random", trials=8, directory=tmp_path / "s")
     monkeypatch.undo()

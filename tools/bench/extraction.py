@@ -154,7 +154,7 @@ def engines(options) -> dict:
     import keras
     import numpy as np
 
-    from keras_transfer.features.engines import choose_engine
+    from keras_transfer.caching.engines import choose_engine
 
     backbone = backbone_of(options)
     pixels = keras.Input((SIZE, SIZE, 3))
@@ -219,17 +219,14 @@ def read(options) -> dict:
     import numpy as np
 
     import keras_transfer as ktr
-    from keras_transfer.features.cuts import Cut, halves, network_to
-    from keras_transfer.features.examples import examples_of
-    from keras_transfer.features.filling import (
-        compiled,
-        feed_inputs,
-        fill,
-        open_entries,
-    )
-    from keras_transfer.features.reading import Reader
-    from keras_transfer.features.store import FeatureStore
-    from keras_transfer.features.views import make_views
+    from keras_transfer.caching.compiled import compiled
+    from keras_transfer.caching.cuts import Cut, halves, network_to
+    from keras_transfer.caching.feeds import feed_inputs
+    from keras_transfer.caching.filling import fill, open_entries
+    from keras_transfer.caching.store.reader import Reader
+    from keras_transfer.caching.store.store import FeatureStore
+    from keras_transfer.caching.views import make_views
+    from keras_transfer.data.examples import examples_of
 
     model = ktr.build_classifier(backbone_of(options), 10)
     ktr.unfreeze(model, 4)

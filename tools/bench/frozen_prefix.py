@@ -199,7 +199,7 @@ def frozen_share(model, depth: int) -> float:
     import tensorflow as tf
 
     import keras_transfer as ktr
-    from keras_transfer.features.cost import time_of
+    from keras_transfer.caching.cost import time_of
 
     prefix, _ = ktr.split(model, depth)
     images = tf.constant(

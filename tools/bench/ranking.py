@@ -29,7 +29,7 @@ from _lines import read, write
 from scipy.stats import weightedtau
 
 import keras_transfer as ktr
-from keras_transfer.reports import mean_interval
+from keras_transfer.evaluation.intervals import mean_interval
 
 SCORES = ("logme", "h_score", "parc", "nleep", "leep", "nce")
 CHANCE = 0.001  # of 1,000 classes

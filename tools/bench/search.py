@@ -196,17 +196,17 @@ def ours(options, folder: Path, space=None, oracle="grid", trials=24) -> dict:
 def many(options, folder: Path) -> dict:
     """Many random trials; resident memory after 20 and at the end."""
     import keras_transfer as ktr
-    from keras_transfer.tuning.trials import Trials
+    from keras_transfer.tuning.trial_runner import TrialRunner
 
     resident = {}
-    run = Trials.run
+    run = TrialRunner.run
 
     def measured(self, trial):
         metrics = run(self, trial)
         resident[int(trial.trial_id)] = megabytes()
         return metrics
 
-    Trials.run = measured
+    TrialRunner.run = measured
     phase = ktr.Phase(epochs=1)
     space = ktr.SearchSpace(depth=[0, 1, 2], strategy=(phase,))
     found = ours(options, folder, space, "random", MANY)

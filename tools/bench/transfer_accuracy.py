@@ -25,8 +25,7 @@ import numpy as np
 from _lines import read, write
 
 import keras_transfer as ktr
-from keras_transfer.evaluation import paired_interval
-from keras_transfer.reports import mean_interval
+from keras_transfer.evaluation.intervals import mean_interval, paired_interval
 
 SHOTS = (5, 20, None)
 QUIET = {"verbose": 0}

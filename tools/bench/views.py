@@ -20,8 +20,7 @@ import keras
 import numpy as np
 
 import keras_transfer as ktr
-from keras_transfer.evaluation import paired_interval
-from keras_transfer.reports import mean_interval
+from keras_transfer.evaluation.intervals import mean_interval, paired_interval
 
 SIZE = 96
 AUGMENT = ktr.Augmentation(crop=0.25, rotation=10.0)

@@ -1,0 +1,5 @@
+"""Digests of examples."""
+
+from __future__ import annotations
+
+DIGEST_BYTES = 16

@@ -1,0 +1,47 @@
+"""Lines for people on standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+class Progress:
+    """Writes lines for people to read on standard output.
+
+    Args:
+        verbose: `0` for none.
+    """
+
+    def __init__(self, verbose: int) -> None:
+        self._verbose = verbose
+
+    def say(self, text: str) -> None:
+        """Writes a line."""
+        if self._verbose:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def epoch(
+        self, row: Mapping[str, Any], total: int, seconds: float, best: bool
+    ) -> None:
+        """Writes the line of an epoch.
+
+        Args:
+            row: The row.
+            total: Epochs of the phase.
+            seconds: Time that the rest of the run is expected to take.
+            best: Whether it is the best so far.
+        """
+        skipped = ("phase", "name", "epoch", "depth", "learning_rate")
+        numbers = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in row.items()
+            if name not in (*skipped, "seconds") and value is not None
+        )
+        self.say(
+            f"  epoch {row['epoch']}/{total}  {numbers}  "
+            f"{row['seconds']:.1f} s, {seconds:.0f} s to go"
+            f"{'  (best)' if best else ''}"
+        )

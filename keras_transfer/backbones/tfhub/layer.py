@@ -1,0 +1,322 @@
+"""A Keras 3 layer over a TensorFlow 2 SavedModel, such as one of TF-Hub."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_transfer.backbones.tfhub.saved_model import (
+    FILE,
+    Program,
+    digest_folder,
+    is_same,
+    read_program,
+)
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+# Of the folders that layers unpack SavedModels into.
+_PREFIX = "keras_transfer-saved-model-"
+
+
+@keras.saving.register_keras_serializable(package="keras_transfer")
+class SavedModelLayer(keras.layers.Layer):
+    """Runs a TensorFlow 2 SavedModel and trains its variables.
+
+    The SavedModel has TF-Hub's reusable interface (`__call__`, `variables`,
+    `trainable_variables`, `regularization_losses`) or signatures. Its variables
+    are the layer's weights: no copies. It runs in inference mode, so that
+    moving averages stay as they are, unless it is trainable and `training_mode`
+    is on. Trainable it adds its regularization losses.
+
+    A `.keras` file of a model with this layer holds the SavedModel, and needs
+    neither its folder nor TF-Hub; it needs `import keras_transfer`, and runs
+    the graph in it, whatever that does: open files of people you trust. What
+    comes in a file or an archive is unpacked into a temporary folder, which
+    goes with the layer.
+
+    Args:
+        saved_model: Folder with `saved_model.pb`, or an archive of it. `None`
+            for a layer whose SavedModel comes with a `.keras` file. Defaults to
+            `None`.
+        signature: Name of the signature to run, or `None` for `__call__`.
+            Defaults to `None`.
+        output: Key of the output, where there are several. Defaults to `None`.
+        training_mode: Whether a trainable layer is told that it is in training:
+            BatchNormalization then moves, and dropout drops. Defaults to
+            `False`: few examples spoil what many were averaged over.
+        known: What `get_config` wrote down of the SavedModel. Defaults to
+            `None`.
+        **kwargs: Arguments of `keras.layers.Layer`. `trainable` is `False`
+            unless it is given.
+
+    Raises:
+        ValueError: If there is no such SavedModel, signature or output, or it
+            cannot be run: TF-Hub's format for TensorFlow 1, operations that
+            TensorFlow does not have, several inputs, ragged or sparse ones.
+
+    Example:
+
+    >>> layer = SavedModelLayer("folder")
+    >>> features = layer(images)
+
+    Reference:
+        - https://www.tensorflow.org/hub/reusable_saved_models
+    """
+
+    def __init__(
+        self,
+        saved_model: str | Path | None = None,
+        *,
+        signature: str | None = None,
+        output: str | None = None,
+        training_mode: bool = False,
+        known: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("trainable", False)
+        # Inputs are cast by what the SavedModel takes, not by Keras' policy.
+        super().__init__(autocast=False, **kwargs)
+        self.supports_jit = False
+        self._signature = signature
+        self._output = output
+        self._training_mode = training_mode
+        self._known = dict(known or {})
+        self._folder: Path | None = None
+        self._program: Program | None = None
+        if saved_model is not None:
+            folder = self._find(Path(saved_model))
+            if not self._known or is_same(folder, self._known):
+                self._take(folder)
+        if self._program is None and not self._known:
+            raise ValueError(
+                "`saved_model` must be a folder with a SavedModel. Received: "
+                f"saved_model={saved_model!r}"
+            )
+        if self._program is None:
+            # A file fills them; what runs comes with it.
+            variables = self._known["variables"]
+            self._track([np.zeros(v["shape"], v["dtype"]) for v in variables])
+        self.built = True
+
+    # --- The SavedModel ---
+
+    def _find(self, path: Path) -> Path:
+        """Returns a folder that stays as long as the layer does."""
+        borrowed = any(part.startswith(_PREFIX) for part in path.parts)
+        if path.is_file():
+            return self._extract(path)
+        if not borrowed or not path.is_dir():
+            return path
+        # It goes with the layer that it was unpacked for.
+        shutil.copytree(path, folder := self._make_folder())
+        return folder
+
+    def _make_folder(self) -> Path:
+        parent = tempfile.mkdtemp(prefix=_PREFIX)
+        weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True)
+        return Path(parent) / "model"
+
+    def _extract(self, archive: Path) -> Path:
+        folder = self._make_folder()
+        try:
+            with tarfile.open(archive) as file:
+                file.extractall(folder, filter="data")
+        except (tarfile.TarError, OSError) as err:
+            raise ValueError(
+                "`saved_model` must be a folder or an archive (.tar.gz) with a "
+                f"SavedModel. Received: saved_model={str(archive)!r}: {err}"
+            ) from err
+        found = sorted(folder.rglob(FILE), key=lambda f: len(f.parts))
+        return found[0].parent if found else folder
+
+    @property
+    def takes(self) -> tf.TensorSpec:
+        """Shape, with the batch, and dtype of what the SavedModel takes."""
+        import tensorflow as tf
+
+        return tf.TensorSpec(
+            self._known["input_shape"], self._known["input_dtype"]
+        )
+
+    def _take(self, folder: Path) -> None:
+        """Loads the SavedModel; its variables become the layer's."""
+        program = read_program(folder, self._signature)
+        values = [*program.trainable, *program.frozen]
+        if not self._known:
+            self._known = self._describe(program, folder)
+        if self._weights_of():
+            for variable, value in zip(self._weights_of(), values, strict=True):
+                value.assign(variable.value)
+                # The same variable object, since an optimizer may know it
+                # already, over the memory that the SavedModel reads.
+                variable.value._handle = value.handle
+        else:
+            self._track(values)
+        self._folder = folder
+        # As an attribute of the layer, Keras would track what it holds.
+        object.__setattr__(self, "_program", program)
+
+    def _weights_of(self) -> list[keras.Variable]:
+        return [*self._trainable_variables, *self._non_trainable_variables]
+
+    def _track(self, values: Sequence[Any]) -> None:
+        """Makes variables of the layer: around those given, or of arrays."""
+        for item, value in zip(self._known["variables"], values, strict=True):
+            self._track_variable(
+                keras.Variable(
+                    value,
+                    dtype=item["dtype"],
+                    trainable=item["trainable"],
+                    autocast=False,
+                    name=item["name"],
+                )
+            )
+
+    def _describe(self, program: Program, folder: Path) -> dict[str, Any]:
+        learns = {id(v) for v in program.trainable}
+        values = [*program.trainable, *program.frozen]
+        names = _names([value.name for value in values])
+        shape = self._infer(program, program.spec.shape)
+        taken = program.spec.shape
+        taken = None if taken.rank is None else taken.as_list()
+        return {
+            "digest": digest_folder(folder),
+            "input_shape": taken,
+            "input_dtype": program.spec.dtype.name,
+            "output_shape": list(shape)[1:],
+            "variables": [
+                {
+                    "name": name,
+                    "shape": list(value.shape),
+                    "dtype": value.dtype.name,
+                    "trainable": id(value) in learns,
+                }
+                for name, value in zip(names, values, strict=True)
+            ],
+        }
+
+    # --- Keras ---
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Runs the SavedModel; in inference mode where the layer is frozen."""
+        program = self._program
+        if program is None:
+            raise ValueError(
+                f"Layer {self.name!r} must have its SavedModel. Received: a "
+                "layer made from a config alone, whose folder is gone. Load "
+                "the whole `.keras` file with `keras.models.load_model`."
+            )
+        learns = bool(training) and self.trainable and self._training_mode
+        outputs = self._run(program, inputs, learns)
+        if self.trainable:
+            for loss in program.losses:
+                self.add_loss(loss())
+        return keras.ops.cast(outputs, self.compute_dtype)
+
+    def _run(self, program: Program, inputs: Any, learns: bool) -> Any:
+        import tensorflow as tf
+
+        if inputs.dtype != program.spec.dtype:
+            inputs = tf.cast(inputs, program.spec.dtype)
+        if program.input_name is not None:
+            outputs = program.function(**{program.input_name: inputs})
+        elif program.takes_training:
+            outputs = program.function(inputs, training=learns)
+        else:
+            outputs = program.function(inputs)
+        return self._choose(outputs)
+
+    def _choose(self, outputs: Any) -> Any:
+        if not isinstance(outputs, Mapping):
+            if self._output is not None or isinstance(outputs, list | tuple):
+                what = "one tensor"
+                if isinstance(outputs, list | tuple):
+                    what = f"{len(outputs)} tensors without names"
+                raise ValueError(
+                    "`output` must be None for a SavedModel that gives one "
+                    "tensor; those with names are chosen by it. Received: "
+                    f"output={self._output!r}, and {what}."
+                )
+            return outputs
+        if self._output is None and len(outputs) == 1:
+            return next(iter(outputs.values()))
+        if self._output not in outputs:
+            raise ValueError(
+                "`output` must be the name of an output, one of "
+                f"{', '.join(map(repr, sorted(outputs)))}. Received: "
+                f"output={self._output!r}"
+            )
+        return outputs[self._output]
+
+    def _infer(self, program: Program, shape: Any) -> tuple[int | None, ...]:
+        import tensorflow as tf
+
+        @tf.function(autograph=False)
+        def run(inputs: tf.Tensor) -> tf.Tensor:
+            return self._run(program, inputs, False)
+
+        spec = tf.TensorSpec(shape, program.spec.dtype)
+        found = run.get_concrete_function(spec).structured_outputs
+        if not isinstance(found, tf.Tensor):
+            raise ValueError(
+                "`saved_model` must hold a SavedModel whose outputs are dense "
+                f"tensors. Received: {type(found).__name__}."
+            )
+        return tuple(found.shape)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        """Returns what the SavedModel makes of a shape, batch included."""
+        if self._program is None:
+            return (input_shape[0], *self._known["output_shape"])
+        return self._infer(self._program, input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, and what is known of the SavedModel."""
+        return {
+            **super().get_config(),
+            "saved_model": None if self._folder is None else str(self._folder),
+            "signature": self._signature,
+            "output": self._output,
+            "training_mode": self._training_mode,
+            "known": self._known,
+        }
+
+    def save_assets(self, inner_path: str) -> None:
+        """Writes the SavedModel into a `.keras` file."""
+        if self._folder is None:
+            raise ValueError(
+                f"Layer {self.name!r} must have its SavedModel to be saved. "
+                "Received: a layer made from a config alone."
+            )
+        shutil.copytree(self._folder, inner_path, dirs_exist_ok=True)
+
+    def load_assets(self, inner_path: str) -> None:
+        """Takes the SavedModel out of a `.keras` file."""
+        if self._program is not None:
+            return
+        shutil.copytree(inner_path, folder := self._make_folder())
+        self._take(folder)
+
+
+def _names(paths: list[str]) -> list[str]:
+    """Names for variables: unique, stable and without slashes."""
+    names: list[str] = []
+    for path in paths:
+        name = base = path.partition(":")[0].replace("/", ".")
+        count = 1
+        while name in names:
+            count += 1
+            name = f"{base}_{count}"
+        names.append(name)
+    return names

@@ -1,0 +1,120 @@
+"""Joins preprocessing, backbone and head to one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_transfer._utils.checks import check_class_names
+from keras_transfer.backbones import (
+    Backbone,
+)
+from keras_transfer.backbones.kerashub import loading as kerashub
+from keras_transfer.heads.classification import build_head
+from keras_transfer.structure import graph
+from keras_transfer.structure.blocks import has_children
+from keras_transfer.structure.trainable import copy_mark
+
+if TYPE_CHECKING:
+    from keras_transfer.data import LabelledData
+
+
+def names_of(
+    class_names: Sequence[str] | None, data: LabelledData | None
+) -> tuple[str, ...] | None:
+    """Returns the class names that were given, or those of the data."""
+    given = check_class_names(class_names)
+    from_data = None if data is None else tuple(data.class_names)
+    if given and from_data and given != from_data:
+        raise ValueError(
+            "`class_names` must be those of `data`, in the same order, which "
+            f"are {from_data}. Received: class_names={given}. Leave it out."
+        )
+    return given or from_data
+
+
+def number_of_classes(
+    num_classes: int | None, names: tuple[str, ...] | None
+) -> int:
+    """Returns the number of classes; raises if the two arguments differ."""
+    if num_classes is None:
+        if names is None:
+            raise ValueError(
+                "`num_classes` must be given, or `data` or `class_names` to "
+                "take it from. Received: num_classes=None"
+            )
+        return len(names)
+    if names is not None and num_classes != len(names):
+        raise ValueError(
+            f"`num_classes` must be {len(names)}, the number of class names "
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}). "
+            f"Received: num_classes={num_classes}. Leave it out."
+        )
+    return num_classes
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Returns a model with the same weights, open and closed alike.
+
+    Args:
+        model: A model made by a builder, or any functional one.
+
+    Returns:
+        A model with variables of its own, not compiled; one that takes texts
+        shares its tokenizer.
+
+    Raises:
+        ValueError: If Keras cannot make its layers anew.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> copy_model(model).name == model.name
+    True
+    """
+    if has_children(model):
+        preprocessing, backbone, head = (
+            model.get_layer(name)
+            for name in ("preprocessing", "backbone", "head")
+        )
+        if not graph.takes_texts(preprocessing):
+            preprocessing = keras.models.clone_model(preprocessing)
+        (given,) = graph.tensors_in(model)
+        inputs = graph.input_like(given, given.name)
+        x = kerashub.clone(backbone)(preprocessing(inputs))
+        outputs = keras.models.clone_model(head)(x)
+        copy = keras.Model(inputs, outputs, name=model.name)
+    else:
+        copy = kerashub.clone(model)
+    # Containers first: they pass it on.
+    pairs = zip(
+        graph.layers_below(model), graph.layers_below(copy), strict=True
+    )
+    for old, new in pairs:
+        new.trainable = old.trainable
+        copy_mark(old, new)
+    for variable, other in zip(model.variables, copy.variables, strict=True):
+        other.trainable = variable.trainable
+    graph.set_weights(copy, model.get_weights())
+    return copy
+
+
+def assemble(
+    backbone: Backbone, *, suffix: str, **head_options: Any
+) -> keras.Model:
+    """Puts a head on a backbone whose weights are of this model alone."""
+    # Layer by layer: were the container closed, Keras would hide what
+    # `unfreeze` opens within it.
+    for layer in backbone.model.layers:
+        layer.trainable = False
+    head = build_head(tuple(backbone.model.output_shape[1:]), **head_options)
+    given = backbone.preprocessing.inputs[0]
+    texts = graph.takes_texts(backbone.preprocessing)
+    inputs = graph.input_like(given, "text" if texts else "image")
+    x = backbone.preprocessing(inputs)
+    x = backbone.model(x)
+    outputs = head(x)
+    name = f"{backbone.name}_{suffix}".lower().replace("/", "_")
+    return keras.Model(inputs, outputs, name=name)

@@ -1,0 +1,252 @@
+"""Runs phases on kept activations: the prefix once, the suffix each epoch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_transfer.caching.cuts import Cut, halves, network_to, width
+from keras_transfer.caching.feeds import Computed, feed_entries, feed_inputs
+from keras_transfer.caching.filling import fill, open_entries
+from keras_transfer.caching.networks import Networks, together
+from keras_transfer.caching.plan import Plan
+from keras_transfer.caching.policy import CachePolicy
+from keras_transfer.caching.store.entry import Entry
+from keras_transfer.caching.store.reader import Reader
+from keras_transfer.caching.store.store import FeatureStore
+from keras_transfer.caching.views import View, make_views
+from keras_transfer.data.adapters.training_data import TrainingData
+from keras_transfer.data.examples import Examples
+from keras_transfer.distribute import ProcessGroup
+from keras_transfer.structure.blocks import backbone_of, find_blocks
+
+if TYPE_CHECKING:
+    pass
+
+
+# Cuts that are looked for in the store to compute another one from.
+_NEARBY = 8
+
+
+# Examples that are computed at once.
+_AT_ONCE = 32
+
+
+class CachedPhase(NamedTuple):
+    """A phase that runs on kept activations.
+
+    Attributes:
+        suffix: The model above the cut, over the layers of the whole one.
+        train: Activations of the training examples.
+        validation: Those of the validation examples, or `None`.
+    """
+
+    suffix: keras.Model
+    train: Reader
+    validation: Reader | None
+
+    def vectors(self, name: str) -> Vectors | None:
+        """What the head makes vectors of, where that is what is kept.
+
+        Args:
+            name: `"train"` or `"validation"`.
+
+        Returns:
+            Features and labels, or `None`.
+        """
+        reader: Reader | None = getattr(self, name)
+        if reader is None or len(reader.entries[0].tensors) > 1:
+            return None
+        if len(reader.entries[0].tensors[0].shape) != 1:
+            return None
+        return Vectors(reader.arrays()[0], reader.labels)
+
+
+class Prefixes:
+    """Makes and finds the activations that a plan wants.
+
+    Args:
+        model: The model.
+        source: The data.
+        plan: What is kept, by phase.
+        store: Where.
+        policy: Seed, augmentation and views.
+        networks: What is compiled already.
+        team: The processes that share the work. Defaults to `None`: this one.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        source: TrainingData,
+        plan: Plan,
+        store: FeatureStore,
+        policy: CachePolicy,
+        networks: Networks,
+        team: ProcessGroup | None = None,
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._plan = plan
+        self._store = store
+        self._policy = policy
+        self._networks = networks
+        self._team = team
+        self._views = make_views(policy.views or 1, policy.augment, policy.seed)
+
+    @property
+    def where(self) -> str:
+        """Where activations are kept, in words."""
+        folder = self._store.directory
+        return "in memory" if folder is None else f"in {folder}"
+
+    def open(self, place: int) -> CachedPhase | None:
+        """Returns the activations of a phase, computing what is missing.
+
+        Those of later phases that nothing changes until then come along: one
+        pass gives them all.
+
+        Args:
+            place: Of the phase, whose activations are to be kept.
+
+        Returns:
+            `Kept`, or `None` where variables above the cut come in another
+            order than in the model, which an optimizer that goes over to
+            another phase counts on.
+
+        Raises:
+            OSError: If the store cannot be written to, or has no room.
+        """
+        cut = self._plan.phases[place].cut
+        if cut is None:
+            return None
+        suffix = halves(self._model, cut)[1]
+        above = [id(v) for v in suffix.trainable_variables]
+        if above != [id(v) for v in self._model.trainable_variables]:
+            return None
+        readers = self.fill(place)
+        return CachedPhase(
+            suffix,
+            readers["train"],
+            readers.get("validation"),
+        )
+
+    def fill(self, place: int) -> dict[str, Reader]:
+        """Computes the activations of a phase, and what comes along.
+
+        Args:
+            place: Of the phase, whose activations are to be kept.
+
+        Returns:
+            What reads those of the phase, `"train"` and perhaps `"validation"`.
+
+        Raises:
+            OSError: If the store cannot be written to, or has no room.
+        """
+        cuts = together([phase.cut for phase in self._plan.phases[place:]])
+        networks = [network_to(self._model, [c]) for c in cuts]
+        readers = {}
+        passes = 0
+        for name, indexed in self._source.indexed.items():
+            views = self._views if name == "train" else self._views[:1]
+            entries = open_entries(
+                self._store,
+                networks,
+                indexed.examples,
+                views,
+                engine=self._networks.engine,
+            )
+            feed = functools.partial(self._feed, cuts, indexed.examples, views)
+            passes += fill(
+                self._store,
+                entries,
+                indexed.examples.digests,
+                feed,
+                f"{name} image",
+                int(self._policy.verbose > 1),
+                self._team,
+            ).passes
+            readers[name] = Reader(
+                # That of the phase comes first.
+                [row[0] for row in entries],
+                indexed.examples.digests,
+                indexed.make_labels(),
+            )
+        before = self._plan.extracted.get(place, 0)
+        self._plan.extracted[place] = before + passes
+        return readers
+
+    def _feed(
+        self,
+        cuts: Sequence[Cut],
+        examples: Examples,
+        views: Sequence[View],
+        missing: np.ndarray,
+    ) -> Iterator[Computed]:
+        sizes = [width(self._model, cut) for cut in cuts]
+        start = self._nearest(cuts, examples, views, missing)
+        if start is not None:
+            stored, entries = start
+            network = network_to(self._model, cuts, start=stored)
+            feed = feed_entries(
+                entries, examples.digests, network, sizes, _AT_ONCE
+            )
+        else:
+            compute = self._networks.compiled(self._model, cuts, examples.shape)
+            feed = feed_inputs(examples, compute, sizes, views, _AT_ONCE)
+        return feed(missing)
+
+    def _nearest(
+        self,
+        cuts: Sequence[Cut],
+        examples: Examples,
+        views: Sequence[View],
+        missing: np.ndarray,
+    ) -> tuple[Cut, list[Entry]] | None:
+        """The nearest cut below all of `cuts` that holds what they miss."""
+        first = max(cut.depth for cut in cuts)
+        planned = {p.cut for p in self._plan.phases if p.cut is not None}
+        nearby = planned - set(cuts)
+        if self._store.directory is not None:
+            # Of earlier runs there may be any.
+            blocks = find_blocks(backbone_of(self._model))
+            last = min(first + _NEARBY, len(blocks) - 1)
+            for depth in range(first, last + 1):
+                name = f"after {blocks[len(blocks) - depth - 1].name}"
+                nearby.add(Cut(depth, False, name))
+        wanted = [examples.digests[rows] for rows in missing]
+        for cut in sorted(nearby - set(cuts)):
+            if cut.depth < first or cut.pooled:
+                continue
+            entries = open_entries(
+                self._store,
+                [network_to(self._model, [cut])],
+                examples,
+                views,
+                engine=self._networks.engine,
+            )
+            rows = [row[0] for row in entries]
+            if all(
+                (entry.find(digests)[:, 0] >= 0).all()
+                for entry, digests in zip(rows, wanted, strict=True)
+            ):
+                return cut, rows
+        return None
+
+
+class Vectors(NamedTuple):
+    """What the output layer of a head is fed with.
+
+    Attributes:
+        features: `(n, d)`.
+        labels: `(n, ...)`.
+        weights: Of the examples, `(n,)`, or `None`. Defaults to `None`.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray | None = None

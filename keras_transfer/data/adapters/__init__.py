@@ -1,0 +1,1 @@
+"""One interface for all that `fine_tune` reads examples from."""

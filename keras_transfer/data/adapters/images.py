@@ -1,0 +1,120 @@
+"""Training data from what `load_images` returned."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keras_transfer.data import (
+    Augmentation,
+    ImageData,
+    ImageSplit,
+)
+from keras_transfer.data.adapters.training_data import Indexed, TrainingData
+from keras_transfer.data.examples import examples_of
+from keras_transfer.data.pipeline import Part
+
+if TYPE_CHECKING:
+    pass
+
+
+# Decoded images are kept in memory up to here, in bytes.
+_CACHE_LIMIT = 2 * 2**30
+
+
+# Images that are looked at to tell one data set from another, and rows that
+# are read at once.
+_IMAGES_PER_DIGEST = 64
+
+
+def open_images(
+    data: ImageData,
+    batch_size: int,
+    seed: int,
+    augment: Augmentation | None,
+    cache: bool | None,
+    part: Part | None = None,
+) -> TrainingData:
+    """Makes `TrainingData` of what `load_images` returned."""
+
+    def kept(split: Any) -> bool:
+        if cache is not None or data.image_size is None:
+            return bool(cache)
+        height, width = data.image_size
+        return len(split) * height * width * data.channels <= _CACHE_LIMIT
+
+    def digest() -> str:
+        found = hashlib.sha256(
+            repr((data.class_names, data.image_size)).encode()
+        )
+        for split in (data.train, data.validation):
+            found.update(repr(split.ids).encode("utf-8", "surrogatepass"))
+            found.update(np.ascontiguousarray(split.labels).tobytes())
+            # Ids are names of files: some of their pixels, all over the split.
+            places = np.linspace(
+                0, len(split) - 1, min(len(split), _IMAGES_PER_DIGEST)
+            )
+            for place in places.astype(int):
+                found.update(split.image(int(place)).tobytes())
+        return found.hexdigest()
+
+    validation = functools.partial(
+        data.validation.batches,
+        batch_size,
+        cache=kept(data.validation),
+        part=part,
+    )
+    return TrainingData(
+        train=lambda epoch: data.train.batches(
+            batch_size,
+            shuffle=True,
+            seed=seed,
+            augment=augment,
+            cache=kept(data.train),
+            initial_epoch=epoch,
+            part=part,
+        ),
+        plain=functools.partial(data.train.batches, batch_size),
+        validation=validation if len(data.validation) else None,
+        steps=-(-len(data.train) // batch_size),
+        labels="multi-label" if data.multi_label else "one-hot",
+        digest=digest,
+        class_weights=data.class_weights,
+        indexed={
+            name: Indexed(examples_of(split, data.image_size), split.one_hot)
+            for name, split in (
+                ("train", data.train),
+                ("validation", data.validation),
+            )
+            if len(split) and _has_size(data, split)
+        },
+        of_part=lambda part: open_images(
+            data, batch_size, seed, augment, cache, part
+        ),
+        sizes={
+            name: _sizes(len(split), batch_size)
+            for name, split in (
+                ("train", data.train),
+                ("validation", data.validation),
+            )
+            if part is not None
+        },
+    )
+
+
+def _sizes(count: int, batch_size: int) -> np.ndarray:
+    """Examples in each batch; the last one may be smaller."""
+    starts = np.arange(0, count, batch_size)
+    return np.minimum(count - starts, batch_size).astype(np.int32)
+
+
+def _has_size(data: ImageData, split: ImageSplit) -> bool:
+    """Whether all images have one size; whoever trains on them says if not."""
+    try:
+        split.common_size(data.image_size)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Images: files, arrays, decoding, augmentation."""

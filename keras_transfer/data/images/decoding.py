@@ -1,0 +1,294 @@
+"""From the bytes of an image file to `(height, width, channels)` uint8.
+
+Decoding goes by content, never by the file's extension. The choices:
+
+- Orientation: EXIF rotation is applied. Animations: the first frame.
+- Transparency: composited over white for 1 or 3 channels, kept for 4.
+- 16-bit grey: divided by 257, so that 65535 becomes 255. 32-bit integers must
+  lie in `[0, 65535]` and are treated likewise. Floats must lie in `[0, 1]`, or
+  else in `[0, 255]`.
+- CMYK is converted by Pillow (Adobe's inverted JPEG included); colour profiles
+  are not applied.
+- Resizing stretches to `(height, width)`: bilinear with antialiasing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+MAX_PIXELS = 256_000_000
+
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif "
+    ".jp2 .j2k .jpx .pbm .pgm .ppm .pnm .tga .ico .mpo .pcx .heic .heif".split()
+)
+
+
+# Raster formats only: EPS, for one, would start Ghostscript.
+_FORMATS = (
+    "JPEG PNG GIF BMP DIB TIFF WEBP AVIF JPEG2000 PPM TGA ICO MPO PCX HEIF"
+).split()
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    channels: int = 3,
+    image_size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Reads and decodes one image file.
+
+    Args:
+        path: The file.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA). Defaults to `3`.
+        image_size: `(height, width)` to stretch to, or `None` for the file's
+            own. Defaults to `None`.
+        max_pixels: Larger images are refused before their pixels are decoded.
+            Defaults to `256_000_000`.
+
+    Returns:
+        uint8 array `(height, width, channels)` in `[0, 255]`.
+
+    Raises:
+        ValueError: If the file cannot be read or decoded; names the file.
+
+    Example:
+
+    >>> from PIL import Image
+    >>> Image.new("L", (4, 2), 7).save("grey.png")
+    >>> read_image("grey.png").shape
+    (2, 4, 3)
+    """
+    try:
+        data = read_bytes(path)
+        return decode(
+            data,
+            channels=channels,
+            image_size=image_size,
+            max_pixels=max_pixels,
+        )
+    except Exception as err:
+        raise ValueError(
+            f"Cannot decode the image file {os.fspath(path)!r}: {reason(err)}."
+        ) from err
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Reads a regular file; anything else is a ValueError with the reason."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError as err:
+        if os.path.islink(path):
+            raise ValueError("it is a broken symbolic link") from err
+        raise
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        # Opening a named pipe would wait for ever.
+        raise ValueError("it is not a regular file")
+    with open(path, "rb") as file:
+        data = file.read()
+    if not data:
+        raise ValueError("the file is empty (0 bytes)")
+    return data
+
+
+def decode(
+    data: bytes,
+    *,
+    channels: int = 3,
+    image_size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decodes the content of an image file; see `read_image`."""
+    from PIL import Image
+
+    with _strict_pillow():
+        image = _open(io.BytesIO(data), max_pixels)
+        if image_size is not None and image.format in ("JPEG", "MPO"):
+            # The codec scales by 1/2, 1/4 or 1/8 while it decodes, keeping
+            # twice the size asked for, whichever way the image is turned.
+            image.draft(None, (2 * max(image_size),) * 2)
+        image.load()
+        orientation = _orientation(image)
+        image = _to_mode(image, MODES[channels])
+    image = _turn(image, orientation)
+    if image_size is not None and image.size != image_size[::-1]:
+        image = image.resize(
+            image_size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0
+        )
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def header_size(
+    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Returns `(height, width)` as decoded, without decoding the pixels."""
+    with _strict_pillow(), _open(path, max_pixels) as image:
+        width, height = image.size
+        # Pillow's TIFF reader turns the size itself.
+        turned = image.format != "TIFF" and _orientation(image) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """Resizes uint8 `(height, width, channels)` as `read_image` does."""
+    from PIL import Image
+
+    if array.shape[:2] == image_size:
+        return array
+    parts = [array] if array.shape[2] == 3 else np.moveaxis(array, 2, 0)
+    size = image_size[::-1]
+    resized = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(part)).resize(
+                size, Image.Resampling.BILINEAR, reducing_gap=2.0
+            )
+        )
+        for part in parts
+    ]
+    return resized[0] if array.shape[2] == 3 else np.stack(resized, axis=2)
+
+
+def reason(err: BaseException) -> str:
+    """Says in a few words why an image could not be read."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(err, UnidentifiedImageError):
+        return "its content is no image format that Pillow reads"
+    if isinstance(err, FileNotFoundError):
+        return "no such file"
+    if isinstance(err, PermissionError):
+        return "permission denied"
+    if isinstance(err, ValueError | OSError) and str(err):
+        return str(err).rstrip(".")
+    return f"{type(err).__name__}: {err}".rstrip(": .")
+
+
+def _open(file: Any, max_pixels: int) -> Any:
+    from PIL import Image
+
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
+    image = Image.open(file, formats=formats)
+    width, height = image.size
+    if width * height > max_pixels:
+        image.close()
+        raise ValueError(
+            f"{width}x{height} pixels are more than `max_pixels`={max_pixels}"
+        )
+    return image
+
+
+class _StrictPillow:
+    """Counts the decodes in progress that need Pillow's settings changed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.depth = 0
+        self.saved: tuple[int | None, bool] = (None, False)
+
+
+_STRICT = _StrictPillow()
+
+
+@contextlib.contextmanager
+def _strict_pillow() -> Iterator[None]:
+    """Truncated files are errors, and `max_pixels` alone limits the size.
+
+    Both are globals of Pillow: the first decode in progress sets them, the
+    last one puts the user's values back.
+    """
+    from PIL import Image, ImageFile
+
+    with _STRICT.lock:
+        if _STRICT.depth == 0:
+            _STRICT.saved = (
+                Image.MAX_IMAGE_PIXELS,
+                ImageFile.LOAD_TRUNCATED_IMAGES,
+            )
+            Image.MAX_IMAGE_PIXELS = None
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _STRICT.depth += 1
+    try:
+        yield
+    finally:
+        with _STRICT.lock:
+            _STRICT.depth -= 1
+            if _STRICT.depth == 0:
+                (
+                    Image.MAX_IMAGE_PIXELS,
+                    ImageFile.LOAD_TRUNCATED_IMAGES,
+                ) = _STRICT.saved
+
+
+def _orientation(image: Any) -> int:
+    """Returns the EXIF orientation, 1 to 8; 1 where EXIF cannot be read."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # Pillow raises many types on damaged EXIF.
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _turn(image: Any, orientation: int) -> Any:
+    from PIL import Image
+
+    transpose = Image.Transpose
+    method = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_270,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_90,
+    }.get(orientation)
+    return image if method is None else image.transpose(method)
+
+
+def _to_mode(image: Any, mode: str) -> Any:
+    """Converts any of Pillow's modes to `"L"`, `"RGB"` or `"RGBA"`."""
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        if mode != "RGBA":
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+    elif image.mode not in ("L", "RGB", "1"):
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    low, high = pixels.min(), pixels.max()
+    if pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all() or low < 0 or high > 255:
+            raise ValueError(
+                "its float pixels must lie in [0, 1] or [0, 255], but span "
+                f"[{low:g}, {high:g}]"
+            )
+        return np.rint(pixels * (255 if high <= 1 else 1)).astype(np.uint8)
+    if low < 0 or high > 65535:
+        raise ValueError(
+            "its integer pixels must lie in [0, 65535], but span "
+            f"[{low}, {high}]"
+        )
+    # 65535 = 255 * 257; half of 257 rounds to the nearest.
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

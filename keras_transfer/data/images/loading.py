@@ -1,0 +1,227 @@
+"""`load_images`: from any source to checked, split, reported image data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_transfer._utils.checks import check_class_names
+from keras_transfer.data import checks, scanning, splitting
+from keras_transfer.data.images import decoding
+from keras_transfer.data.images.files import Records, read_source
+from keras_transfer.data.images.images import ImageData, ImageSplit
+from keras_transfer.data.report import (
+    DataReport,
+    check_named,
+    list_problems,
+    printable,
+    refuse,
+)
+
+Labels = list[tuple[str, ...]]
+
+
+def load_images(
+    source: Any,
+    *,
+    image_size: int | checks.Size | None = None,
+    split: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    on_error: str = "raise",
+    channels: int = 3,
+    class_names: Sequence[str] | None = None,
+    multi_label: bool = False,
+    verify: bool = True,
+    max_pixels: int = decoding.MAX_PIXELS,
+) -> ImageData:
+    """Loads labelled images from a folder, CSV, arrays, `tf.data` or TFDS.
+
+    Nothing is left out in silence: a file that cannot be used raises, or is
+    listed in `.report`. Identical images are kept on one side of a split that
+    is made here, and reported (with a `UserWarning`) where the source puts
+    them in different splits or gives them different labels.
+
+    Args:
+        source: One of
+            - a folder `class/**/image.jpg`, or with `train/`, `validation/`
+              (`val/`, `valid/`) and `test/` above the class folders;
+            - a `.csv` file in UTF-8 with columns `path` (relative to the
+              file), `label` and optionally `split`;
+            - `(images, labels)`: arrays `(n, height, width, channels)` in
+              `[0, 255]` and integers, one-hot rows or names;
+            - a `tf.data.Dataset` of (image, label), read into memory;
+            - a dict with keys `"train"`, `"validation"`, `"test"` of either;
+            - `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`,
+              read into memory.
+        image_size: `(height, width)` or one integer that images are stretched
+            to, or `None` to keep their own. Defaults to `None`.
+        split: Fractions in [0, 1] for train, validation and test, for what the
+            source does not say: missing parts are split off train, stratified.
+            Defaults to `(0.8, 0.1, 0.1)`.
+        seed: Integer that decides the split. Defaults to `0`.
+        on_error: `"raise"` one error that lists what cannot be used, or
+            `"skip"` it and list it in `.report.skipped`. Defaults to
+            `"raise"`.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA) to decode files to; arrays,
+            `tf.data` and TFDS keep theirs. Defaults to `3`.
+        class_names: The classes in the order of their labels. Defaults to
+            `None`: alphabetical, or the order of the source where it numbers
+            its classes.
+        multi_label: Whether an image may have several classes: `"cat;dog"` in
+            a CSV, rows of 0 and 1 in arrays. Defaults to `False`.
+        verify: Whether to decode each file once now, so that bad files and
+            identical pixels are found; otherwise only bytes are compared.
+            Defaults to `True`.
+        max_pixels: Files with more pixels count as bad. Defaults to
+            `256_000_000`.
+
+    Returns:
+        `ImageData`.
+
+    Raises:
+        ValueError: If an argument, the source or a file cannot be used.
+        TypeError: If `source` is of another type.
+        ImportError: If TensorFlow Datasets is needed and missing.
+
+    Example:
+
+    >>> import numpy as np
+    >>> images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3))
+    >>> data = load_images((images, np.arange(40) % 2))
+    >>> data
+    <ImageData: 2 classes, 32 train, 4 validation, 4 test images, 8x8, 3 channels>
+    >>> images, labels = next(iter(data.train.batches(16, shuffle=True)))
+    >>> images.shape, labels.shape
+    (TensorShape([16, 8, 8, 3]), TensorShape([16, 2]))
+    """  # noqa: E501
+    size = checks.check_image_size(image_size)
+    fractions = splitting.check_fractions(split)
+    checks.check_integer("seed", seed, 0)
+    checks.check_integer("max_pixels", max_pixels, 1)
+    checks.check_choice("on_error", on_error, ("raise", "skip"))
+    if channels not in decoding.MODES:
+        raise ValueError(
+            f"`channels` must be 1, 3 or 4. Received: channels={channels!r}."
+        )
+    names = check_class_names(class_names)
+    records = read_source(
+        source,
+        channels=channels,
+        max_pixels=max_pixels,
+        image_size=size,
+        class_names=names,
+        multi_label=multi_label,
+    )
+    scan = scanning.scan(records.pixels, verify)
+    kept, names, skipped = _keep_good(records, scan, names)
+    if on_error == "raise":
+        refuse(skipped, "images")
+    ids = [records.ids[i] for i in kept]
+    labels = [records.labels[i] for i in kept]
+    _check_enough(kept, skipped, labels, multi_label)
+    groups = scanning.group_equal([scan.digests[i] for i in kept])
+    splits, notes = splitting.assign_splits(
+        ids, labels, [records.splits[i] for i in kept], groups, fractions, seed
+    )
+    report = DataReport(
+        skipped=tuple(skipped),
+        ignored=tuple(sorted(records.ignored)),
+        notes=notes,
+    )
+    report = scanning.report_duplicates(report, groups, ids, labels, splits)
+    sizes = {scan.sizes[i] for i in kept}
+    if size is None and len(sizes) == 1:
+        size = sizes.pop()
+    encoded = splitting.encode_labels(labels, names, multi_label)
+    parts = {}
+    for name in splitting.SPLITS:
+        where = [k for k, split_ in enumerate(splits) if split_ == name]
+        parts[name] = ImageSplit(
+            name=name,
+            ids=tuple(ids[k] for k in where),
+            labels=encoded[where],
+            class_names=names,
+            pixels=records.pixels,
+            positions=np.array([kept[k] for k in where], np.int64),
+            image_size=size,
+            sizes=scan.sizes,
+        )
+    return ImageData(
+        **parts,
+        class_names=names,
+        image_size=size,
+        channels=records.pixels.channels,
+        multi_label=multi_label,
+        report=report,
+    )
+
+
+def _keep_good(
+    records: Records,
+    scan: scanning.Scan,
+    class_names: tuple[str, ...] | None,
+) -> tuple[list[int], tuple[str, ...], list[tuple[str, str]]]:
+    """Drops what cannot be used, in `records` too where a class goes.
+
+    Returns:
+        Tuple of the places of the good examples, the names of the classes that
+        remain, and `(id, reason)` of all the rest.
+    """
+    bad = list(records.bad)
+    kept = []
+    for i, reason in enumerate(scan.reasons):
+        if reason is None:
+            kept.append(i)
+        else:
+            bad.append((records.ids[i], reason))
+    found = {name for labels in records.labels for name in labels}
+    names = class_names or records.class_names or tuple(sorted(found))
+    check_named(found, names)
+    if records.keep_classes:
+        return kept, names, bad
+    trained = {
+        name
+        for i in kept
+        if records.splits[i] in (None, "train")
+        for name in records.labels[i]
+    }
+    empty = [name for name in names if name not in trained]
+    for name in empty:
+        bad.append((f'class "{name}"', "it has no image to train on"))
+    names = tuple(name for name in names if name in trained)
+    if empty:
+        kept = [i for i in kept if _strip_labels(records, i, trained, bad)]
+    return kept, names, bad
+
+
+def _strip_labels(
+    records: Records, i: int, names: set[str], bad: list[tuple[str, str]]
+) -> bool:
+    """Takes dropped classes off example `i`; returns whether to keep it."""
+    before = records.labels[i]
+    records.labels[i] = tuple(name for name in before if name in names)
+    if before and not records.labels[i]:
+        bad.append((records.ids[i], "its class has no image to train on"))
+        return False
+    return True
+
+
+def _check_enough(
+    kept: list[int],
+    skipped: list[tuple[str, str]],
+    labels: Labels,
+    multi_label: bool,
+) -> None:
+    if not kept:
+        raise ValueError(
+            "`source` must hold images that can be used. Received: none, and "
+            f"{len(skipped)} that cannot:\n{list_problems(skipped)}"
+        )
+    present = {name for names in labels for name in names}
+    if len(present) < 2 and not multi_label:
+        raise ValueError(
+            "`source` must hold images of at least two classes. Received: only "
+            f"class {printable(repr(*present))}."
+        )

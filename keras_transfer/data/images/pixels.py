@@ -1,0 +1,115 @@
+"""Where the pixels of an example come from: a file, or an array in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_transfer.data.images import decoding
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePixels:
+    """Images in files, decoded when read.
+
+    Args:
+        paths: One path per example.
+        channels: 1, 3 or 4.
+        max_pixels: Larger files are refused.
+    """
+
+    paths: Sequence[str]
+    channels: int
+    max_pixels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(
+        self, index: int, image_size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Returns image `index` as uint8 `(height, width, channels)`."""
+        return decoding.read_image(
+            self.paths[index],
+            channels=self.channels,
+            image_size=image_size,
+            max_pixels=self.max_pixels,
+        )
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns `(height, width)`, from the header of the file."""
+        path = self.paths[index]
+        try:
+            return decoding.header_size(path, self.max_pixels)
+        except Exception as err:
+            raise ValueError(
+                f"Cannot read the image file {path!r}: {decoding.reason(err)}."
+            ) from err
+
+    def inspect(
+        self, index: int, verify: bool
+    ) -> tuple[bytes, tuple[int, int] | None]:
+        """Returns a digest of the content, and the size where it decoded."""
+        data = decoding.read_bytes(self.paths[index])
+        if not verify:
+            return _digest(data), None
+        image = decoding.decode(
+            data, channels=self.channels, max_pixels=self.max_pixels
+        )
+        return digest_image(image), image.shape[:2]
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayPixels:
+    """Images in memory.
+
+    Args:
+        images: uint8 array `(n, height, width, channels)`, or a list of uint8
+            arrays `(height, width, channels)` that differ in size.
+    """
+
+    images: np.ndarray | Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return int(self.images[0].shape[-1])
+
+    def read(
+        self, index: int, image_size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Returns image `index` as uint8 `(height, width, channels)`."""
+        image = np.asarray(self.images[index])
+        if image_size is None:
+            return image
+        return decoding.resize_array(image, image_size)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns `(height, width)`."""
+        height, width = self.images[index].shape[:2]
+        return height, width
+
+    def inspect(
+        self, index: int, verify: bool
+    ) -> tuple[bytes, tuple[int, int] | None]:
+        """Returns a digest of the pixels, and the size."""
+        image = self.read(index)
+        return digest_image(image), self.size(index)
+
+
+def digest_image(image: np.ndarray) -> bytes:
+    """Returns 16 bytes that identify the pixels and the shape."""
+    return _digest(repr(image.shape).encode(), np.ascontiguousarray(image).data)
+
+
+def _digest(*parts: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,15 @@
+"""Several trainings, one answer."""
+
+from keras_transfer.experiments.cross_validation import (
+    CrossValidation,
+    cross_validate,
+)
+from keras_transfer.experiments.transfer import compare_transfer
+from keras_transfer.experiments.transfer_comparison import TransferComparison
+
+__all__ = [
+    "CrossValidation",
+    "TransferComparison",
+    "compare_transfer",
+    "cross_validate",
+]

@@ -1,0 +1,96 @@
+"""Checks of what the scores take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.features.features import Features, FeatureSplit
+
+
+def ids_of(features: Any) -> tuple[str, ...]:
+    """Returns the ids of examples; their rows where they have none."""
+    if isinstance(features, Features):
+        raise TypeError(
+            "`features` must be an array or one split of what "
+            "`extract_features` returned, such as `features.train`. Received: "
+            "all of it."
+        )
+    if isinstance(features, FeatureSplit) and features.ids is not None:
+        return features.ids
+    if not hasattr(features, "__len__"):
+        raise TypeError(
+            "`features` must be an array (examples, features). Received: "
+            f"{type(features).__name__}"
+        )
+    return tuple(map(str, range(len(features))))
+
+
+def check_features(
+    features: Any, name: str = "features", least: int = 2
+) -> np.ndarray:
+    """Returns features as float64 `(n, d)`."""
+    if isinstance(features, FeatureSplit):
+        features = features.values
+    array = np.asarray(features)
+    if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.shape[1]:
+        raise ValueError(
+            f"`{name}` must be numbers of shape (examples, {name}). "
+            f"Received: {array.dtype} of shape {array.shape}. Pool feature "
+            "maps first."
+        )
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"`{name}` must be finite. Received: NaN or infinite numbers in "
+            f"{int((~np.isfinite(array)).any(axis=1).sum())} rows."
+        )
+    if len(array) < least:
+        raise ValueError(
+            f"`{name}` must hold {least} examples at least. Received: "
+            f"{len(array)}."
+        )
+    return array
+
+
+def check_classes(labels: Any, count: int) -> np.ndarray:
+    """Returns class indices `(n,)`, `0` to the number of classes less one.
+
+    Classes without an example are left out.
+    """
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] > 1:
+        binary = ((array == 0) | (array == 1)).all()
+        if not binary or not (array.sum(axis=1) == 1).all():
+            raise ValueError(
+                "`labels` must name one class for each example: indices or "
+                "one-hot rows. Received: rows with several, or other numbers."
+            )
+        array = array.argmax(axis=1)
+    array = array.reshape(len(array), -1)[:, 0] if array.ndim == 2 else array
+    if array.shape != (count,) or array.dtype.kind not in "biu":
+        raise ValueError(
+            f"`labels` must be {count} integers, one for each example. "
+            f"Received: {array.dtype} of shape {array.shape}."
+        )
+    found, indices = np.unique(array, return_inverse=True)
+    if len(found) < 2:
+        raise ValueError(
+            "`labels` must name two classes at least: of one there is nothing "
+            f"to tell apart. Received: class {found.tolist()} alone."
+        )
+    return indices.reshape(-1)
+
+
+def check_probabilities(probabilities: Any, least: int = 2) -> np.ndarray:
+    """Returns probabilities of source classes as float64 `(n, classes)`."""
+    array = check_features(probabilities, "probabilities", least)
+    sums = array.sum(axis=1)
+    if (array < 0).any() or not np.allclose(sums, 1, atol=1e-3):
+        raise ValueError(
+            "`probabilities` must be at least 0, and rows sum to 1: what the "
+            "softmax of the source classifier says. Received: rows that sum "
+            f"to {sums.min():.3g} to {sums.max():.3g}."
+        )
+    return array / sums[:, None]

@@ -1,0 +1,8 @@
+"""Heads: pooling and dense layers on a backbone."""
+
+from keras_transfer.heads.classification import POOLINGS, build_head
+
+__all__ = [
+    "POOLINGS",
+    "build_head",
+]

@@ -1,0 +1,16 @@
+"""Penalties `lambda * R(theta)` on weights and activations."""
+
+from keras_transfer.penalties.attached import AttachedPenalty
+from keras_transfer.penalties.features import BSS, FeatureMap
+from keras_transfer.penalties.weights import L1, L2, L2SP, ElasticNet, Penalty
+
+__all__ = [
+    "AttachedPenalty",
+    "BSS",
+    "ElasticNet",
+    "FeatureMap",
+    "L1",
+    "L2",
+    "L2SP",
+    "Penalty",
+]

@@ -1,0 +1,205 @@
+"""A penalty in force on a model, and that there is one at a time."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import keras
+
+from keras_transfer._utils.checks import did_you_mean
+from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.penalties.terms import Term
+
+_MARK = "_keras_transfer_penalty"
+
+
+@dataclass(eq=False, repr=False)
+class AttachedPenalty:
+    """A penalty in force on a model; what `attach` returns.
+
+    As a context manager it detaches at the end.
+
+    Attributes:
+        penalty: The penalty as it was attached.
+        model: The user's model.
+        trainer: What to compile and fit: for a penalty on weights `model`
+            itself, for one on activations another model over the same layers.
+            Training it trains `model`; the one to save is `model`.
+        pulls: What an optimizer has to do where the penalty is decoupled; see
+            `L2`.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> with L2SP(alpha=0.1, beta=0.01).attach(model) as attached:
+    ...     attached.trainer.compile("adam", "categorical_crossentropy")
+    ...     attached.set(alpha=0.5)
+    """
+
+    penalty: object
+    model: keras.Model
+    trainer: keras.Model
+    pulls: tuple[DecoupledDecay, ...]
+    _coefficients: dict[str, keras.Variable]
+    _measure: Callable[[Any], float]
+    _terms: tuple[Term, ...] = ()
+    _attached: bool = True
+    _paused: dict[str, float] | None = None
+
+    def set(self, **coefficients: float) -> None:
+        """Changes coefficients, at once and without a new `compile`.
+
+        Args:
+            **coefficients: New values, by the names of the penalty's fields,
+                such as `alpha=0.5`.
+
+        Raises:
+            ValueError: If a name is none of the penalty's coefficients, a
+                value is negative or not finite, or the penalty is detached.
+        """
+        if not self._attached:
+            raise ValueError(
+                "`set` must come before `detach`. Received: a detached "
+                f"{type(self.penalty).__name__}. Attach it again."
+            )
+        known = list(self._coefficients)
+        for name in coefficients:
+            if name not in known:
+                raise ValueError(
+                    "`set` must be given coefficients of "
+                    f"{type(self.penalty).__name__}, which are "
+                    f"{', '.join(known)}. Received: {name}="
+                    f"{coefficients[name]!r}.{did_you_mean(name, known)}"
+                )
+        values = {n: check_coefficient(n, v) for n, v in coefficients.items()}
+        for name, value in values.items():
+            self._coefficients[name].assign(value)
+
+    def value(self, images: Any = None) -> float:
+        """Returns the penalty as it is now, without what the user added.
+
+        Args:
+            images: A batch of what the model takes, which penalties on
+                activations are computed for, in inference mode. Those on
+                weights need none. Defaults to `None`.
+
+        Returns:
+            A float: `lambda * R(theta)`. A penalty on weights counts those
+            that are trainable now, as Keras does.
+
+        Raises:
+            ValueError: If `images` is needed and missing.
+        """
+        return self._measure(images)
+
+    def pause(self) -> None:
+        """Makes the penalty 0 until `resume`, so that a loss is the data's."""
+        if self._attached and self._paused is None:
+            self._paused = {
+                name: float(keras.ops.convert_to_numpy(variable))
+                for name, variable in self._coefficients.items()
+            }
+            for variable in self._coefficients.values():
+                variable.assign(0.0)
+
+    def resume(self) -> None:
+        """Gives the coefficients back that `pause` took."""
+        if self._attached and self._paused is not None:
+            for name, value in self._paused.items():
+                self._coefficients[name].assign(value)
+        self._paused = None
+
+    def detach(self) -> None:
+        """Takes the penalty out of force, also in what is compiled already.
+
+        The coefficients become 0, and the variables get back the regularizers
+        that they had. A second call does nothing.
+        """
+        if not self._attached:
+            return
+        self._attached = False
+        for variable in self._coefficients.values():
+            variable.assign(0.0)
+        for term in self._terms:
+            if term.variable.regularizer is term:
+                term.variable.regularizer = term.own
+        for model in (self.model, self.trainer):
+            setattr(model, _MARK, None)
+        _trace_anew(self.model)
+
+    def reattach(self) -> None:
+        """Puts a detached penalty in force again, with coefficients of 0.
+
+        Pretrained weights are drawn to where they were at the first `attach`,
+        and steps that were traced then go on reading the same coefficients:
+        `set` gives them their values.
+
+        Raises:
+            ValueError: If the model has another penalty by now.
+        """
+        if self._attached:
+            return
+        check_free(self.model)
+        self._attached = True
+        for term in self._terms:
+            term.variable.regularizer = term
+        for model in (self.model, self.trainer):
+            setattr(model, _MARK, self)
+
+    def __enter__(self) -> AttachedPenalty:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+
+def check_free(model: keras.Model) -> None:
+    """Raises unless the model is a Keras model with no penalty in force."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"`model` must be a keras.Model. Received: a {type(model).__name__}"
+        )
+    other = getattr(model, _MARK, None)
+    if other is None:
+        terms = [v.regularizer for v in model.weights]
+        other = next((t for t in terms if isinstance(t, Term)), None)
+    if other is not None:
+        raise ValueError(
+            "`model` must have no penalty of keras_transfer. Received: model "
+            f"{model.name!r}, which has one. Call `detach()` of what `attach` "
+            "returned first."
+        )
+
+
+def mark(attached: AttachedPenalty) -> AttachedPenalty:
+    """Notes on the models that a penalty is in force."""
+    for model in (attached.model, attached.trainer):
+        setattr(model, _MARK, attached)
+    _trace_anew(attached.model)
+    return attached
+
+
+def _trace_anew(model: keras.Model) -> None:
+    """Makes `fit` see other losses than when it was traced, as `compile`."""
+    model.train_function = model.test_function = None
+
+
+def check_coefficient(name: str, value: Any) -> float:
+    """Returns a coefficient as a float; raises unless it is finite and >= 0."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0:
+        raise ValueError(
+            f"`{name}` must be a finite number, at least 0. Received: "
+            f"{name}={value!r:.100}"
+        )
+    return float(value)

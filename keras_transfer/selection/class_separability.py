@@ -1,0 +1,112 @@
+"""H-score and PARC: how far apart features put the classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_transfer.features.arrays import check_classes, check_features
+
+
+def h_score(features: Any, labels: Any, *, shrink: bool = True) -> float:
+    """Returns the H-score: the share of variance that lies between classes.
+
+        H = tr(cov(f)^-1 cov(E[f | y]))
+
+    With few examples for a feature `cov(f)` cannot be inverted, and H comes to
+    the number of classes less one whatever the features. The shrunk form takes
+    the covariance of Ledoit and Wolf, with shrinkage `s`, and
+    `(1 - s) cov(E[f | y])`.
+
+    Args:
+        features: `(n, d)`.
+        labels: Class indices `(n,)` or one-hot rows.
+        shrink: Whether to shrink. Defaults to `True`.
+
+    Returns:
+        The score, from 0 to the number of classes less one: more is better.
+
+    Raises:
+        ValueError: If shapes do not fit, a number is not finite, or there is
+            one class only.
+
+    Example:
+
+    >>> features = np.array([[0.0], [0.1], [1.0], [1.1]])
+    >>> round(h_score(features, np.array([0, 0, 1, 1]), shrink=False), 2)
+    0.99
+
+    Reference:
+        - Bao et al., 2019, https://arxiv.org/abs/2212.10082
+        - Ibrahim et al., 2021, https://arxiv.org/abs/2110.06893 (shrunk)
+    """
+    features = check_features(features)
+    labels = check_classes(labels, len(features))
+    onehot = np.eye(labels.max() + 1)[labels]
+    means = onehot.T @ features / onehot.sum(axis=0)[:, None]
+    between = np.atleast_2d(np.cov(means[labels].T))
+    if not shrink:
+        inverse = np.linalg.pinv(np.atleast_2d(np.cov(features.T)))
+        return float(np.trace(inverse @ between))
+    if not np.ptp(features, axis=0).any():
+        return 0.0  # They are the same for all examples.
+    from sklearn.covariance import ledoit_wolf
+
+    covariance, shrinkage = ledoit_wolf(features)
+    # Of features that are one-hot nothing is shrunk, and some are redundant.
+    ratio = np.linalg.pinv(np.atleast_2d(covariance), hermitian=True) @ between
+    return float((1 - shrinkage) * np.trace(ratio))
+
+
+def parc(features: Any, labels: Any) -> float:
+    """Returns PARC: whether examples are alike in features as in labels.
+
+    Spearman's correlation between `1 - r` of all pairs of examples in features
+    and in one-hot labels, with Pearson's `r`, in per cent.
+
+    Args:
+        features: `(n, d)`, `d` of 2 or more.
+        labels: Class indices `(n,)` or one-hot rows.
+
+    Returns:
+        The score in `[-100, 100]`: more is better.
+
+    Raises:
+        ValueError: If shapes do not fit, a number is not finite, there are
+            fewer than three examples, or one class only.
+
+    Example:
+
+    >>> features = np.array([[0, 1], [0, 2], [1, 0], [3, 0]])
+    >>> round(parc(features, np.array([0, 0, 1, 1])))
+    100
+
+    Reference:
+        - Bolya et al., 2021, https://arxiv.org/abs/2111.06977
+    """
+    from scipy.stats import rankdata
+
+    features = check_features(features)
+    labels = check_classes(labels, len(features))
+    if len(features) < 3 or features.shape[1] < 2:
+        raise ValueError(
+            "`features` must hold three examples of two features at least. "
+            f"Received: shape {features.shape}."
+        )
+    pairs = np.triu_indices(len(features), 1)
+    apart = 1 - _correlations(features)[pairs]
+    others = (labels[pairs[0]] != labels[pairs[1]]).astype(np.float64)
+    if not np.ptp(apart) or not np.ptp(others):
+        return 0.0  # All pairs are alike in the one or the other.
+    return 100 * float(np.corrcoef(rankdata(apart), others)[0, 1])
+
+
+def _correlations(features: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of rows; 0 for rows that do not vary."""
+    centred = features - features.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    scaled = np.divide(
+        centred, lengths, out=np.zeros_like(centred), where=lengths > 0
+    )
+    return scaled @ scaled.T

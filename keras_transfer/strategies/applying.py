@@ -1,0 +1,224 @@
+"""What trains in each phase, and what the user froze for good."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import keras
+
+from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.seeding import seeded
+from keras_transfer.strategies.phase import Phase
+from keras_transfer.structure import graph
+from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
+from keras_transfer.structure.trainable import (
+    frozen_by_user,
+    match_blocks,
+    train_only,
+)
+
+
+class TrainableSets:
+    """Opens and closes the blocks of a model as phases want it.
+
+    Args:
+        model: The model as the user left it.
+        phases: The phases; checked at once.
+
+    Raises:
+        ValueError: If a phase names blocks that the model does not have, or
+            opens nothing but what the user froze.
+    """
+
+    def __init__(self, model: keras.Model, phases: Sequence[Phase]) -> None:
+        self._model = model
+        self._blocks = find_blocks(backbone_of(model))
+        self._closed = frozen_by_user(model)
+        self._whole = model.trainable
+        self._states = [
+            (part, part.trainable)
+            for child in model.layers
+            for part in graph.layers_below(child)
+        ]
+        # Variables can be frozen one by one in an open layer (LoRA does).
+        self._variables = [(v, v.trainable) for v in model.variables]
+        self._pinned = [
+            v
+            for part, state in self._states
+            if state and not graph.is_functional(part)
+            for v in part.variables
+            if not v.trainable
+        ]
+        for phase in phases:
+            opened = self._opened(phase)
+            if phase.reinitialize and self._closed:
+                raise ValueError(
+                    f"Phase {phase.name!r} must not give new weights to what "
+                    "was frozen. Received: a model with layers frozen by "
+                    "`freeze` or by hand. Open them with `unfreeze(model, "
+                    '"all")` first.'
+                )
+            if opened and not self._opens_anything(opened):
+                raise ValueError(
+                    f"`depth` must leave something to train in phase "
+                    f"{phase.name!r}. Received: depth={phase.depth!r}, blocks="
+                    f"{phase.blocks!r}, all of whose layers were frozen by "
+                    "`freeze` or by hand. Open them with `unfreeze(model, "
+                    "depth)` first."
+                )
+
+    def apply(self, phase: Phase) -> tuple[str, ...]:
+        """Makes trainable what trains in a phase.
+
+        Args:
+            phase: The phase.
+
+        Returns:
+            Tuple of the paths of the trainable variables, input to output.
+
+        Raises:
+            ValueError: If nothing is trainable then.
+        """
+        if phase.depth is None and phase.blocks is None:
+            for part, state in self._states:
+                part.trainable = state
+        else:
+            train_only(
+                self._model,
+                self._opened(phase),
+                train_batch_norm=bool(phase.train_batch_norm),
+                closed=self._closed,
+            )
+        for variable in self._pinned:
+            variable.trainable = False
+        paths = tuple(v.path for v in self._model.trainable_variables)
+        if not paths:
+            raise ValueError(
+                f"Phase {phase.name!r} must have something to train. Received: "
+                f"depth={phase.depth!r} and a model in which nothing is "
+                "trainable then. Give a `depth` above 0, or open the head: "
+                '`model.get_layer("head").trainable = True`.'
+            )
+        return paths
+
+    def restore(self) -> None:
+        """Sets everything back to what the user left."""
+        self._model.trainable = self._whole
+        for part, state in self._states:  # Containers first: they pass it on.
+            part.trainable = state
+        for variable, state in self._variables:
+            variable.trainable = state
+
+    def _opened(self, phase: Phase) -> tuple[Block, ...]:
+        if phase.blocks is not None:
+            return match_blocks(self._blocks, phase.blocks)
+        count = len(self._blocks)
+        depth = count if phase.depth == "all" else phase.depth or 0
+        if not is_integer(depth) or depth > count:
+            raise ValueError(
+                f'`depth` must be an integer in [0, {count}] or "all" for '
+                f"model {self._model.name!r} ({count} blocks). Received: "
+                f"depth={phase.depth!r}"
+            )
+        return tuple(self._blocks[count - depth :])
+
+    def _opens_anything(self, opened: Sequence[Block]) -> bool:
+        return any(
+            id(part) not in self._closed
+            for block in opened
+            for layer in block.layers
+            for part in graph.layers_below(layer)
+            if part.weights
+            and not graph.is_functional(part)
+            and not isinstance(part, keras.layers.BatchNormalization)
+        )
+
+
+def keep_opened(
+    model: keras.Model, phases: Sequence[Phase]
+) -> tuple[Phase, ...]:
+    """Lets phases that open all blocks train those that the user opened.
+
+    Args:
+        model: The model as the user left it.
+        phases: Phases of a strategy that was asked for by name, without depth.
+
+    Returns:
+        The phases, with depth `None` for `"all"` where the backbone is partly
+        open.
+    """
+    backbone = backbone_of(model)
+    if backbone is model or not (
+        model.trainable and backbone.trainable_weights
+    ):
+        return tuple(phases)
+    return tuple(
+        dataclasses.replace(phase, depth=None)
+        if phase.depth == "all" and not phase.reinitialize
+        else phase
+        for phase in phases
+    )
+
+
+def reinitialize(model: keras.Model, seed: int) -> None:
+    """Gives backbone and head new random weights: architecture transfer.
+
+    Statistics of Normalization layers are facts about pixels and stay. The
+    momentum of BatchNormalization is lowered to 0.9 where it is higher:
+    MobileNet's 0.999 needs thousands of steps until its statistics, which
+    start from nothing, follow.
+
+    Args:
+        model: A model made by a builder, or any functional one.
+        seed: Of the weights.
+    """
+    parts = [model]
+    if backbone_of(model) is not model:
+        parts = [model.get_layer("backbone"), model.get_layer("head")]
+    for part in parts:
+        with seeded(seed):
+            fresh = keras.models.clone_model(part)
+        for old, new in zip(
+            graph.layers_below(part), graph.layers_below(fresh), strict=True
+        ):
+            if graph.is_functional(old) or isinstance(
+                old, keras.layers.Normalization
+            ):
+                continue
+            if isinstance(old, keras.layers.BatchNormalization):
+                old.momentum = min(old.momentum, 0.9)
+            if old.weights:
+                old.set_weights(new.get_weights())
+
+
+@contextlib.contextmanager
+def computing_in(model: keras.Model, policy: str | None) -> Iterator[None]:
+    """Lets the layers compute in half precision for a while.
+
+    Weights stay float32, and so do the preprocessing and the output layer.
+
+    Args:
+        model: The model.
+        policy: `"mixed_float16"`, `"mixed_bfloat16"`, or `None` for no change.
+
+    Yields:
+        Nothing.
+    """
+    changed = []
+    if policy is not None:
+        children = [c for c in model.layers if c.name != "preprocessing"]
+        layers = [p for child in children for p in graph.layers_below(child)]
+        last = [layer for layer in layers if layer.weights][-1]
+        for layer in layers:
+            plain = layer.dtype_policy.name == "float32"
+            if plain and layer is not last:
+                changed.append((layer, layer.dtype_policy))
+    try:
+        for layer, _ in changed:
+            layer.dtype_policy = keras.dtype_policies.get(policy)
+        yield
+    finally:
+        for layer, before in changed:
+            layer.dtype_policy = before

@@ -1,0 +1,61 @@
+"""The phases that a call asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_transfer.strategies.applying import keep_opened
+from keras_transfer.strategies.exact_probe import (
+    begins_with_exact_probe,
+    check_head,
+)
+from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.strategies.strategies import resolve
+from keras_transfer.structure.blocks import backbone_of
+
+
+def default_strategy(model: keras.Model) -> str:
+    """Returns the name of the strategy where none is named."""
+    return "lp-ft" if begins_with_exact_probe(model) else "fine-tune"
+
+
+def choose_phases(
+    model: keras.Model,
+    strategy: str | Sequence[Phase] | None,
+    *,
+    depth: Depth = None,
+    learning_rate: float | None = None,
+    epochs: int | None = None,
+) -> tuple[Phase, ...]:
+    """Returns the phases of a strategy for a model.
+
+    Args:
+        model: The model as the user left it.
+        strategy: A name, phases, or `None` for the default of the model.
+        depth: Blocks to train. Defaults to `None`.
+        learning_rate: Highest rate. Defaults to `None`.
+        epochs: Epochs of the main phase. Defaults to `None`.
+
+    Returns:
+        Tuple of `Phase`.
+
+    Raises:
+        ValueError: If they do not fit each other, or the model.
+        TypeError: If an argument is of another type.
+    """
+    if strategy is None:
+        strategy = default_strategy(model)
+    phases = resolve(
+        strategy,
+        depth=depth,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        has_head=backbone_of(model) is not model,
+    )
+    if depth is None and isinstance(strategy, str):
+        phases = keep_opened(model, phases)
+    if any(phase.exact_probe for phase in phases):
+        check_head(model)
+    return phases

@@ -1,0 +1,55 @@
+"""Whether a head can be solved for exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+
+from keras_transfer.structure.blocks import backbone_of
+
+if TYPE_CHECKING:
+    pass
+
+
+def has_exact_probe(model: keras.Model) -> bool:
+    """Whether the exact probe of the head is defined, and may be set."""
+    return not _reason_against(model)
+
+
+def begins_with_exact_probe(model: keras.Model) -> bool:
+    """Whether training should begin with the exact probe, if nobody says.
+
+    Not where the head drops features: the probe's weights are made for all of
+    them, and large where few examples are easy to tell apart.
+    """
+    if not has_exact_probe(model):
+        return False
+    return not any(
+        isinstance(layer, keras.layers.Dropout) and layer.rate
+        for layer in model.get_layer("head").layers
+    )
+
+
+def check_head(model: keras.Model) -> None:
+    """Raises unless the exact probe of the head is defined."""
+    objection = _reason_against(model)
+    if objection:
+        raise ValueError(
+            "`model` must have a trainable head of pooling and one dense layer "
+            f"for an exact probe. Received: {objection}. Train it instead: "
+            '`strategy="fine-tune"`, or `Phase(depth=0, epochs=...)`.'
+        )
+
+
+def _reason_against(model: keras.Model) -> str:
+    if backbone_of(model) is model:
+        return f"model {model.name!r}, which has no head"
+    layers = model.get_layer("head").layers
+    weighted = [layer for layer in layers if layer.weights]
+    if len(weighted) != 1:
+        names = ", ".join(layer.name for layer in weighted)
+        return f"a head with {names}"
+    if not weighted[0].trainable:
+        return "a frozen head, which would be overwritten"
+    return ""

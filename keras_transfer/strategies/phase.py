@@ -1,0 +1,131 @@
+"""`Phase`: one call of `fit` with one set of trainable blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal, NoReturn
+
+from keras_transfer._utils.checks import is_integer
+from keras_transfer.schedules import schedules
+
+Depth = int | Literal["all"] | None
+
+
+_SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": schedules.constant,
+    "one-cycle": schedules.one_cycle,
+    "cosine": schedules.warmup_cosine,
+    "slanted-triangular": schedules.slanted_triangular,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One stretch of training in which the same variables train.
+
+    Args:
+        name: For people, such as `"linear probe"`. Defaults to `"phase"`.
+        depth: Blocks of the backbone that train, counted from the output: an
+            integer, `"all"`, or `None` for what is trainable already. The head
+            trains as far as the user left it open. Defaults to `None`.
+        epochs: Passes over the data; `0` where the exact probe alone is
+            wanted. Defaults to `1`.
+        learning_rate: The highest rate, that of the head. Defaults to `1e-3`.
+        schedule: `"one-cycle"`, `"cosine"` (after a linear warm-up),
+            `"slanted-triangular"` or `"constant"`, over the steps of the
+            phase; or a function `(step, total_steps, learning_rate) -> rate`
+            that can be called with these names. Defaults to `"one-cycle"`.
+        layer_decay: Factor in `(0, 1]`: the block `k` below the head trains at
+            `learning_rate * layer_decay ** k`. Defaults to `1.0`.
+        head_multiplier: Factor of the head's rate. Defaults to `1.0`.
+        blocks: Names of blocks, or patterns, to train instead of the last
+            `depth`. Defaults to `None`.
+        train_batch_norm: Whether BatchNormalization trains, and its statistics
+            move. On several devices they are those of the whole batch;
+            `"per-replica"` makes them those of the part that each device sees,
+            which is faster, as Keras does it. Defaults to `False`.
+        exact_probe: Whether the output layer first takes the weights of the
+            logistic (or ridge) regression on the frozen features. Defaults to
+            `False`.
+        reinitialize: Whether backbone and head first take new random weights,
+            and BatchNormalization a momentum of at most 0.9, since statistics
+            that start from nothing must follow quickly. Defaults to `False`.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has another type.
+
+    Example:
+
+    >>> probe = Phase("probe", depth=0, epochs=3)
+    >>> whole = Phase("all", depth="all", epochs=5, learning_rate=1e-4)
+    >>> strategy = (probe, whole)
+    """
+
+    name: str = "phase"
+    depth: Depth = None
+    epochs: int = 1
+    learning_rate: float = 1e-3
+    schedule: str | Callable[..., float] = "one-cycle"
+    layer_decay: float = 1.0
+    head_multiplier: float = 1.0
+    blocks: tuple[str, ...] | None = None
+    train_batch_norm: bool | str = False
+    exact_probe: bool = False
+    reinitialize: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            refuse("name", "a non-empty string", self.name)
+        good = self.depth in (None, "all") or is_integer(self.depth)
+        if not good or (is_integer(self.depth) and int(self.depth) < 0):  # type: ignore[arg-type]
+            refuse("depth", 'an integer from 0, "all" or None', self.depth)
+        least = 0 if self.exact_probe else 1
+        if not is_integer(self.epochs) or self.epochs < least:
+            refuse("epochs", f"an integer of at least {least}", self.epochs)
+        for field in ("learning_rate", "layer_decay", "head_multiplier"):
+            value = getattr(self, field)
+            if not is_number(value) or not 0 < value < math.inf:
+                refuse(field, "a finite number above 0", value)
+        if self.layer_decay > 1:
+            refuse("layer_decay", "a factor in (0, 1]", self.layer_decay)
+        if not callable(self.schedule) and self.schedule not in _SCHEDULES:
+            choices = ", ".join(f'"{name}"' for name in _SCHEDULES)
+            refuse("schedule", f"{choices} or a function", self.schedule)
+        if self.train_batch_norm not in (True, False, "per-replica"):
+            wanted = 'True, False or "per-replica"'
+            refuse("train_batch_norm", wanted, self.train_batch_norm)
+        if self.blocks is not None:
+            if not isinstance(self.blocks, tuple) or not self.blocks:
+                refuse("blocks", "a tuple of names", self.blocks)
+            if self.depth is not None:
+                refuse("depth", "None where `blocks` say it", self.depth)
+
+    def rate(self, step: int, total_steps: int) -> float:
+        """Returns the learning rate at a step of the phase.
+
+        Args:
+            step: Integer in `[0, total_steps]`.
+            total_steps: Steps of the whole phase.
+
+        Returns:
+            The rate, a float.
+        """
+        schedule = self.schedule
+        if isinstance(schedule, str):
+            schedule = _SCHEDULES[schedule]
+        return schedule(
+            step, total_steps=total_steps, learning_rate=self.learning_rate
+        )
+
+
+def is_number(value: object) -> bool:
+    """Tells whether a value is a number and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def refuse(name: str, rule: str, value: object) -> NoReturn:
+    """Raises a `ValueError` that says the rule and what came."""
+    raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}")

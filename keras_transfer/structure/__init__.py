@@ -1,0 +1,1 @@
+"""Reads models: graph, blocks, depth, what trains. Imports nothing above."""

@@ -1,0 +1,91 @@
+"""Class names, stored in a model."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+if TYPE_CHECKING:
+    pass
+
+
+_CLASS_NAMES = "class_names="
+
+
+def encode_class_names(names: Sequence[str]) -> str:
+    """Returns the name of an input that carries names of classes."""
+    # A slash has a meaning in Keras' names, and JSON may spell it otherwise.
+    return _CLASS_NAMES + json.dumps(list(names)).replace("/", "\\u002f")
+
+
+def find_class_names(config: dict[str, Any]) -> tuple[str, ...] | None:
+    """Returns the class names in the configuration of a model, or `None`."""
+    name = str(config.get("name", ""))
+    if name.startswith(_CLASS_NAMES):
+        return tuple(json.loads(name[len(_CLASS_NAMES) :]))
+    for layer in config.get("layers", ()):
+        found = find_class_names(layer["config"])
+        if found is not None:
+            return found
+    return None
+
+
+def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
+    """Returns the names of the classes that a model was built for.
+
+    They are part of the model's configuration (in the name of the head's
+    input), so that they survive saving, loading and cloning, with or without
+    keras_transfer.
+
+    Args:
+        model: A model made by `build_classifier`, also one loaded from a file,
+            or the path of its `.keras` file, which is not loaded.
+
+    Returns:
+        Tuple of names; index `i` is output `i`.
+
+    Raises:
+        ValueError: If the model has no class names or the file is no
+            `.keras` file.
+        TypeError: If `model` is neither a model nor a path.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", class_names=["cat", "dog"])
+    >>> class_names(model)
+    ('cat', 'dog')
+    """
+    if isinstance(model, keras.Model):
+        config = model.get_config()
+    else:
+        if not isinstance(model, str | Path):
+            raise TypeError(
+                "`model` must be a keras.Model or the path of a `.keras` file. "
+                f"Received: model={model!r}"
+            )
+        config = read_config(Path(model))
+    found = find_class_names(config)
+    if found is not None:
+        return found
+    raise ValueError(
+        "`model` must have been built with class names: pass `data` or "
+        f"`class_names` to `build_classifier`. Received: {model!r}"
+    )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Reads the configuration in a `.keras` file, which is a zip archive."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                return json.loads(archive.read("config.json"))["config"]
+    what = "is something else" if path.exists() else "does not exist"
+    raise ValueError(
+        "`model` must be a keras.Model or the path of a `.keras` file. "
+        f"Received: model={str(path)!r}, which {what}."
+    )

@@ -1,0 +1,402 @@
+"""Blocks, cut points and depth: what of a backbone trains and what is frozen.
+
+A *block* is what an engineer calls one: conv5_block3 of ResNet50, block_16 of
+MobileNetV2, mixed10 of InceptionV3. Blocks are read off the graph, so they are
+found as well in a reloaded file and in a network nobody has seen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import keras
+
+from keras_transfer._utils.checks import is_integer
+from keras_transfer.structure import graph
+from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
+from keras_transfer.structure.trainable import (
+    match_blocks,
+    remember_frozen,
+    set_trainable,
+)
+
+# What a head may begin with that neither trains nor draws random numbers.
+_POOLINGS = (
+    keras.layers.InputLayer,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling1D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Flatten,
+    keras.layers.Concatenate,
+)
+
+
+def blocks(model: keras.Model) -> tuple[Block, ...]:
+    """Returns the blocks of the backbone of a model, input to output.
+
+    Each weight lies in exactly one block, and what leaves a block is all that
+    the later ones need. Layers before the first named block are the block
+    `"stem"`; those between two belong to the later one, those after the last
+    to the last.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional or Sequential model, which is then taken whole. A model
+            within it counts as one layer; `load_backbone` takes it apart.
+
+    Returns:
+        Tuple of `Block`.
+
+    Raises:
+        TypeError: If `model` has no graph to read.
+        ValueError: If `model` has several inputs.
+
+    Example:
+
+    >>> backbone = load_backbone("ResNet50", weights=None)
+    >>> [block.name for block in blocks(backbone.model)][-1]
+    'conv5_block3'
+    """
+    return find_blocks(backbone_of(model))
+
+
+def split(
+    model: keras.Model, depth: int | Literal["all"], *, pooled: bool = False
+) -> tuple[keras.Model, keras.Model]:
+    """Cuts a model below its last `depth` blocks.
+
+    Both halves share the model's own layers: training the second one trains
+    the model. `suffix(prefix(images))` equals `model(images)`.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model.
+        depth: Integer in `[0, num_blocks]`, or `"all"`. Blocks, counted from
+            the output, that go to the suffix; `0` leaves it the head alone.
+        pooled: Whether, with `depth=0`, the pooling of the head goes to the
+            prefix: a vector crosses, not a feature map. Defaults to `False`.
+
+    Returns:
+        Tuple `(prefix, suffix)`, not compiled. Unfreeze first, then split; a
+        suffix compiled before a change of what is trainable must be compiled
+        again. The prefix maps images to the activations at
+        the cut (a list where several tensors cross it), the suffix these to
+        the model's output.
+
+    Raises:
+        ValueError: If `depth` is out of range, or there is nothing on one
+            side of the cut; or if `pooled` and there is no pooling at it.
+        TypeError: If `model` has no graph to read.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> prefix, suffix = split(model, depth=1)
+    >>> predictions = suffix(prefix(images))
+    """
+    found = blocks(model)
+    depth = _check_depth(model, depth, len(found))
+    backbone = backbone_of(model)
+    whole = backbone is model
+    if whole and depth in (0, len(found)):
+        raise ValueError(
+            f"`depth` must be an integer in [1, {len(found) - 1}] for a model "
+            f"without head and preprocessing. Received: depth={depth}"
+        )
+    pooling = pooling_of(model) if pooled else None
+    if pooled and (depth or pooling is None):
+        raise ValueError(
+            "`pooled` must be False unless `depth` is 0 and the head begins "
+            f"with pooling. Received: pooled=True, depth={depth}, model "
+            f"{model.name!r}."
+        )
+    entry = _single(graph.tensors_in(backbone))
+    if depth == len(found):
+        cut = entry
+    else:
+        cut = _single(found[len(found) - depth - 1].outputs)
+    (given,) = graph.tensors_in(model)
+    images = graph.input_like(given, given.name)
+    x = images if whole else around(model.get_layer("preprocessing"))(images)
+    if depth < len(found):
+        x = _up_to(entry, cut, x)
+    head = None if whole else around(model.get_layer("head"))
+    if pooling is not None:
+        x = keras.Model(_single(graph.tensors_in(head)), pooling)(x)
+        head = keras.Model(pooling, _single(graph.tensors_out(head)))
+    prefix = keras.Model(images, x, name="prefix")
+    # A new input for each tensor that crosses, as wide as it really is.
+    crossing = _single(
+        [
+            graph.input_like(t, f"activation_{i}")
+            for i, t in enumerate(keras.tree.flatten(x))
+        ]
+    )
+    x = crossing
+    if depth:
+        exit_ = _single(graph.tensors_out(backbone))
+        x = keras.Model(cut, exit_)(x)
+    if head is not None:
+        x = head(x)
+    return prefix, keras.Model(crossing, x, name="suffix")
+
+
+def _up_to(entry: Any, cut: Any, x: keras.KerasTensor) -> Any:
+    """Calls what lies between a model's input and a cut."""
+    tensors = keras.tree.flatten(cut)
+    reached = [tensor for tensor in tensors if tensor is not entry]
+    found = iter(keras.tree.flatten(keras.Model(entry, reached)(x)))
+    # Later blocks may read the input of the first one, too. As an output it
+    # has to be another tensor than the input.
+    return _single(
+        [
+            keras.layers.Identity()(x) if tensor is entry else next(found)
+            for tensor in tensors
+        ]
+    )
+
+
+def around(model: keras.Model) -> keras.Model:
+    """Returns a model over the same layers, to be called in the place of one.
+
+    Keras remembers each symbolic call of a model for as long as it lives.
+
+    Args:
+        model: A functional model.
+
+    Returns:
+        Another one, of the same name.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> around(model.get_layer("head")).name
+    'head'
+    """
+    return keras.Model(
+        _single(graph.tensors_in(model)),
+        _single(graph.tensors_out(model)),
+        name=model.name,
+    )
+
+
+def pooling_of(model: keras.Model) -> keras.KerasTensor | None:
+    """Returns what the head makes of a feature map before anything trains.
+
+    Args:
+        model: Any functional model.
+
+    Returns:
+        A symbolic tensor within the head, or `None` where the head has no
+        pooling, or the model no head.
+
+    Example:
+
+    >>> pooling_of(build_classifier("ResNet20", num_classes=3)).shape
+    (None, 64)
+    """
+    if backbone_of(model) is model:
+        return None
+    head = model.get_layer("head")
+    steps = graph.steps(head)
+    found = None
+    for cut in graph.cuts(head, max_width=1):
+        operations = [steps[index].operation for index in cut.steps]
+        if not all(_is_pooling(operation) for operation in operations):
+            break
+        if len(cut.steps) > 1:
+            found = cut.tensors[0]
+    return found
+
+
+def _is_pooling(operation: keras.Operation) -> bool:
+    """Whether an operation of a head has no weights and draws nothing."""
+    if isinstance(operation, keras.layers.Layer):
+        return isinstance(operation, _POOLINGS)
+    return True  # an operation of keras.ops, as in GeM
+
+
+def _single(
+    tensors: Sequence[keras.KerasTensor],
+) -> keras.KerasTensor | list[keras.KerasTensor]:
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def freeze(
+    model: keras.Model, names: str | Sequence[str] = "*"
+) -> tuple[str, ...]:
+    """Freezes the backbone of a model, or some of its blocks.
+
+    A frozen layer keeps its weights and, a BatchNormalization, its moving
+    statistics, to the bit. Compile afterwards: a compiled model is set back,
+    so that it cannot be trained on by mistake.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model.
+        names: Names of blocks, or patterns for them such as `"conv2_*"`.
+            Defaults to `"*"`.
+
+    Returns:
+        Tuple of the paths of the variables that were trainable and no longer
+        are, input to output.
+
+    Raises:
+        ValueError: If a name matches no block, or `model` has several inputs.
+        TypeError: If `names` are no strings, or `model` has no graph to read.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> paths = unfreeze(model, depth=2)
+    >>> freeze(model, "stage3_*") == paths
+    True
+    """
+    found = blocks(model)
+    patterns = [names] if isinstance(names, str) else names
+    if not isinstance(patterns, Sequence) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        raise TypeError(
+            "`names` must be names of blocks or patterns for them. Received: "
+            f"names={names!r:.100}. To count blocks, use `unfreeze(model, "
+            "depth)`."
+        )
+    chosen = match_blocks(found, patterns)
+    states = {id(layer): False for b in chosen for layer in b.layers}
+    changed = set_trainable(model, states, made_trainable=False)
+    remember_frozen(chosen, True)
+    return changed
+
+
+def unfreeze(
+    model: keras.Model,
+    depth: int | Literal["all"],
+    *,
+    train_batch_norm: bool = False,
+) -> tuple[str, ...]:
+    """Makes the last `depth` blocks of the backbone trainable.
+
+    Earlier blocks keep their state. Compile afterwards, since Keras fixes the
+    trainable set at `compile()`: a compiled model is set back, so that it
+    cannot be trained on by mistake.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model.
+        depth: Integer in `[0, num_blocks]`, or `"all"`. Blocks counted from
+            the output; `0` changes nothing.
+        train_batch_norm: Whether BatchNormalization layers train too. If so,
+            they normalise by the batch and their moving statistics move, as in
+            training from scratch; if not, they stay in inference mode, frozen
+            to the bit, which small batches and small data need. Defaults to
+            `False`.
+
+    Returns:
+        Tuple of the paths of the variables that became trainable, input to
+        output.
+
+    Raises:
+        ValueError: If `depth` is out of range, or `model` has several inputs.
+        TypeError: If `model` has no graph to read.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> unfreeze(model, depth=1)
+    ('stage3_block3_1_conv/kernel', 'stage3_block3_2_conv/kernel')
+
+    Reference:
+        - Howard & Ruder, 2018, https://arxiv.org/abs/1801.06146
+        - https://github.com/keras-team/keras/issues/20285 (why passing
+          `training=False` does not protect BatchNormalization)
+    """
+    found = blocks(model)
+    depth = _check_depth(model, depth, len(found))
+    opened = found[len(found) - depth :]
+    states = {id(layer): True for block in opened for layer in block.layers}
+    remember_frozen(opened, False)
+    return set_trainable(
+        model, states, made_trainable=True, train_batch_norm=train_batch_norm
+    )
+
+
+def trainable_summary(model: keras.Model) -> str:
+    """Returns a table of what is trainable in a model, block by block.
+
+    Args:
+        model: A model made by `build_classifier` or `build_regressor`, or any
+            functional model.
+
+    Returns:
+        A string, one line a block: depth counted from the output, name,
+        parameters, trainable parameters, state of the BatchNormalization
+        layers.
+
+    Raises:
+        TypeError: If `model` has no graph to read.
+        ValueError: If `model` has several inputs.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> print(trainable_summary(model).splitlines()[-1])
+           total               273,587             195
+    """
+    found = blocks(model)
+    rows = [
+        (str(len(found) - index), block.name, block.layers)
+        for index, block in enumerate(found)
+    ]
+    if backbone_of(model) is not model:
+        rows.append(("", "head", (model.get_layer("head"),)))
+    width = max(len(name) for _, name, _ in rows)
+    lines = [
+        f"{'depth':>5}  {'block':<{width}}  {'parameters':>12}  "
+        f"{'trainable':>12}  batch norm"
+    ]
+    total = trained = 0
+    for depth, name, layers in rows:
+        count = sum(layer.count_params() for layer in layers)
+        trainable = _count(layers)
+        total, trained = total + count, trained + trainable
+        lines.append(
+            f"{depth:>5}  {name:<{width}}  {count:>12,}  {trainable:>12,}  "
+            f"{_batch_norm_state(layers)}"
+        )
+    lines.append(f"{'':>5}  {'total':<{width}}  {total:>12,}  {trained:>12,}")
+    return "\n".join(lines)
+
+
+def _check_depth(
+    model: keras.Model, depth: int | Literal["all"], num_blocks: int
+) -> int:
+    if depth == "all":
+        return num_blocks
+    if is_integer(depth) and 0 <= depth <= num_blocks:
+        return int(depth)
+    raise ValueError(
+        f'`depth` must be an integer in [0, {num_blocks}] or "all" for '
+        f"model {model.name!r} ({num_blocks} blocks). Received: "
+        f"depth={depth!r}"
+    )
+
+
+def _count(layers: Sequence[keras.layers.Layer]) -> int:
+    return sum(
+        int(variable.value.shape.num_elements())
+        for layer in layers
+        for variable in layer.trainable_variables
+    )
+
+
+def _batch_norm_state(layers: Sequence[keras.layers.Layer]) -> str:
+    states = {
+        "training" if part.trainable else "frozen"
+        for layer in layers
+        for part in graph.layers_below(layer)
+        if isinstance(part, keras.layers.BatchNormalization)
+    }
+    return " and ".join(sorted(states)) or "none"

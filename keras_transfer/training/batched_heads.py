@@ -1,0 +1,453 @@
+"""Linear heads of many runs, trained on kept vectors as one computation.
+
+With K runs, F features and C outputs the weights are `[K, F, C]` and `[K, C]`;
+a step costs a product of matrices, whatever K is, and each run has its own
+learning rate and lambda in a vector of K.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_transfer.caching.policy import Ineligible
+from keras_transfer.caching.prefixes import CachedPhase
+from keras_transfer.penalties.weights import L1, L2, L2SP, ElasticNet, Penalty
+from keras_transfer.strategies.phase import Phase
+from keras_transfer.structure import graph
+from keras_transfer.tasks.task import Objective
+from keras_transfer.training.history import Row, Table
+from keras_transfer.training.loop import Runner
+from keras_transfer.training.settings import Settings
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+# Those that step each number by itself, so that rates may differ within a
+# variable, and without products over the steps.
+_ELEMENTWISE = (
+    keras.optimizers.SGD,
+    keras.optimizers.Adam,
+    keras.optimizers.RMSprop,
+    keras.optimizers.Adagrad,
+    keras.optimizers.Adadelta,
+    keras.optimizers.Adamax,
+    keras.optimizers.Lion,
+)
+
+
+# Those that are a mean over examples of something on the last axis.
+_LOSSES = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.BinaryCrossentropy,
+    keras.losses.MeanSquaredError,
+)
+
+
+_MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
+
+
+# What changes a step, or what is validated, in another way.
+_SETTINGS = (
+    "ema",
+    "patience",
+    "clip_norm",
+    "accumulation_steps",
+    "mixed_precision",
+    "augment",
+    "tensorboard",
+)
+
+
+class Request(NamedTuple):
+    """A run that is asked for.
+
+    Attributes:
+        phases: The phases.
+        penalty: A penalty, or `None`.
+        seed: Of the order and what is drawn.
+    """
+
+    phases: tuple[Phase, ...]
+    penalty: Penalty | None
+    seed: int
+
+
+class Head(NamedTuple):
+    """What the head of one run came to.
+
+    Attributes:
+        rows: The table of the run.
+        best: Index of the best row, or `None`.
+        weights: Kernel and bias at the best row by `id(variable)`; empty where
+            the best is what it began with.
+        error: Why it ended early, or `""`.
+    """
+
+    rows: tuple[Row, ...]
+    best: int | None
+    weights: dict[int, np.ndarray]
+    error: str
+
+
+def why_not(
+    requests: Sequence[Request],
+    settings: Settings,
+    objective: Objective,
+    suffix: keras.Model,
+) -> Ineligible | None:
+    """Says why runs cannot be one computation, if they cannot.
+
+    Args:
+        requests: The runs.
+        settings: How they train.
+        objective: What is minimised.
+        suffix: What is above the cut.
+    """
+    if len({_kind(request) for request in requests}) != 1:
+        return Ineligible("they differ in more than rate and lambda")
+    *first, last = requests[0].phases
+    if last.depth != 0 or any(phase.epochs or phase.depth for phase in first):
+        return Ineligible("they train more than the head")
+    penalty = requests[0].penalty
+    if not isinstance(penalty, L1 | L2 | ElasticNet | L2SP | None):
+        return Ineligible("the penalty looks at activations")
+    if getattr(penalty, "decoupled", False):
+        return Ineligible("the penalty is decoupled")
+    if penalty is not None and penalty.on != ("weights",):
+        return Ineligible("the penalty is on more than kernels")
+    for name in _SETTINGS:
+        if getattr(settings, name):
+            return Ineligible(f"`{name}` is set")
+    if settings.callbacks or settings.views:
+        return Ineligible("callbacks or views are set")
+    optimizer = settings.make_optimizer(1.0)
+    if type(optimizer) not in _ELEMENTWISE or optimizer.weight_decay:
+        return Ineligible(
+            f"{type(optimizer).__name__} does not step number by number"
+        )
+    if any(
+        getattr(optimizer, name) is not None
+        for name in ("clipnorm", "clipvalue", "global_clipnorm")
+    ):
+        return Ineligible("the optimizer clips")
+    if any(
+        getattr(optimizer, name, None)
+        for name in (
+            "use_ema",
+            "gradient_accumulation_steps",
+            "loss_scale_factor",
+        )
+    ):
+        return Ineligible("the optimizer does more than to step")
+    if getattr(objective.loss, "reduction", "") not in _MEANS:
+        return Ineligible("the loss is no mean over examples")
+    if type(objective.loss) not in _LOSSES:
+        return Ineligible(
+            "the loss is none that is known to be a mean over examples"
+        )
+    if _dense_of(suffix) is None:
+        return Ineligible(
+            "the head is more than one dense layer on kept vectors"
+        )
+    return None
+
+
+def _kind(request: Request) -> tuple[Any, ...]:
+    *first, last = request.phases
+    plain = (last.name, last.depth, last.epochs, last.schedule)
+    rates = (last.head_multiplier, last.exact_probe, last.reinitialize)
+    return (*first, plain, rates, type(request.penalty), request.seed)
+
+
+def _dense_of(suffix: keras.Model) -> keras.layers.Dense | None:
+    """Returns the one layer that a suffix is, or `None`."""
+    layers = [
+        layer
+        for layer in graph.layers_below(suffix)
+        if not isinstance(layer, keras.layers.InputLayer | keras.Model)
+    ]
+    (tensor,) = suffix.inputs
+    if len(layers) != 1 or len(tensor.shape) != 2:
+        return None
+    (dense,) = layers
+    if type(dense) is not keras.layers.Dense or dense.lora_enabled:
+        return None
+    own = (
+        dense.kernel_regularizer,
+        dense.bias_regularizer,
+        dense.activity_regularizer,
+        dense.kernel_constraint,
+        dense.bias_constraint,
+    )
+    if own != (None,) * len(own) or dense.compute_dtype != "float32":
+        return None
+    return dense if dense.use_bias and dense.trainable else None
+
+
+def train(
+    requests: Sequence[Request],
+    settings: Settings,
+    objective: Objective,
+    kept: CachedPhase,
+    runner: Runner,
+    first: int,
+) -> list[Head]:
+    """Trains the heads of all runs, from what the dense layer holds now.
+
+    Args:
+        requests: The runs.
+        settings: How they train.
+        objective: What is minimised.
+        kept: Vectors to train on, and to validate by.
+        runner: What went through the phases before, if there were any.
+        first: The phase from which on an epoch may be the best.
+
+    Returns:
+        A `Head` for each run.
+    """
+    import tensorflow as tf
+
+    phase = requests[0].phases[-1]
+    heads = _Heads(requests, settings, objective, kept.suffix)
+    steps = -(-len(kept.train) // settings.batch_size)
+    total = steps * phase.epochs
+    rates = np.array(
+        [[r.phases[-1].rate(i, total) for r in requests] for i in range(total)],
+        np.float32,
+    )
+    rates *= phase.head_multiplier
+    tables = [_Column(settings, runner, phase, first) for _ in requests]
+    epoch = 0
+    batches = kept.train.batches(
+        settings.batch_size,
+        shuffle=True,
+        seed=settings.seed,
+        epoch=lambda: epoch,
+    )
+    held_out = None
+    if kept.validation is not None:
+        held_out = kept.validation.batches(settings.batch_size)
+    weights = None
+    if runner.class_weight is not None:
+        weights = np.array(
+            [w for _, w in sorted(runner.class_weight.items())], np.float32
+        )
+    learn = tf.function(lambda x, y, rate: heads.learn(x, y, rate, weights))
+    measure = tf.function(heads.measure)
+    for epoch in range(phase.epochs):
+        started = time.monotonic()
+        some = iter(tf.constant(rates[epoch * steps : (epoch + 1) * steps]))
+        logs = _mean(learn(x, y, next(some)) for x, y in batches)
+        if held_out is not None:
+            found = _mean(measure(x, y) for x, y in held_out)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        seconds = (time.monotonic() - started) / len(requests)
+        last = rates[(epoch + 1) * steps - 1]
+        arrays = np.array(heads.kernel), np.array(heads.bias)
+        for k, table in enumerate(tables):
+            values = {name: float(value[k]) for name, value in logs.items()}
+            table.add(
+                epoch,
+                values,
+                float(last[k]),
+                seconds,
+                {id(v): a[k] for v, a in zip(heads.dense, arrays, strict=True)},
+            )
+    return [table.head() for table in tables]
+
+
+class _Column:
+    """The table of one of the runs."""
+
+    def __init__(
+        self, settings: Settings, runner: Runner, phase: Phase, first: int
+    ) -> None:
+        self._table = Table(settings.monitor, None, runner.columns, first)
+        self._phase = phase
+        self._number = 0
+        self._weights: dict[int, np.ndarray] = {}
+        self._error = ""
+        for row in runner.table.rows:
+            self._table.add(row)
+            self._number = row["phase"] + 1
+
+    def add(
+        self,
+        epoch: int,
+        logs: Mapping[str, float],
+        rate: float,
+        seconds: float,
+        weights: dict[int, np.ndarray],
+    ) -> None:
+        """Notes an epoch, unless the run went astray before."""
+        if self._error:
+            return
+        if not all(map(math.isfinite, logs.values())):
+            self._error = (
+                f"`loss` became no number in epoch {epoch + 1}, at learning "
+                f"rate {rate:g}. Lower `learning_rate`, or set `clip_norm=1.0`."
+            )
+            return
+        row = {
+            "phase": self._number,
+            "name": self._phase.name,
+            "epoch": epoch + 1,
+            "depth": self._phase.depth,
+            "learning_rate": rate,
+            **logs,
+            "seconds": round(seconds, 3),
+        }
+        if self._table.add(row):
+            self._weights = weights
+
+    def head(self) -> Head:
+        """Returns what it came to."""
+        rows = tuple(self._table.rows)
+        return Head(rows, self._table.best, self._weights, self._error)
+
+
+class _Heads:
+    """The variables of all heads, and what a batch does to them."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        settings: Settings,
+        objective: Objective,
+        suffix: keras.Model,
+    ) -> None:
+        dense: Any = _dense_of(suffix)
+        self.dense = (dense.kernel, dense.bias)
+        self.kernel, self.bias = (
+            keras.Variable(np.stack([np.array(variable)] * len(requests)))
+            for variable in self.dense
+        )
+        self._activation = dense.activation
+        self._objective = objective
+        self._optimizer = settings.make_optimizer(1.0)
+        self._optimizer.build([self.kernel, self.bias])
+        # sum |w| and 1/2 sum w^2: a head is new, and drawn to zero.
+        found = [_coefficients(request.penalty) for request in requests]
+        self._absolute, self._squared = np.array(found, np.float32).T
+
+    def learn(
+        self, x: tf.Tensor, y: tf.Tensor, rate: tf.Tensor, weights: Any
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Steps once; returns sums over the batch and their weights."""
+        import tensorflow as tf
+
+        factors = None
+        if weights is not None:
+            classes = y
+            if y.shape.rank == 2 and y.shape[1] > 1:
+                classes = tf.argmax(y, -1)
+            classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
+            factors = tf.gather(tf.constant(weights), classes)
+        with tf.GradientTape() as tape:
+            outputs = self._outputs(x)
+            losses = self._losses(outputs, y)  # [K, B]
+            if factors is not None:
+                losses *= factors
+            data = tf.reduce_mean(losses, -1)
+            kernel = tf.convert_to_tensor(self.kernel)
+            absolute = tf.reduce_sum(tf.abs(kernel), [1, 2])
+            squared = tf.reduce_sum(tf.square(kernel), [1, 2]) / 2
+            loss = data + self._absolute * absolute + self._squared * squared
+            total = tf.reduce_sum(loss)
+        variables = [self.kernel, self.bias]
+        gradients = tape.gradient(total, [v.value for v in variables])
+        for variable, gradient in zip(variables, gradients, strict=True):
+            shape = [-1, *[1] * (len(variable.shape) - 1)]
+            self._optimizer.update_step(
+                gradient, variable, tf.reshape(rate, shape)
+            )
+        self._optimizer.iterations.assign_add(1)
+        size = tf.cast(tf.shape(y)[0], tf.float32)
+        return {"loss": (loss * size, size), **self._metric(outputs, y)}
+
+    def measure(
+        self, x: tf.Tensor, y: tf.Tensor
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Returns sums over a batch and their weights."""
+        import tensorflow as tf
+
+        outputs = self._outputs(x)
+        losses = tf.reduce_sum(self._losses(outputs, y), -1)
+        size = tf.cast(tf.shape(y)[0], tf.float32)
+        return {"loss": (losses, size), **self._metric(outputs, y)}
+
+    def _outputs(self, x: tf.Tensor) -> tf.Tensor:
+        """A row for each pair of run and example, `[K * B, C]`."""
+        import tensorflow as tf
+
+        products = tf.einsum("bf,kfc->kbc", x, self.kernel.value)
+        logits = products + self.bias.value[:, None]
+        # Flat before the activation: losses look up what it was made of.
+        return self._activation(tf.reshape(logits, [-1, logits.shape[-1]]))
+
+    def _losses(self, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        count = self.kernel.shape[0]
+        answers = tf.tile(y, [count, *[1] * (y.shape.rank - 1)])
+        if isinstance(self._objective.loss, keras.losses.MeanSquaredError):
+            answers = tf.reshape(answers, tf.shape(outputs))
+        loss: Any = self._objective.loss
+        losses = loss.call(answers, outputs)
+        return tf.reshape(losses, [count, -1])
+
+    def _metric(
+        self, outputs: tf.Tensor, y: tf.Tensor
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Sums of what `Objective.metrics` measures; classes weigh nothing."""
+        import tensorflow as tf
+
+        objective = self._objective
+        count, classes = self.kernel.shape[0], outputs.shape[-1]
+        outputs = tf.reshape(outputs, [count, -1, classes])
+        if objective.kind == "classification":
+            truth = y if objective.sparse else tf.argmax(y, -1)
+            truth = tf.cast(tf.reshape(truth, [-1]), tf.int64)
+            right = tf.equal(tf.argmax(outputs, -1), truth)
+            values = tf.cast(right, tf.float32)
+        else:
+            truth = tf.cast(tf.reshape(y, [1, -1, classes]), tf.float32)
+            if objective.kind == "regression":
+                values = tf.reduce_mean(tf.abs(outputs - truth), -1)
+            else:
+                threshold = 0.0 if objective.from_logits else 0.5
+                right = tf.equal(outputs > threshold, truth > 0.5)
+                values = tf.reduce_mean(tf.cast(right, tf.float32), -1)
+        name = "mae" if objective.kind == "regression" else "accuracy"
+        size = tf.cast(tf.shape(values)[1], tf.float32)
+        return {name: (tf.reduce_sum(values, -1), size)}
+
+
+def _coefficients(penalty: Penalty | None) -> tuple[float, float]:
+    """Those of `sum |w|` and `1/2 sum w^2` for a new head."""
+    if not isinstance(penalty, L1 | L2 | ElasticNet | L2SP):
+        return 0.0, 0.0
+    form = penalty._form(False)
+    return (
+        getattr(penalty, form.absolute) if form.absolute else 0.0,
+        getattr(penalty, form.squared) if form.squared else 0.0,
+    )
+
+
+def _mean(batches: Any) -> dict[str, np.ndarray]:
+    """Means over all batches, weighed."""
+    sums: dict[str, list[Any]] = {}
+    for found in batches:
+        for name, (value, size) in found.items():
+            known = sums.setdefault(name, [0.0, 0.0])
+            known[0] = known[0] + np.asarray(value, np.float64)
+            known[1] += float(size)
+    return {name: value / size for name, (value, size) in sums.items()}

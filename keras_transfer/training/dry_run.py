@@ -1,0 +1,89 @@
+"""`plan`: what a run would compute once, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_transfer.caching.plan import Plan
+from keras_transfer.caching.planning import make_plan
+from keras_transfer.caching.policy import needs_whole_model
+from keras_transfer.data import Augmentation
+from keras_transfer.data.adapters.opening import open_data
+from keras_transfer.strategies.applying import TrainableSets
+from keras_transfer.strategies.choosing import choose_phases
+from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.tasks.task import is_binary
+from keras_transfer.training.compatibility import check_penalty
+from keras_transfer.training.settings import Settings
+
+
+def plan(
+    model: keras.Model,
+    data: Any,
+    *,
+    strategy: str | Sequence[Phase] | None = None,
+    depth: Depth = None,
+    epochs: int | None = None,
+    penalty: Any = None,
+    batch_size: int = 32,
+    augment: Augmentation | None = None,
+    store: Any = None,
+    views: int | None = None,
+) -> Plan:
+    """Says what `fine_tune` would compute once, where it is kept, and why.
+
+    Nothing is trained and no image is read; the network below the cuts is
+    compiled and timed on noise, in a second or two. The arguments are among
+    those of `fine_tune`.
+
+    Args:
+        model: A model as for `fine_tune`.
+        data: The data.
+        strategy: A name or phases. Defaults to `None`.
+        depth: Blocks to train. Defaults to `None`.
+        epochs: Epochs of the main phase. Defaults to `None`.
+        penalty: A penalty or `None`. Defaults to `None`.
+        batch_size: Examples in a step. Defaults to `32`.
+        augment: Changes of the training images. Defaults to `None`.
+        store: Where activations are kept. Defaults to `None`.
+        views: Fixed views of each training image. Defaults to `None`.
+
+    Returns:
+        A `Plan`; `explain()` prints it.
+
+    Raises:
+        ValueError: If arguments do not fit each other, the model or the data.
+        TypeError: If an argument is of another type.
+
+    Example:
+
+    >>> data = load_images((arrays, labels))
+    >>> model = build_classifier("ResNet20", data=data)
+    >>> plan(model, data, strategy="linear-probe").phases[0].cut.name
+    'after pooling'
+    """
+    settings = Settings(
+        batch_size=batch_size, augment=augment, store=store, views=views
+    )
+    phases = choose_phases(model, strategy, depth=depth, epochs=epochs)
+    check_penalty(model, penalty, phases)
+    source = open_data(
+        data,
+        batch_size=batch_size,
+        seed=0,
+        augment=augment,
+        cache=False,
+        one_output=is_binary(model),
+    )
+    policy = settings.cache_policy(needs_whole_model(model, penalty))
+    was_compiled = model.compiled
+    try:
+        sets = TrainableSets(model, phases)
+        return make_plan(
+            model, source, phases, sets, policy, always_measure=True
+        )[0]
+    finally:
+        model.compiled = was_compiled

@@ -1,0 +1,97 @@
+"""What tells one run from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_transfer._utils.plain import plain
+from keras_transfer.data.adapters.training_data import TrainingData
+from keras_transfer.penalties.weights import Penalty
+from keras_transfer.strategies.phase import Phase
+from keras_transfer.structure.blocks import backbone_of
+from keras_transfer.training.settings import Settings
+
+
+def describe(
+    model: keras.Model,
+    source: TrainingData,
+    phases: Sequence[Phase],
+    settings: Settings,
+    penalty: Penalty | None,
+) -> dict[str, Any]:
+    """Returns what another process must ask for to go on with a run.
+
+    Args:
+        model: The model; its structure counts, not the names in it.
+        source: The data.
+        phases: The phases.
+        settings: Everything else.
+        penalty: The penalty.
+
+    Returns:
+        Plain values by name.
+    """
+    shapes = [[list(v.shape), str(v.dtype)] for v in model.variables]
+    structure = json.dumps([shapes, _nameless(model.get_config())], default=str)
+    return {
+        "model": hashlib.sha256(structure.encode()).hexdigest(),
+        "data": source.digest(),
+        "phases": [plain(phase) for phase in phases],
+        "penalty": plain(penalty),
+        **settings.identity(),
+    }
+
+
+# Differ from process to process, though the model is the same.
+_NAMES = frozenset(
+    ("name", "inbound_nodes", "input_layers", "output_layers", "trainable")
+)
+
+
+def _nameless(config: Any) -> Any:
+    if isinstance(config, dict):
+        kept = {k: v for k, v in config.items() if k not in _NAMES}
+        return {key: _nameless(value) for key, value in kept.items()}
+    if isinstance(config, list | tuple):
+        return [_nameless(value) for value in config]
+    return config
+
+
+def check_start(
+    model: keras.Model,
+    known: Sequence[Sequence[np.ndarray]],
+    phases: Sequence[Phase],
+) -> None:
+    """Raises if the backbone is none that the run had.
+
+    A new head is random, and a backbone whose weights are thrown away may be.
+
+    Args:
+        model: The model as it was given now.
+        known: Its arrays at the beginning of the run, in its last state and in
+            its best: a run that is interrupted leaves the model with these.
+        phases: The phases.
+    """
+    if phases[0].reinitialize:
+        return
+    backbone = {id(v) for v in backbone_of(model).weights}
+    places = [i for i, v in enumerate(model.variables) if id(v) in backbone]
+    now = {i: np.asarray(model.variables[i]) for i in places}
+    different = []
+    for arrays in known:
+        different = [i for i in places if not np.array_equal(now[i], arrays[i])]
+        if not different:
+            return
+    path = model.variables[different[0]].path if different else ""
+    raise ValueError(
+        "`directory` must belong to a run of this backbone. Received: another "
+        f"one, whose {path!r} differs. Build the model as at the start of the "
+        "run (random weights: call `keras.utils.set_random_seed` before), or "
+        "choose another directory."
+    )

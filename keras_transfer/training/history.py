@@ -1,0 +1,108 @@
+"""The table of the epochs of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from keras_transfer._utils.checks import did_you_mean
+
+Row = dict[str, Any]
+
+
+def direction(monitor: str) -> int:
+    """Returns 1 where more of a metric is better, -1 where less is."""
+    less = ("loss", "mae", "mse", "error")
+    return -1 if any(word in monitor for word in less) else 1
+
+
+class Table:
+    """The rows of a run, and which of them is the best.
+
+    Args:
+        monitor: Name of a column, or `None`: the validation accuracy, and
+            where two are equal the validation loss; the loss alone for
+            regression; the latest epoch where nothing is held out.
+        patience: Epochs without a new best after which a phase ends, or
+            `None`.
+        names: The columns that there will be.
+        first: The phase from which on rows may be the best. Defaults to `0`.
+
+    Raises:
+        ValueError: If there is no such column.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None,
+        patience: int | None,
+        names: Sequence[str],
+        first: int = 0,
+    ) -> None:
+        if monitor is not None and monitor not in names:
+            raise ValueError(
+                f"`monitor` must be one of {', '.join(names)}. Received: "
+                f"monitor={monitor!r}"
+                + (
+                    ". There are no validation examples."
+                    if monitor.startswith("val_")
+                    and not any(name.startswith("val_") for name in names)
+                    else f".{did_you_mean(monitor, names)}"
+                )
+            )
+        columns = [monitor] if monitor else ["val_accuracy", "val_loss"]
+        self._columns = [name for name in columns if name in names]
+        if patience is not None and not self._columns:
+            raise ValueError(
+                "`patience` must be None where there are no validation "
+                f"examples to measure by. Received: patience={patience}. Use "
+                '`monitor="loss"`, or hold some out.'
+            )
+        self._patience = patience
+        self._first = first
+        self.rows: list[Row] = []
+        self.best: int | None = None
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is a measure; if not, the latest is the best."""
+        return bool(self._columns)
+
+    def add(self, row: Row) -> bool:
+        """Adds a row; says whether it is the best so far."""
+        self.rows.append(row)
+        if row["phase"] < self._first:
+            return False
+        if self.best is None or self._is_better(row, self.rows[self.best]):
+            self.best = len(self.rows) - 1
+            return True
+        return False
+
+    def of_phase(self, phase: int) -> list[Row]:
+        """The rows of a phase."""
+        return [row for row in self.rows if row["phase"] == phase]
+
+    def is_over(self, phase: int) -> bool:
+        """Whether a phase ran out of patience.
+
+        What an earlier phase reached does not cut this one short.
+        """
+        rows = self.of_phase(phase)
+        if self._patience is None or not self._columns or not rows:
+            return False
+        best = 0
+        for index, row in enumerate(rows):
+            if self._is_better(row, rows[best]):
+                best = index
+        return len(rows) - 1 - best >= self._patience
+
+    def _is_better(self, row: Row, best: Row) -> bool:
+        return not self._columns or self._key(row) > self._key(best)
+
+    def _key(self, row: Row) -> list[float]:
+        values = [(row.get(name), direction(name)) for name in self._columns]
+        return [
+            -math.inf if value is None or math.isnan(value) else value * sign
+            for value, sign in values
+        ]

@@ -1,0 +1,402 @@
+"""Trains on several devices, with the numbers of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keras_transfer.data.pipeline import Part, as_written
+from keras_transfer.distribute import ProcessGroup
+from keras_transfer.optimizers.multiplier import LearningRateMultiplier
+from keras_transfer.tasks.task import Objective
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class ReplicaTrainer:
+    """Fits a compiled model under a `tf.distribute` strategy.
+
+    Each batch is split over the replicas, and the loss is the mean over the
+    whole batch, however it was split: Keras averages the means of the parts,
+    which is another number where the last batch does not divide. Gradients are
+    summed before anything is done with them, clipping too. Keras' own `fit`
+    also fails where a strategy has several workers.
+
+    Args:
+        model: The model, made in the scope of the strategy and compiled.
+        objective: What is minimised, and measured.
+        strategy: The strategy.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        objective: Objective,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self.model = model
+        self._strategy = strategy
+        self._loss = objective.loss
+        optimizer = model.optimizer
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer = optimizer.inner_optimizer
+        if isinstance(optimizer, LearningRateMultiplier):
+            optimizer.takes_sums = True
+        self._team = ProcessGroup(strategy)
+        with strategy.scope():
+            self._mean = _BatchMean(name="loss")
+            self._metrics = objective.metrics()
+        self._traced: dict[Any, Any] = {}
+        # Examples in whole batches, where this process reads a part of each.
+        self.sizes: Mapping[str, np.ndarray] = {}
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer that the model was compiled with."""
+        return self.model.optimizer
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """What trains."""
+        variables: list[keras.Variable] = self.model.trainable_variables
+        return variables
+
+    def fit(
+        self,
+        batches: tf.data.Dataset,
+        *,
+        epochs: int,
+        initial_epoch: int = 0,
+        validation_data: tf.data.Dataset | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: int = 0,
+        shuffle: bool = False,
+    ) -> None:
+        """Trains, as `keras.Model.fit`.
+
+        Args:
+            batches: Batches of (inputs, labels) or (inputs, labels, weights),
+                each one whole.
+            epochs: Number of the last epoch.
+            initial_epoch: Epochs that are over. Defaults to `0`.
+            validation_data: Batches to validate by. Defaults to `None`.
+            class_weight: Weight of each class index. Defaults to `None`.
+            callbacks: Keras callbacks. With several workers they are told the
+                metrics at the end of each epoch, not of each batch. Defaults
+                to `()`.
+            verbose: `1` for a progress bar. Defaults to `0`.
+            shuffle: Not used: the batches are as they come. Defaults to
+                `False`.
+        """
+        model = self.model
+        parts = self._split(_weighted(batches, class_weight), "train")
+        held_out = None
+        if validation_data is not None:
+            held_out = self._split(_weighted(validation_data), "validation")
+        steps = int(batches.cardinality())
+        calls = keras.callbacks.CallbackList(
+            list(callbacks),
+            add_progbar=verbose > 0,
+            model=model,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps if steps > 0 else None,
+        )
+        model.stop_training = False
+        calls.on_train_begin()
+        logs: dict[str, float] = {}
+        for epoch in range(initial_epoch, epochs):
+            logs = self._run_epoch(epoch, parts, held_out, calls)
+            if b"1" in self._team.gather(b"%d" % model.stop_training):
+                model.stop_training = True
+                break
+        calls.on_train_end(logs)
+
+    def _run_epoch(
+        self,
+        epoch: int,
+        parts: Any,
+        held_out: Any,
+        calls: keras.callbacks.CallbackList,
+    ) -> dict[str, float]:
+        self._reset()
+        calls.on_epoch_begin(epoch)
+        learn = self._compiled(self._learn, parts)
+        for step, part in enumerate(parts):
+            calls.on_train_batch_begin(step)
+            calls.on_train_batch_end(step, learn(*part))
+            # Several workers stop together, at the end of an epoch.
+            if self.model.stop_training and self._team.size == 1:
+                break
+        logs = self._results()
+        if held_out is not None:
+            calls.on_test_begin()
+            found = self._evaluate(held_out, calls)
+            calls.on_test_end(found)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        calls.on_epoch_end(epoch, logs)
+        return logs
+
+    def evaluate(
+        self,
+        batches: tf.data.Dataset,
+        *,
+        return_dict: bool = True,
+        verbose: int = 0,
+    ) -> dict[str, float]:
+        """Returns the metrics of batches, each example counted once.
+
+        Args:
+            batches: Batches of (inputs, labels) or (inputs, labels, weights).
+            return_dict: Not used: they are by name. Defaults to `True`.
+            verbose: Not used. Defaults to `0`.
+        """
+        return self._evaluate(self._split(_weighted(batches), "validation"))
+
+    def _evaluate(
+        self, parts: Any, calls: keras.callbacks.CallbackList | None = None
+    ) -> dict[str, float]:
+        self._reset()
+        measure = self._compiled(self._measure, parts)
+        for step, part in enumerate(parts):
+            if calls is not None:
+                calls.on_test_batch_begin(step)
+            measure(*part)
+            if calls is not None:
+                calls.on_test_batch_end(step)
+        return self._results()
+
+    def _compiled(self, step: Any, parts: Any) -> Any:
+        """Compiles a step once for batches of any length."""
+        import tensorflow as tf
+
+        key = step.__name__, str(parts.element_spec)
+        if key not in self._traced:
+            # Called by itself it would warn, where many models are trained.
+            self._traced[key] = tf.function(
+                step, input_signature=parts.element_spec, autograph=False
+            ).get_concrete_function()
+        return self._traced[key]
+
+    def _learn(self, *part: Any) -> dict[str, tf.Tensor]:
+        """One step on all replicas; returns the metrics so far."""
+        self._strategy.run(self._learn_part, part)
+        if self._team.size > 1:  # What is read travels between machines.
+            return {}
+        metrics = [self._mean, *self._metrics]
+        return {metric.name: metric.result() for metric in metrics}
+
+    def _learn_part(
+        self, x: Any, y: Any, weights: Any, real: Any, size: Any
+    ) -> None:
+        """One step on one replica, on its part of the batch."""
+        import tensorflow as tf
+
+        model, optimizer = self.model, self.model.optimizer
+        with tf.GradientTape() as tape:
+            outputs = model(x, training=True)
+            loss = self._loss_of(y, outputs, weights, real, size)
+            scaled = optimizer.scale_loss(loss)
+        variables = model.trainable_variables
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        gradients = _summed(gradients)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._update(loss, y, outputs, real, size)
+
+    def _measure(self, *part: Any) -> None:
+        self._strategy.run(self._measure_part, part)
+
+    def _measure_part(
+        self, x: Any, y: Any, weights: Any, real: Any, size: Any
+    ) -> None:
+        outputs = self.model(x, training=False)
+        loss = self._loss_of(y, outputs, weights, real, size)
+        self._update(loss, y, outputs, real, size)
+
+    def _loss_of(
+        self, y: Any, outputs: Any, weights: Any, real: Any, size: Any
+    ) -> tf.Tensor:
+        """What a part adds to the loss of the batch."""
+        import tensorflow as tf
+
+        loss, reduction = self._loss, "sum_over_batch_size"
+        # As `keras.losses.Loss` and what Keras makes of a function do.
+        y, outputs = tf.cast(y, tf.float32), tf.cast(outputs, tf.float32)
+        if isinstance(loss, keras.losses.Loss):
+            loss, reduction = loss.call, loss.reduction
+        elif (y.shape.rank, outputs.shape.rank) == (1, 2):
+            y = y[:, None] if outputs.shape[1] == 1 else y
+        values = tf.cast(loss(y, outputs), tf.float32)
+        if values.shape.rank == 0:
+            data = values * tf.reduce_sum(weights * real) / size
+        else:
+            each = [-1, *[1] * (values.shape.rank - 1)]
+            data = tf.reduce_sum(values * tf.reshape(weights * real, each))
+            if reduction == "mean_with_sample_weight":
+                (weight,) = _summed([tf.reduce_sum(weights * real)])
+                data = tf.math.divide_no_nan(data, weight)
+            elif reduction not in ("sum", "none", None):
+                inner = tf.size(values[:1], tf.int32)
+                data = data / (size * tf.cast(inner, tf.float32))
+        return data + self._penalties(tf.reduce_sum(real) / size)
+
+    def _penalties(self, share: tf.Tensor) -> tf.Tensor:
+        """What a part adds of penalties, on weights and on activations."""
+        import tensorflow as tf
+
+        model = self.model
+        losses = [tf.cast(loss, tf.float32) for loss in model.losses]
+        # Keras puts those on weights last. They are the same on each replica;
+        # the others are of the part that the replica sees.
+        count = sum(v.regularizer is not None for v in model.trainable_weights)
+        places = len(losses) - count
+        total = tf.zeros(())
+        if losses[:places]:
+            total += tf.add_n(losses[:places]) * share
+        if losses[places:]:
+            number = self._strategy.num_replicas_in_sync
+            total += tf.add_n(losses[places:]) / number
+        return total
+
+    def _update(
+        self, loss: tf.Tensor, y: Any, outputs: Any, real: Any, size: Any
+    ) -> None:
+        import tensorflow as tf
+
+        self._mean.add(loss * size, tf.reduce_sum(real))
+        for metric in self._metrics:
+            metric.update_state(y, outputs, sample_weight=real)
+
+    def _reset(self) -> None:
+        for metric in (self._mean, *self._metrics):
+            metric.reset_state()
+
+    def _results(self) -> dict[str, float]:
+        return {
+            metric.name: float(np.asarray(metric.result()))
+            for metric in (self._mean, *self._metrics)
+        }
+
+    def _split(self, batches: tf.data.Dataset, name: str) -> Any:
+        """The parts of this process, one for each of its replicas."""
+        part = self._team.part_of(self._strategy.num_replicas_in_sync)
+        parts = split(batches, part, self.sizes.get(name))
+        return self._strategy.distribute_datasets_from_function(lambda _: parts)
+
+
+@keras.saving.register_keras_serializable("keras_transfer")
+class _BatchMean(keras.metrics.Mean):
+    """The mean over examples, of sums that replicas know."""
+
+    def add(self, total: Any, count: Any) -> None:
+        """Adds a sum over some examples, and how many they are."""
+        self.total.assign_add(total)
+        self.count.assign_add(count)
+
+
+def _summed(gradients: Sequence[Any]) -> list[Any]:
+    """The gradients of the batch, from those of its parts."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    there = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    return [None if g is None else next(sums) for g in gradients]
+
+
+def split(
+    batches: tf.data.Dataset,
+    part: Part,
+    sizes: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Splits each batch into parts, and yields some of them.
+
+    The sizes differ by at most one. No part is empty, where some networks fail
+    and means are no numbers: of a batch that has not an example for each part,
+    everybody gets all, each of which counts a share. So statistics of a batch
+    are right, too.
+
+    Args:
+        batches: Batches of (inputs, labels, weights), as `_weighted` makes.
+        part: The first part, the one after the last, and how many there are.
+        sizes: Examples in each whole batch, where `batches` hold what
+            `part_of` says of it alone. Defaults to `None`: they are whole.
+
+    Returns:
+        `tf.data.Dataset` of (inputs, labels, weights, real, size), one for
+        each of the parts: `real` is what an example counts, `size` the number
+        of examples of the whole batch.
+
+    Example:
+
+    >>> ones = np.ones([5, 1], np.float32)
+    >>> batches = tf.data.Dataset.from_tensors((ones, ones, ones[:, 0]))
+    >>> [len(x) for x, *_ in split(batches, (0, 2, 2))]
+    [2, 3]
+    """
+    import tensorflow as tf
+
+    first, last, count = part
+
+    def parts(
+        example: tuple[Any, Any, tf.Tensor], whole: tf.Tensor
+    ) -> tf.data.Dataset:
+        there = tf.shape(example[2])[0]
+        size = tf.where(whole < 0, there, whole)
+        few = size < count
+        # Where what is here begins in the whole batch.
+        begin = tf.where((whole < 0) | few, 0, first * size // count)
+        share = tf.where(few, 1 / count, 1.0)
+        found = None
+        for place in range(first, last):
+            low = tf.where(few, 0, place * size // count - begin)
+            high = tf.where(few, there, (place + 1) * size // count - begin)
+            real = tf.fill([high - low], share)
+            some = tf.nest.map_structure(
+                lambda t, low=low, high=high: t[low:high], example
+            )
+            one = tf.data.Dataset.from_tensors(
+                (*some, real, tf.cast(size, tf.float32))
+            )
+            found = one if found is None else found.concatenate(one)
+        return found
+
+    wholes = tf.data.Dataset.from_tensors(np.int32(-1)).repeat()
+    if sizes is not None:
+        wholes = tf.data.Dataset.from_tensor_slices(sizes.astype(np.int32))
+    pairs = tf.data.Dataset.zip(batches, wholes)
+    return pairs.flat_map(as_written(parts)).prefetch(tf.data.AUTOTUNE)
+
+
+def _weighted(
+    batches: tf.data.Dataset, weights: Mapping[int, float] | None = None
+) -> tf.data.Dataset:
+    """Adds a weight for each example: its own, or that of its class."""
+    import tensorflow as tf
+
+    table = None
+    if weights is not None:
+        table = tf.constant([w for _, w in sorted(weights.items())], tf.float32)
+
+    def weigh(x: Any, y: tf.Tensor, own: Any = None) -> tuple[Any, ...]:
+        if own is not None:
+            if table is not None:
+                raise ValueError(
+                    "`class_weight` must be None for a dataset with weights. "
+                    "Received: both."
+                )
+            return x, y, tf.reshape(tf.cast(own, tf.float32), [-1])
+        if table is None:
+            return x, y, tf.ones([tf.shape(y)[0]])
+        classes = y
+        if y.shape.rank == 2 and y.shape[1] != 1:
+            classes = tf.argmax(y, -1)
+        classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
+        return x, y, tf.gather(table, classes)
+
+    return batches.map(weigh)

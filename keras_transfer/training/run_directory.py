@@ -1,0 +1,358 @@
+"""The directory of a run: what it is, how far it came, its best weights.
+
+    run.json     what was asked for; another run is refused
+    start.npz    the weights at the beginning
+    state.npz    the last whole epoch: weights, optimizer, table, random state
+    best-N.npz   the weights of the best epoch so far
+    run.lock     held while a process trains
+
+Each file is written beside its place, forced to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from keras_transfer._utils.diff import differences
+from keras_transfer._utils.files import atomic_write
+
+_FORMAT = 1
+
+
+_LOCK = "run.lock"
+
+
+@dataclasses.dataclass
+class State:
+    """How far a run came.
+
+    Attributes:
+        phase: Index of the phase that the arrays belong to.
+        finished: Whether that phase is at its end.
+        rows: The table so far, a dict for each epoch.
+        best: Index of the best row, or `None`.
+        steps: What the optimizer says of its variables in its config.
+        variables: Arrays of the model's variables.
+        optimizer: Arrays of the optimizer's variables.
+    """
+
+    phase: int
+    finished: bool
+    rows: list[dict[str, Any]]
+    best: int | None
+    steps: list[dict[str, Any]]
+    variables: list[np.ndarray]
+    optimizer: list[np.ndarray]
+
+
+@dataclasses.dataclass
+class Begun:
+    """What a run that goes on begins with.
+
+    Attributes:
+        start: The weights at its beginning.
+        state: Its last whole state, or `None` in its first epoch.
+        best: The weights of the best epoch, or `None` before there is one.
+    """
+
+    start: list[np.ndarray]
+    state: State | None
+    best: list[np.ndarray] | None
+
+    def pack(self) -> dict[str, np.ndarray]:
+        """Returns arrays by name, for another process to `unpack`."""
+        packed = _numbered("start", self.start)
+        if self.state is not None:
+            packed |= {
+                "table": _as_array(self.state),
+                **_numbered("variable", self.state.variables),
+                **_numbered("optimizer", self.state.optimizer),
+            }
+        return packed | _numbered("best", self.best or [])
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, np.ndarray]) -> Begun:
+        """Returns what was packed.
+
+        Args:
+            arrays: By name.
+        """
+        state = None
+        if "table" in arrays:
+            state = State(
+                **_as_table(arrays["table"]),
+                variables=_listed(arrays, "variable"),
+                optimizer=_listed(arrays, "optimizer"),
+            )
+        start = _listed(arrays, "start")
+        return cls(start, state, _listed(arrays, "best") or None)
+
+
+class RunDirectory:
+    """Reads and writes the directory of a run; made by `open_directory`.
+
+    Args:
+        path: The directory.
+        identity: What makes the run this one.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        self._card = {"format": _FORMAT, **identity}
+        self._start: list[np.ndarray] | None = None
+
+    def claim(self, start: Sequence[np.ndarray] = ()) -> None:
+        """Makes the directory that of this run, if it is not yet.
+
+        Not before there is something to keep: a call that fails at once can be
+        made again with other arguments.
+
+        Args:
+            start: The weights at the beginning. Defaults to `()`, which leaves
+                them out.
+        """
+        card = self.path / "run.json"
+        if not card.exists():
+            with atomic_write(card) as partial:
+                text = json.dumps(self._card, indent=2)
+                partial.write_text(text + "\n", encoding="utf-8")
+        if start and not (self.path / "start.npz").exists():
+            self._write("start.npz", _numbered("variable", start))
+
+    def load_start(self) -> list[np.ndarray] | None:
+        """Returns the weights at the beginning, or `None` in a new run."""
+        if self._start is None:
+            arrays = self._read("start.npz")
+            if arrays is not None:
+                self._start = _listed(arrays, "variable")
+        return self._start
+
+    def load(self) -> Begun | None:
+        """Returns what a run goes on from, or `None` in a new run."""
+        start = self.load_start()
+        if start is None:
+            return None
+        state = self.load_state()
+        known = state is not None and state.best is not None
+        best = self.load_best(state.best) if known else None  # type: ignore
+        return Begun(start, state, best)
+
+    def load_state(self) -> State | None:
+        """Returns the last whole state, or `None` in a new run."""
+        arrays = self._read("state.npz")
+        if arrays is None:
+            return None
+        return State(
+            **_as_table(arrays["table"]),
+            variables=self._whole(arrays),
+            optimizer=_listed(arrays, "optimizer"),
+        )
+
+    def save_state(self, state: State) -> None:
+        """Writes a state; the one before stays until this one is whole."""
+        self._write(
+            "state.npz",
+            {
+                "table": _as_array(state),
+                **self._changed(state.variables),
+                **_numbered("optimizer", state.optimizer),
+            },
+        )
+        for file in self.path.glob("best-*.npz"):
+            if file.name != f"best-{state.best}.npz":
+                file.unlink(missing_ok=True)
+
+    def load_best(self, row: int) -> list[np.ndarray]:
+        """Returns the weights of the best epoch."""
+        arrays = self._read(f"best-{row}.npz")
+        if arrays is None:
+            raise ValueError(
+                f"`directory` must hold best-{row}.npz, the weights of its "
+                f"best epoch. Received: {str(self.path)!r} without it. Choose "
+                "another directory to start anew."
+            )
+        return self._whole(arrays)
+
+    def save_best(self, row: int, variables: Sequence[np.ndarray]) -> None:
+        """Writes the weights of the best epoch, before the state names it."""
+        self._write(f"best-{row}.npz", self._changed(variables))
+
+    def _changed(
+        self, variables: Sequence[np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """What differs from the start: a frozen backbone is written once."""
+        start = _numbered("variable", self.load_start() or [])
+        return {
+            name: array
+            for name, array in _numbered("variable", variables).items()
+            if name not in start or not np.array_equal(array, start[name])
+        }
+
+    def _whole(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """All variables, those that did not change as they were."""
+        start = _numbered("variable", self.load_start() or [])
+        changed = {k: v for k, v in arrays.items() if k.startswith("variable_")}
+        return _listed(start | changed, "variable")
+
+    def _read(self, name: str) -> dict[str, np.ndarray] | None:
+        path = self.path / name
+        if not path.exists():
+            return None
+        try:
+            # Opened here, since NumPy leaves a broken file open.
+            with (
+                open(path, "rb") as opened,
+                np.load(opened, allow_pickle=False) as file,
+            ):
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
+            raise ValueError(
+                f"`directory` must hold whole files. Received: {str(path)!r}, "
+                f"which cannot be read ({err}). It was changed after it was "
+                "written; choose another directory to start anew."
+            ) from err
+
+    def _write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        path = self.path / name
+        try:
+            with atomic_write(path) as partial, open(partial, "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as err:
+            raise OSError(
+                err.errno,
+                f"could not write {str(path)!r}: {err.strerror}. What was "
+                "there before is whole: make room and start again, and the "
+                "run goes on from it",
+            ) from err
+
+
+@contextlib.contextmanager
+def open_directory(
+    path: str | os.PathLike[str], identity: Mapping[str, Any]
+) -> Iterator[RunDirectory]:
+    """Opens the directory of a run, new or begun, for this process alone.
+
+    Args:
+        path: The directory; it is made where it does not exist.
+        identity: What makes the run this one: plain values by name.
+
+    Yields:
+        A `RunDirectory`.
+
+    Raises:
+        ValueError: If the directory belongs to another run, holds other
+            files, or is in use.
+        OSError: If it cannot be written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / _LOCK, "w")  # noqa: SIM115
+    except OSError as err:
+        raise OSError(
+            f"`directory` must be a folder to write to. Received: "
+            f"{str(folder)!r} ({err.strerror})."
+        ) from err
+    with lock:
+        try:
+            _lock(lock)
+        except OSError as err:
+            raise ValueError(
+                f"`directory` must belong to one process. Received: "
+                f"{str(folder)!r}, which another one is training in."
+            ) from err
+        for partial in folder.glob(".*.partial"):
+            partial.unlink(missing_ok=True)
+        plain = check_directory(folder, identity)
+        yield RunDirectory(folder, plain)
+
+
+def check_directory(folder: Path, identity: Mapping[str, Any]) -> Any:
+    """Raises unless a directory is new, or that of a run.
+
+    Args:
+        folder: The directory.
+        identity: What makes the run this one.
+
+    Returns:
+        The identity as it is written down.
+
+    Raises:
+        ValueError: If the directory belongs to another run.
+    """
+    plain = json.loads(json.dumps(identity))
+    _check_identity(folder, plain)
+    return plain
+
+
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes are not told apart there.
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
+    card = folder / "run.json"
+    if not card.exists():
+        others = [file.name for file in folder.iterdir() if file.name != _LOCK]
+        if others:
+            raise ValueError(
+                "`directory` must be new, empty or that of this run. Received: "
+                f"{str(folder)!r}, which holds {', '.join(sorted(others)[:5])}."
+            )
+        return
+    try:
+        found = json.loads(card.read_text("utf-8"))
+    except ValueError as err:
+        raise ValueError(
+            f"`directory` must hold the card of a run. Received: "
+            f"{str(card)!r}, which is no JSON ({err})."
+        ) from err
+    asked = {"format": _FORMAT, **identity}
+    there = {name: found.get(name) for name in asked}
+    different = list(differences("", there, asked))
+    if different:
+        raise ValueError(
+            "`directory` must be new or that of this very run. Received: "
+            f"{str(folder)!r}, which belongs to another one:\n  "
+            + "\n  ".join(different)
+            + "\nChoose another directory, or ask for the same."
+        )
+
+
+def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{name}_{i:06d}": array for i, array in enumerate(arrays)}
+
+
+def _as_array(state: State) -> np.ndarray:
+    """Everything of a state but its arrays, as JSON."""
+    table = {
+        "phase": state.phase,
+        "finished": state.finished,
+        "rows": state.rows,
+        "best": state.best,
+        "steps": state.steps,
+    }
+    return np.frombuffer(json.dumps(table).encode(), np.uint8)
+
+
+def _as_table(array: np.ndarray) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(bytes(array).decode())
+    return table
+
+
+def _listed(arrays: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
+    return [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}_")]
