@@ -6,7 +6,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -28,6 +28,25 @@ def check_class_names(class_names: Any) -> tuple[str, ...] | None:
 def is_integer(value: Any) -> bool:
     """Whether `value` is a whole number, of Python or NumPy, and no bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Tells whether a value is a number and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def refuse(name: str, rule: str, value: object) -> NoReturn:
+    """Raises a `ValueError` that says the rule and what came.
+
+    Args:
+        name: The name of the argument.
+        rule: Words that follow "must be".
+        value: The value.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}")
 
 
 def check_multiplier(name: str, value: Any) -> None:

@@ -15,11 +15,11 @@ class Progress:
     """
 
     def __init__(self, verbose: int) -> None:
-        self._verbose = verbose
+        self.verbose = verbose
 
     def say(self, text: str) -> None:
         """Writes a line."""
-        if self._verbose:
+        if text and self.verbose:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 

@@ -195,13 +195,16 @@ def _measure_size(
     below = network_to(model, [cut])
     shape = source.indexed["train"].examples.shape
     shapes = output_shapes(below, [shape])
-    held_out = source.indexed.get("validation")
     return Candidate(
         cut=cut,
         epochs=phase.epochs,
         passes=phase.epochs + phase.exact_probe,
         train=len(source.indexed["train"].examples),
-        held_out=0 if held_out is None else len(held_out.examples),
+        held_out=sum(
+            len(part.examples)
+            for name, part in source.indexed.items()
+            if name != "train"
+        ),
         views=policy.views or 1,
         row_bytes=sum(4 * int(np.prod(s)) for s in shapes),
         frozen_flops=count_flops(below, [shape]),

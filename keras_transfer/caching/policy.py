@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 
+from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.data import Augmentation
-from keras_transfer.penalties.features import BSS, FeatureMap
 from keras_transfer.structure.training_step import has_own_training
 
 
@@ -49,17 +50,19 @@ class CachePolicy:
     verbose: int = 0
 
 
-def needs_whole_model(model: keras.Model, penalty: object) -> Ineligible | None:
+def needs_whole_model(
+    model: keras.Model, losses: Sequence[AuxiliaryLoss]
+) -> Ineligible | None:
     """Says why the model must be computed whole, if it must.
 
     Args:
         model: The model.
-        penalty: The penalty in force, or `None`.
+        losses: The auxiliary losses, penalties among them.
 
     Returns:
         The reason, or `None` where its upper part alone may train.
     """
-    if isinstance(penalty, FeatureMap | BSS):
+    if any(loss.reads == "activations" for loss in losses):
         return Ineligible(
             "the penalty looks at activations of the whole network"
         )

@@ -1,10 +1,10 @@
-"""Runs phases on kept activations: the prefix once, the suffix each epoch."""
+"""Computes the frozen prefix of each phase once, and finds what is stored."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from keras_transfer.caching.cuts import Cut, halves, network_to, width
 from keras_transfer.caching.feeds import Computed, feed_entries, feed_inputs
 from keras_transfer.caching.filling import fill, open_entries
 from keras_transfer.caching.networks import Networks, together
+from keras_transfer.caching.phase_data import CachedPhase
 from keras_transfer.caching.plan import Plan
 from keras_transfer.caching.policy import CachePolicy
 from keras_transfer.caching.store.entry import Entry
@@ -33,37 +34,7 @@ _NEARBY = 8
 
 
 # Examples that are computed at once.
-_AT_ONCE = 32
-
-
-class CachedPhase(NamedTuple):
-    """A phase that runs on kept activations.
-
-    Attributes:
-        suffix: The model above the cut, over the layers of the whole one.
-        train: Activations of the training examples.
-        validation: Those of the validation examples, or `None`.
-    """
-
-    suffix: keras.Model
-    train: Reader
-    validation: Reader | None
-
-    def vectors(self, name: str) -> Vectors | None:
-        """What the head makes vectors of, where that is what is kept.
-
-        Args:
-            name: `"train"` or `"validation"`.
-
-        Returns:
-            Features and labels, or `None`.
-        """
-        reader: Reader | None = getattr(self, name)
-        if reader is None or len(reader.entries[0].tensors) > 1:
-            return None
-        if len(reader.entries[0].tensors[0].shape) != 1:
-            return None
-        return Vectors(reader.arrays()[0], reader.labels)
+_EXAMPLES_PER_BATCH = 32
 
 
 class Prefixes:
@@ -128,12 +99,7 @@ class Prefixes:
         above = [id(v) for v in suffix.trainable_variables]
         if above != [id(v) for v in self._model.trainable_variables]:
             return None
-        readers = self.fill(place)
-        return CachedPhase(
-            suffix,
-            readers["train"],
-            readers.get("validation"),
-        )
+        return CachedPhase(suffix, self.fill(place), self._policy)
 
     def fill(self, place: int) -> dict[str, Reader]:
         """Computes the activations of a phase, and what comes along.
@@ -142,7 +108,8 @@ class Prefixes:
             place: Of the phase, whose activations are to be kept.
 
         Returns:
-            What reads those of the phase, `"train"` and perhaps `"validation"`.
+            Readers of those of the phase: `"train"`, perhaps `"validation"`,
+            and what batches carry.
 
         Raises:
             OSError: If the store cannot be written to, or has no room.
@@ -193,11 +160,13 @@ class Prefixes:
             stored, entries = start
             network = network_to(self._model, cuts, start=stored)
             feed = feed_entries(
-                entries, examples.digests, network, sizes, _AT_ONCE
+                entries, examples.digests, network, sizes, _EXAMPLES_PER_BATCH
             )
         else:
             compute = self._networks.compiled(self._model, cuts, examples.shape)
-            feed = feed_inputs(examples, compute, sizes, views, _AT_ONCE)
+            feed = feed_inputs(
+                examples, compute, sizes, views, _EXAMPLES_PER_BATCH
+            )
         return feed(missing)
 
     def _nearest(
@@ -236,17 +205,3 @@ class Prefixes:
             ):
                 return cut, rows
         return None
-
-
-class Vectors(NamedTuple):
-    """What the output layer of a head is fed with.
-
-    Attributes:
-        features: `(n, d)`.
-        labels: `(n, ...)`.
-        weights: Of the examples, `(n,)`, or `None`. Defaults to `None`.
-    """
-
-    features: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray | None = None

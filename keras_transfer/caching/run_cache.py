@@ -10,9 +10,10 @@ import keras
 from keras_transfer._utils.memory import format_bytes
 from keras_transfer._utils.progress import Progress
 from keras_transfer.caching.networks import networks_for
+from keras_transfer.caching.phase_data import CachedPhase
 from keras_transfer.caching.planning import make_plan
 from keras_transfer.caching.policy import CachePolicy
-from keras_transfer.caching.prefixes import CachedPhase, Prefixes
+from keras_transfer.caching.prefixes import Prefixes
 from keras_transfer.caching.store.store import Choice
 from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.distribute import ProcessGroup
@@ -71,14 +72,15 @@ class RunCache:
                 self._team,
             )
 
-    def open(self, place: int) -> CachedPhase | None:
+    def open(self, place: int, phase: Phase) -> CachedPhase | None:
         """Returns the activations of a phase, computing what is missing.
 
         Args:
-            place: Of the phase.
+            place: The place of the phase.
+            phase: The phase; not used, since the plan knows it by its place.
 
         Returns:
-            `Kept`, or `None` where all is computed in each pass.
+            `CachedPhase`, or `None` where all is computed in each pass.
 
         Raises:
             ValueError: If the user wants fixed views and none can be kept.
@@ -110,3 +112,13 @@ class RunCache:
             self._progress.say(f"{planned.name}: {why}")
             self.plan.drop(place, why)
         return kept
+
+    def count_seconds(self, place: int, phase: Phase, seconds: float) -> None:
+        """Notes what a phase took.
+
+        Args:
+            place: The place of the phase.
+            phase: The phase; not used.
+            seconds: The time.
+        """
+        self.plan.took[place] = seconds

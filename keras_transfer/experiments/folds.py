@@ -78,7 +78,7 @@ def pool_labelled(data: LabelledData) -> Pool:
             },
         )
 
-    kind = "multi-label" if data.train.multi_label else "int"
+    kind = "multi-hot" if data.train.multi_label else "indices"
     return Pool(
         ids=whole.ids,
         classes=classes_of(whole.labels, kind, data.class_names),
@@ -112,8 +112,8 @@ def make_pool(data: Any) -> Pool:
 
     return Pool(
         ids=tuple(map(str, range(len(pair[0])))),
-        classes=classes_of(pair[1], source.labels),
-        exclusive=source.labels in ("int", "one-hot"),
+        classes=classes_of(pair[1], source.label_format),
+        exclusive=source.label_format in ("indices", "one-hot"),
         groups=numbered(
             row if isinstance(row, str) else digest_image(row)
             for row in pair[0]
@@ -129,7 +129,7 @@ def classes_of(
     """Returns the names of the classes of each example."""
     if kind == "numbers":
         return ((),) * len(labels)
-    if kind == "int":
+    if kind == "indices":
         rows = [[int(label)] for label in labels.reshape(-1)]
     else:
         rows = [np.flatnonzero(row).tolist() for row in labels]

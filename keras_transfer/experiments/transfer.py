@@ -203,7 +203,9 @@ def _patient(count: float, arguments: dict[str, Any]) -> FromScratch:
     """New weights get as many updates as they need."""
     count *= 1 - arguments.get("validation_fraction", 0.0)
     batches = math.ceil(count / arguments.get("batch_size", 32))
-    updates = math.ceil(batches / (arguments.get("accumulation_steps") or 1))
+    updates = math.ceil(
+        batches / (arguments.get("gradient_accumulation_steps") or 1)
+    )
     return FromScratch(epochs=max(_EPOCHS, math.ceil(_STEPS / updates)))
 
 

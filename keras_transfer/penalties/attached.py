@@ -51,6 +51,15 @@ class AttachedPenalty:
     _attached: bool = True
     _paused: dict[str, float] | None = None
 
+    def wrap(self, fitted: keras.Model, network: keras.Model) -> keras.Model:
+        """Returns what to compile and fit: `trainer`, or what is given.
+
+        Args:
+            fitted: The network, or another loss's wrapper of it.
+            network: The model, or its part above a cut.
+        """
+        return fitted if self.trainer is self.model else self.trainer
+
     def set(self, **coefficients: float) -> None:
         """Changes coefficients, at once and without a new `compile`.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -12,17 +13,19 @@ from keras_transfer.penalties.attached import (
     check_free,
     mark,
 )
-from keras_transfer.penalties.fields import check_fields, checked_coefficients
+from keras_transfer.penalties.fields import checked_coefficients
 from keras_transfer.penalties.observers import (
     Trainer,
     feature_map_trainer,
     singular_value_trainer,
 )
+from keras_transfer.penalties.penalty import Penalty
 
 
-class _ActivationPenalty:
-    def __post_init__(self) -> None:
-        check_fields(self)
+class ActivationPenalty(Penalty):
+    """A penalty on activations, in force in a trainer of its own."""
+
+    reads: ClassVar[str] = "activations"
 
     def attach(self, model: keras.Model) -> AttachedPenalty:
         """Puts the penalty in force on a model.
@@ -63,12 +66,13 @@ class _ActivationPenalty:
         )
         return mark(attached)
 
+    @abc.abstractmethod
     def _trainer(self, model: keras.Model, strength: keras.Variable) -> Trainer:
-        raise NotImplementedError
+        """Makes the trainer."""
 
 
 @dataclass(frozen=True)
-class FeatureMap(_ActivationPenalty):
+class FeatureMap(ActivationPenalty):
     """Holds activations near what they were.
 
     Adds `strength / 2 * mean over examples of sum (f(x) - f0(x))^2`, summed
@@ -95,6 +99,8 @@ class FeatureMap(_ActivationPenalty):
         - Li et al., 2019, https://arxiv.org/abs/1901.09229
     """
 
+    pulls_to_start: ClassVar[bool] = True
+
     strength: float
     blocks: tuple[str, ...] | str | None = None
 
@@ -106,7 +112,7 @@ class FeatureMap(_ActivationPenalty):
 
 
 @dataclass(frozen=True)
-class BSS(_ActivationPenalty):
+class BSS(ActivationPenalty):
     """Batch spectral shrinkage: lets go of features that transfer badly.
 
     Adds `strength / 2 * sum of the k smallest squared singular values` of the
@@ -133,6 +139,8 @@ class BSS(_ActivationPenalty):
         - Chen et al., 2019, "Catastrophic Forgetting Meets Negative Transfer:
           Batch Spectral Shrinkage for Safe Transfer Learning", NeurIPS
     """
+
+    is_mean_over_examples: ClassVar[bool] = False
 
     strength: float
     k: int = 1

@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from keras_transfer._utils.checks import did_you_mean
+from keras_transfer.auxiliary.loss_adder import LossAdder
 from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
 
@@ -38,25 +39,6 @@ class Trainer(NamedTuple):
 
     model: keras.Model
     value: Callable[[Any], float]
-
-
-class _Observer(keras.layers.Layer):
-    """Passes its first input on and adds a loss of the others, in training.
-
-    What `loss` reads is hidden in it: it is not tracked, so that nobody can
-    train or save the weights of a reference network by mistake.
-    """
-
-    def __init__(self, loss: Loss, name: str) -> None:
-        # No cast on entry: what is passed on keeps its type.
-        super().__init__(name=name, dtype="float32", autocast=False)
-        self._loss_of = loss
-
-    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
-        passed, *observed = inputs
-        if training:
-            self.add_loss(self._loss_of(*observed))
-        return passed
 
 
 def feature_map_trainer(
@@ -98,7 +80,7 @@ def feature_map_trainer(
     # Whole models are observed at their output, under its own name, which
     # losses and metrics may be keyed by.
     name = _maker(model, outputs[0]) if whole else "observer"
-    result = _Observer(loss, name)([result, x, *seen])
+    result = LossAdder(loss, name)([result, x, *seen])
     if not whole:
         result = model.get_layer("head")(result)
     return _finish(model, images, result, [x, *seen], loss)
@@ -136,7 +118,7 @@ def singular_value_trainer(
         model.get_layer("preprocessing")(images)
     )
     pooled = _pooled(head, features)
-    result = head(_Observer(loss, "observer")([features, pooled]))
+    result = head(LossAdder(loss, "observer")([features, pooled]))
     return _finish(model, images, result, [pooled], loss)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -14,8 +15,8 @@ from keras_transfer.penalties.attached import (
     check_free,
     mark,
 )
-from keras_transfer.penalties.features import BSS, FeatureMap
-from keras_transfer.penalties.fields import check_fields, checked_coefficients
+from keras_transfer.penalties.fields import checked_coefficients
+from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.penalties.terms import (
     Form,
     chosen_variables,
@@ -23,12 +24,8 @@ from keras_transfer.penalties.terms import (
 )
 
 
-class _WeightPenalty:
-    on: tuple[str, ...]
-    decoupled: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+class WeightPenalty(Penalty):
+    """A sum over weights of `a |w| + b / 2 (w - start)^2`."""
 
     def attach(self, model: keras.Model) -> AttachedPenalty:
         """Puts the penalty in force on a model.
@@ -54,7 +51,7 @@ class _WeightPenalty:
         chosen = chosen_variables(model, self.on)
         with model.distribute_strategy.scope():
             coefficients = checked_coefficients(self)
-            terms = make_terms(model, chosen, coefficients, self._form)
+            terms = make_terms(model, chosen, coefficients, self.form)
         pulls: tuple[DecoupledDecay, ...] = ()
         if self.decoupled:
             pulls = tuple(
@@ -83,12 +80,13 @@ class _WeightPenalty:
         )
         return mark(attached)
 
-    def _form(self, pretrained: bool) -> Form:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def form(self, pretrained: bool) -> Form:
+        """Returns the names of the coefficients; see `Penalty.form`."""
 
 
 @dataclass(frozen=True)
-class L1(_WeightPenalty):
+class L1(WeightPenalty):
     """Adds `strength * sum |w|`, which favours weights that are 0.
 
     Args:
@@ -113,12 +111,13 @@ class L1(_WeightPenalty):
     strength: float
     on: tuple[str, ...] = field(default=("weights",), kw_only=True)
 
-    def _form(self, pretrained: bool) -> Form:
+    def form(self, pretrained: bool) -> Form:
+        """Returns the names of the coefficients; see `Penalty.form`."""
         return Form(absolute="strength")
 
 
 @dataclass(frozen=True)
-class L2(_WeightPenalty):
+class L2(WeightPenalty):
     """Adds `strength / 2 * sum w^2`, so that the gradient is `strength * w`.
 
     `keras.regularizers.L2` has no 1/2: its coefficient is half of this one.
@@ -150,12 +149,13 @@ class L2(_WeightPenalty):
     on: tuple[str, ...] = field(default=("weights",), kw_only=True)
     decoupled: bool = field(default=False, kw_only=True)
 
-    def _form(self, pretrained: bool) -> Form:
+    def form(self, pretrained: bool) -> Form:
+        """Returns the names of the coefficients; see `Penalty.form`."""
         return Form(squared="strength")
 
 
 @dataclass(frozen=True)
-class ElasticNet(_WeightPenalty):
+class ElasticNet(WeightPenalty):
     """Adds `l1 * sum |w| + l2 / 2 * sum w^2`.
 
     Args:
@@ -180,12 +180,13 @@ class ElasticNet(_WeightPenalty):
     l2: float
     on: tuple[str, ...] = field(default=("weights",), kw_only=True)
 
-    def _form(self, pretrained: bool) -> Form:
+    def form(self, pretrained: bool) -> Form:
+        """Returns the names of the coefficients; see `Penalty.form`."""
         return Form(absolute="l1", squared="l2")
 
 
 @dataclass(frozen=True)
-class L2SP(_WeightPenalty):
+class L2SP(WeightPenalty):
     """Holds weights near where they started.
 
     Adds `alpha / 2 * sum (w - w0)^2` over the pretrained weights, where `w0`
@@ -216,15 +217,15 @@ class L2SP(_WeightPenalty):
         - Li et al., 2018, https://arxiv.org/abs/1802.01483
     """
 
+    pulls_to_start: ClassVar[bool] = True
+
     alpha: float = 0.1
     beta: float = 0.01
     on: tuple[str, ...] = field(default=("weights",), kw_only=True)
     decoupled: bool = field(default=False, kw_only=True)
 
-    def _form(self, pretrained: bool) -> Form:
+    def form(self, pretrained: bool) -> Form:
+        """Returns the names of the coefficients; see `Penalty.form`."""
         if pretrained:
             return Form(squared="alpha", from_start=True)
         return Form(squared="beta")
-
-
-Penalty = L1 | L2 | ElasticNet | L2SP | FeatureMap | BSS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, NoReturn
+from typing import Literal
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import is_integer, is_number, refuse
 from keras_transfer.schedules import schedules
 
 Depth = int | Literal["all"] | None
@@ -119,13 +119,3 @@ class Phase:
         return schedule(
             step, total_steps=total_steps, learning_rate=self.learning_rate
         )
-
-
-def is_number(value: object) -> bool:
-    """Tells whether a value is a number and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def refuse(name: str, rule: str, value: object) -> NoReturn:
-    """Raises a `ValueError` that says the rule and what came."""
-    raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}")

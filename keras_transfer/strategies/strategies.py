@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from keras_transfer._utils.checks import did_you_mean, is_integer
-from keras_transfer.strategies.phase import Depth, Phase, refuse
+from keras_transfer._utils.checks import did_you_mean, is_integer, refuse
+from keras_transfer.strategies.phase import Depth, Phase
 
 
 class _Strategy(tuple[Phase, ...]):

@@ -1,157 +1,182 @@
-"""Which loss, metrics and measure of success fit a model and its labels."""
+"""`Task`: what is predicted, and everything that follows from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 
+from keras_transfer.evaluation.evaluation import Evaluation
+from keras_transfer.probes import Probe
 from keras_transfer.structure.outputs import output_activation
 
+LossLike: TypeAlias = str | keras.losses.Loss | Callable[..., Any]
 
-class Objective(NamedTuple):
-    """What is minimised and what is looked at.
+
+class Outputs(NamedTuple):
+    """What the outputs of a model say about what it predicts.
 
     Attributes:
-        loss: A Keras loss, or a function.
-        kind: `"classification"`, `"multi-label"` or `"regression"`.
-        from_logits: Whether the outputs are logits.
-        sparse: Whether labels are class indices.
+        activation: Name of the output activation.
+        units: Size of the last axis.
+        is_regressor: Whether the model was built by `build_regressor`.
     """
 
-    loss: keras.losses.Loss | Callable[..., Any]
-    kind: str
-    from_logits: bool
-    sparse: bool
+    activation: str | None
+    units: int
+    is_regressor: bool
 
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """Makes the metrics for one `compile`."""
-        if self.kind == "regression":
-            return [keras.metrics.MeanAbsoluteError(name="mae")]
-        if self.kind == "multi-label":
-            threshold = 0.0 if self.from_logits else 0.5
-            return [
-                keras.metrics.BinaryAccuracy(
-                    name="accuracy", threshold=threshold
-                )
-            ]
-        if self.sparse:
-            return [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-        return [keras.metrics.CategoricalAccuracy(name="accuracy")]
+    @property
+    def are_logits(self) -> bool:
+        """Whether neither softmax nor sigmoid is applied."""
+        return self.activation not in ("softmax", "sigmoid")
 
 
-def is_binary(model: keras.Model) -> bool:
-    """Whether the model has one sigmoid."""
-    units = model.output_shape[-1] if len(model.outputs) == 1 else 0
-    return units == 1 and output_activation(model) == "sigmoid"
-
-
-def make_objective(
-    model: keras.Model,
-    labels: str,
-    *,
-    loss: str | keras.losses.Loss | Callable[..., Any] | None = None,
-    label_smoothing: float = 0.0,
-) -> Objective:
-    """Chooses loss and metrics by the output activation and the labels.
-
-    Softmax: categorical cross-entropy; sigmoid: binary cross-entropy; linear:
-    cross-entropy on logits for classes, the mean squared error for numbers.
+def read_outputs(model: keras.Model) -> Outputs:
+    """Reads the output of a model.
 
     Args:
-        model: The model.
-        labels: As `Source.labels`.
-        loss: A loss that replaces the chosen one. Defaults to `None`.
-        label_smoothing: Fraction in `[0, 1)` of each label that is spread over
-            all classes. Defaults to `0.0`.
+        model: A model with one output.
 
     Returns:
-        An `Objective`.
+        `Outputs`.
 
     Raises:
-        ValueError: If they do not fit each other.
+        ValueError: If the model has several outputs.
     """
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            "`label_smoothing` must be a fraction in [0, 1). Received: "
-            f"label_smoothing={label_smoothing!r}"
-        )
     if len(model.outputs) != 1:
         raise ValueError(
             "`model` must have one output. Received: model "
             f"{model.name!r} with {len(model.outputs)}."
         )
-    activation = output_activation(model)
-    from_logits = activation not in ("softmax", "sigmoid")
-    units = model.output_shape[-1]
-    says_numbers = model.name.endswith("_regressor") or units == 1
-    if from_logits and says_numbers and loss is None:
-        # One linear output is a number whatever the values of the labels.
-        labels = "numbers"
-    sparse = labels == "int"
-    if activation == "sigmoid" or labels == "multi-label":
-        kind = "multi-label"
-        if activation == "softmax":
-            raise ValueError(
-                "`model` must end in a sigmoid for several labels an example: "
-                "the classes of a softmax exclude each other. Received: a "
-                "softmax and rows with several labels or none."
-            )
-    elif labels == "numbers":
-        kind = "regression"
-        if activation == "softmax":
-            raise ValueError(
-                "`data` must hold classes for a model that ends in a softmax: "
-                "integers or one-hot rows. Received: other numbers."
-            )
-    else:
-        kind = "classification"
-    from_logits = from_logits and kind != "regression"
-    if loss is None:
-        made = _loss(kind, sparse, from_logits, label_smoothing)
-    elif label_smoothing:
-        raise ValueError(
-            "`label_smoothing` must be left out where `loss` is given: set it "
-            f"there. Received: label_smoothing={label_smoothing}"
-        )
-    else:
-        made = keras.losses.get(loss)
-        if isinstance(made, keras.losses.Loss):
-            config = made.get_config()
-            from_logits = config.get("from_logits", from_logits)
-        name = getattr(made, "__name__", type(made).__name__)
-        if "sparse" in name.lower() and labels == "one-hot":
-            raise ValueError(
-                "`loss` must fit labels that are one-hot rows. Received: "
-                f"loss={loss!r:.100}. Leave it out, or use "
-                '"categorical_crossentropy".'
-            )
-    return Objective(made, kind, from_logits, sparse)
+    return Outputs(
+        output_activation(model),
+        model.output_shape[-1],
+        model.name.endswith("_regressor"),
+    )
 
 
-def _loss(
-    kind: str, sparse: bool, from_logits: bool, label_smoothing: float
-) -> keras.losses.Loss:
-    if kind == "regression":
-        if label_smoothing:
-            raise ValueError(
-                "`label_smoothing` must be 0 for regression. Received: "
-                f"label_smoothing={label_smoothing}"
-            )
-        return keras.losses.MeanSquaredError()
-    if kind == "multi-label":
-        return keras.losses.BinaryCrossentropy(
-            from_logits=from_logits, label_smoothing=label_smoothing
-        )
-    if not sparse:
-        return keras.losses.CategoricalCrossentropy(
-            from_logits=from_logits, label_smoothing=label_smoothing
-        )
-    if label_smoothing:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task(abc.ABC):
+    """What is predicted: loss, metrics, the solved head, the evaluation.
+
+    A new task is a subclass in a file of its own and a row in
+    `tasks.choosing.TASKS`. Tasks outside of the package are passed to
+    `fine_tune(task=...)`; these need `metrics` alone.
+
+    Attributes:
+        loss: A Keras loss, or a function of labels and outputs.
+        from_logits: Whether the outputs are logits. Defaults to `False`.
+        label_format: Format of the labels: `"one-hot"` and `"multi-hot"` rows,
+            class `"indices"`, or `"numbers"`. Defaults to `"numbers"`.
+    """
+
+    name: ClassVar[str] = ""
+
+    loss: keras.losses.Loss | Callable[..., Any]
+    from_logits: bool = False
+    label_format: str = "numbers"
+
+    @abc.abstractmethod
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Makes new metrics for one `compile`."""
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether the outputs belong to named classes."""
+        return False
+
+    def fit_head(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        units: int,
+        *,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        sample_weight: np.ndarray | None = None,
+        class_weight: Mapping[int, float] | None = None,
+    ) -> Probe:
+        """Solves for one dense layer on frozen features.
+
+        Args:
+            features: float32 `(n, d)`.
+            labels: `(n, ...)`, in the format of the task.
+            units: Outputs of the layer.
+            validation: Features and labels to choose lambda by. Defaults to
+                `None`: cross-validation.
+            sample_weight: `(n,)`. Defaults to `None`.
+            class_weight: Weight of each class index. Defaults to `None`.
+
+        Returns:
+            Kernel and bias.
+
+        Raises:
+            ValueError: If the task has no exact solution.
+        """
         raise ValueError(
-            "`label_smoothing` needs one-hot labels. Received: "
-            f"label_smoothing={label_smoothing} and integers. Use "
-            "`keras.utils.to_categorical(labels, num_classes)`."
+            "`strategy` must train by steps for this task, which has no exact "
+            f"probe. Received: a {type(self).__name__}. Use "
+            '`strategy="fine-tune"`, or `Phase(depth=0, epochs=...)`.'
         )
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+
+    def example_scores(self, outputs: Any, labels: Any) -> Any | None:
+        """Measures each example of heads that are trained side by side.
+
+        Args:
+            outputs: Tensor `(runs, examples, units)`.
+            labels: Tensor `(examples, ...)`, in the format of the task.
+
+        Returns:
+            Tensor `(runs, examples)` whose mean over the examples is the first
+            of `metrics()`; `None` where heads must be trained one by one.
+        """
+        return None
+
+    def evaluate(
+        self, outputs: np.ndarray, labels: np.ndarray, **details: Any
+    ) -> Evaluation:
+        """Compares outputs with labels.
+
+        Args:
+            outputs: What `model.predict` returned.
+            labels: `(n, ...)`.
+            **details: `ids` and `class_names`, as `evaluate_outputs` takes
+                them.
+
+        Returns:
+            An `Evaluation`.
+
+        Raises:
+            NotImplementedError: If the task has no evaluation.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no evaluation. Use `model.evaluate`."
+        )
+
+
+def custom_loss(loss: LossLike, label_format: str) -> Any:
+    """Returns a loss that the user named; raises if labels do not fit it.
+
+    Args:
+        loss: A Keras loss, its name, or a function.
+        label_format: Format of the labels.
+
+    Returns:
+        A `keras.losses.Loss` or a function.
+
+    Raises:
+        ValueError: If a sparse loss meets one-hot rows.
+    """
+    made = keras.losses.get(loss)
+    name = getattr(made, "__name__", type(made).__name__)
+    if "sparse" in name.lower() and label_format == "one-hot":
+        raise ValueError(
+            "`loss` must fit labels that are one-hot rows. Received: "
+            f"loss={loss!r:.100}. Leave it out, or use "
+            '"categorical_crossentropy".'
+        )
+    return made

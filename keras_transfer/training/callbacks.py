@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_transfer.penalties.weights import AttachedPenalty
+from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.training.history import Row
 
 # A loss is looked at this often, in steps: reading it waits for the device.
@@ -24,10 +24,9 @@ class Recorder(keras.callbacks.Callback):
         describe: Function from the number of an epoch and its logs to a row.
         record: Function from a row to whether training goes on.
         begin_epoch: Called with the number of an epoch in its phase.
-        penalty: What is in force while training, and not while validating: a
-            penalty on weights grows with the number of those that train, so
-            that losses of two phases could not be compared. Defaults to
-            `None`.
+        losses: Auxiliary losses, in force while training and not while
+            validating: a penalty on weights grows with the number of those
+            that train, so that losses of two phases could not be compared.
     """
 
     def __init__(
@@ -35,10 +34,10 @@ class Recorder(keras.callbacks.Callback):
         describe: Callable[[int, Row], Row],
         record: Callable[[Row], bool],
         begin_epoch: Callable[[int], None],
-        penalty: AttachedPenalty | None = None,
+        losses: AttachedLosses,
     ) -> None:
         super().__init__()
-        self._penalty = penalty
+        self._losses = losses
         self._describe = describe
         self._record = record
         self._begin_epoch = begin_epoch
@@ -75,8 +74,7 @@ class Recorder(keras.callbacks.Callback):
         Args:
             logs: Not used. Defaults to `None`.
         """
-        if self._penalty is not None:
-            self._penalty.pause()
+        self._losses.pause()
 
     def on_test_end(self, logs: Row | None = None) -> None:
         """Called by Keras.
@@ -84,8 +82,7 @@ class Recorder(keras.callbacks.Callback):
         Args:
             logs: Not used. Defaults to `None`.
         """
-        if self._penalty is not None:
-            self._penalty.resume()
+        self._losses.resume()
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         """Called by Keras.
@@ -123,9 +120,8 @@ class Recorder(keras.callbacks.Callback):
         raise FloatingPointError(
             f"`{broken[0]}` became {found[broken[0]]} in {where}, at learning "
             f"rate {rate:g}. Lower `learning_rate` (see `find_learning_rate`), "
-            "set "
-            "`clip_norm=1.0`, or look for extreme values with `check(model, "
-            "data)`."
+            "set `global_clipnorm=1.0`, or look for extreme values with "
+            "`check(model, data)`."
         )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import keras
 
+from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
+from keras_transfer.distribute import ProcessGroup
 from keras_transfer.penalties.attached import check_free
-from keras_transfer.penalties.features import BSS, FeatureMap
-from keras_transfer.penalties.weights import L2SP, Penalty
+from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure.training_step import (
     check_own_training,
@@ -19,43 +20,82 @@ from keras_transfer.structure.training_step import (
 )
 
 
-def check_penalty(
-    model: keras.Model, penalty: Any, phases: Sequence[Phase]
-) -> None:
-    """Raises unless `model` can train under `penalty` in these phases."""
-    if penalty is None:
-        return
-    if not isinstance(penalty, Penalty):
+def check_losses(
+    model: keras.Model,
+    penalty: Any,
+    auxiliary: Any,
+    phases: Sequence[Phase],
+) -> tuple[AuxiliaryLoss, ...]:
+    """Raises unless a model can train under these losses in these phases.
+
+    Args:
+        model: The model.
+        penalty: A penalty, or `None`.
+        auxiliary: Further auxiliary losses.
+        phases: The phases.
+
+    Returns:
+        The losses that change something, the penalty first.
+
+    Raises:
+        ValueError: If they do not fit the model or the phases.
+        TypeError: If one is of another type.
+    """
+    if not isinstance(penalty, Penalty | None):
         raise TypeError(
             "`penalty` must be L1, L2, ElasticNet, L2SP, FeatureMap, BSS or "
             f"None. Received: penalty={penalty!r:.100}"
         )
+    if not isinstance(auxiliary, Sequence) or not all(
+        isinstance(loss, AuxiliaryLoss) for loss in auxiliary
+    ):
+        raise TypeError(
+            "`auxiliary` must be a sequence of auxiliary losses. Received: "
+            f"auxiliary={auxiliary!r:.100}"
+        )
+    named = [("penalty", penalty)] if penalty is not None else []
+    named += [("auxiliary", loss) for loss in auxiliary]
+    for name, loss in named:
+        _check_loss(name, loss, model, phases)
+    return tuple(
+        loss for _, loss in named if getattr(loss, "weight", None) != 0
+    )
+
+
+def _check_loss(
+    name: str,
+    loss: AuxiliaryLoss,
+    model: keras.Model,
+    phases: Sequence[Phase],
+) -> None:
     if not any(phase.epochs for phase in phases):
         raise ValueError(
-            "`penalty` must be None where nothing is trained by steps: the "
-            "exact probe chooses its own lambda. Received: penalty="
-            f"{penalty!r:.100}"
+            f"`{name}` must be None where nothing is trained by steps: the "
+            f"exact probe chooses its own lambda. Received: {name}="
+            f"{loss!r:.100}"
         )
-    if isinstance(penalty, FeatureMap | BSS):
+    if loss.reads != "weights":
         check_own_training(model)
-    scratch = any(phase.reinitialize for phase in phases)
-    if scratch and isinstance(penalty, L2SP | FeatureMap):
+    if loss.pulls_to_start and any(phase.reinitialize for phase in phases):
         raise ValueError(
-            "`penalty` must not pull towards pretrained weights that the "
-            f"strategy throws away. Received: {type(penalty).__name__} with "
+            f"`{name}` must not pull towards pretrained weights that the "
+            f"strategy throws away. Received: {type(loss).__name__} with "
             "a phase that begins from new weights. Use `L2`."
         )
 
 
 def check_devices(
-    model: keras.Model, penalty: Any, strategy: Any, optimizer: Any
+    model: keras.Model,
+    losses: Sequence[AuxiliaryLoss],
+    strategy: Any,
+    optimizer: Any,
 ) -> None:
     """Raises for what cannot be split over replicas.
 
     Args:
         model: The model.
-        penalty: The penalty.
-        strategy: What splits, or `None`.
+        losses: The auxiliary losses.
+        strategy: The strategy that splits batches, or `None`.
         optimizer: The optimizer, or its name.
 
     Raises:
@@ -68,7 +108,7 @@ def check_devices(
         raise ValueError(
             "`optimizer` must have no `ema_overwrite_frequency` on several "
             "devices. Received: ema_overwrite_frequency="
-            f"{optimizer.ema_overwrite_frequency}. Use `ema`."
+            f"{optimizer.ema_overwrite_frequency}. Use `ema_momentum`."
         )
     if has_own_training(model):
         raise ValueError(
@@ -76,11 +116,19 @@ def check_devices(
             f"own, which knows of no replicas. Received: a "
             f"{type(model).__name__}."
         )
-    if isinstance(penalty, BSS):
-        raise ValueError(
-            "`devices` must be None for BSS: the singular values of a batch "
-            "are not those of its parts. Received: penalty=BSS(...)"
-        )
+    for loss in losses:
+        if not loss.is_mean_over_examples:
+            raise ValueError(
+                f"`devices` must be None for {type(loss).__name__}, which is "
+                "no mean over examples: its value for a batch is not that of "
+                f"the parts. Received: {type(loss).__name__}(...)"
+            )
+        if loss.examples() and ProcessGroup(strategy).size > 1:
+            raise ValueError(
+                "`devices` must be those of one process where an auxiliary "
+                "loss has examples of its own. Received: several workers, and "
+                f"a {type(loss).__name__}."
+            )
 
 
 def check_callbacks(

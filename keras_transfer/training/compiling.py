@@ -1,23 +1,180 @@
-"""Compiles a phase: its optimizer, its loss scale."""
+"""Compiles a phase: its optimizer, the network that is fitted, the steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import keras
 import numpy as np
 
+from keras_transfer.auxiliary.attached_losses import AttachedLosses
+from keras_transfer.caching.phase_data import PhaseData
 from keras_transfer.optimizers.multiplier import LearningRateMultiplier
 from keras_transfer.optimizers.multipliers import layer_decay
 from keras_transfer.optimizers.pulls import DecoupledDecay
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
 from keras_transfer.training.replica_trainer import ReplicaTrainer
+from keras_transfer.training.run_directory import State
+from keras_transfer.training.run_state import assign
 from keras_transfer.training.settings import Settings
+from keras_transfer.training.spec import RunSpec
 
-if TYPE_CHECKING:
-    pass
+# Steps in one call from Python, which takes milliseconds for each, where nobody
+# watches single steps; for runs that are long enough to trace a loop.
+_STEPS_PER_EXECUTION, _LONG = 16, 200
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledPhase:
+    """A phase that is ready to fit.
+
+    Attributes:
+        trainer: The network, or a wrapper of it, compiled.
+        optimizer: Its optimizer, without the loss scaling around it.
+        steps_per_execution: Steps in one call.
+    """
+
+    trainer: keras.Model | ReplicaTrainer
+    optimizer: LearningRateMultiplier
+    steps_per_execution: int
+
+    def count_open(self) -> int:
+        """Returns how many numbers train."""
+        variables = self.trainer.trainable_variables
+        return sum(int(np.prod(variable.shape)) for variable in variables)
+
+    def finish(self) -> None:
+        """Ends the phase in one state, whether it was resumed or not."""
+        # Keras does this at the end of `fit`; a run that was killed in between
+        # has it still to do.
+        if self.optimizer.averages():
+            variables = self.trainer.trainable_variables
+            self.trainer.optimizer.finalize_variable_values(variables)
+
+
+class Compiler(Protocol):
+    """Makes phases ready to fit, one after the other."""
+
+    def compile(
+        self, place: int, data: PhaseData, resumed: State | None
+    ) -> CompiledPhase:
+        """Compiles a phase, with the optimizer that it begins with.
+
+        Args:
+            place: Index of the phase.
+            data: The data of the phase, and the network that takes them.
+            resumed: The state that the phase resumes from, if it does.
+        """
+        ...
+
+
+class PhaseCompiler:
+    """Compiles each phase anew; moments go over from phase to phase.
+
+    Args:
+        spec: The run.
+        losses: The auxiliary losses in force.
+        expected_runs: Runs that one compiled phase serves, about. Defaults to
+            `1`.
+    """
+
+    def __init__(
+        self, spec: RunSpec, losses: AttachedLosses, expected_runs: int = 1
+    ) -> None:
+        self._spec = spec
+        self._losses = losses
+        self._expected_runs = expected_runs
+        self.previous: LearningRateMultiplier | None = None
+
+    def compile(
+        self, place: int, data: PhaseData, resumed: State | None
+    ) -> CompiledPhase:
+        """Compiles a phase; see `Compiler`.
+
+        Args:
+            place: Index of the phase.
+            data: The data of the phase, and the network that takes them.
+            resumed: The state that the phase resumes from, if it does.
+
+        Returns:
+            The phase, compiled and its optimizer built.
+        """
+        return self.compile_network(
+            place, data, resumed, self._losses.wrap(data.network)
+        )
+
+    def compile_network(
+        self,
+        place: int,
+        data: PhaseData,
+        resumed: State | None,
+        network: keras.Model,
+    ) -> CompiledPhase:
+        """Compiles a network for a phase.
+
+        Args:
+            place: Index of the phase.
+            data: The data of the phase.
+            resumed: The state that the phase resumes from, if it does.
+            network: The network that takes the data, or a wrapper of it.
+
+        Returns:
+            The phase, compiled and its optimizer built.
+        """
+        spec = self._spec
+        phase = spec.phases[place]
+        if spec.strategy is not None:
+            for layer in batch_norms(spec.model):
+                layer.synchronized = phase.train_batch_norm != "per-replica"
+        optimizer = make_phase_optimizer(
+            spec.model, spec.settings, phase, self._losses.pulls
+        )
+        if resumed is not None:
+            optimizer.expect(resumed.steps)
+        elif self.previous is not None:
+            optimizer.continue_from(self.previous)
+        self.previous = optimizer
+        outer = scale_loss(spec.model, optimizer)
+        steps = 1
+        if outer is optimizer:
+            steps = self.count_steps(place, data)
+        network.compile(
+            outer,
+            loss=spec.task.loss,
+            metrics=spec.task.metrics(),
+            auto_scale_loss=False,
+            steps_per_execution=steps,
+        )
+        outer.build(network.trainable_variables)
+        if resumed is not None:
+            assign(outer.variables, resumed.optimizer)
+        trainer: keras.Model | ReplicaTrainer = network
+        if spec.strategy is not None:
+            trainer = ReplicaTrainer(network, spec.task, spec.strategy)
+        return CompiledPhase(trainer, optimizer, steps)
+
+    def count_steps(self, place: int, data: PhaseData) -> int:
+        """Returns how many steps run in one call: one where each is watched.
+
+        Args:
+            place: Index of the phase.
+            data: The data of the phase.
+        """
+        import tensorflow as tf
+
+        spec = self._spec
+        reporting, steps = spec.settings.reporting, spec.data.steps
+        total = steps * spec.phases[place].epochs * self._expected_runs
+        watched = reporting.callbacks or reporting.tensorboard
+        is_cached = data.network is not spec.model
+        if not is_cached or watched or total < _LONG:
+            return 1
+        several = tf.distribute.has_strategy()
+        return 1 if several else min(_STEPS_PER_EXECUTION, steps)
 
 
 def make_phase_optimizer(
@@ -30,9 +187,9 @@ def make_phase_optimizer(
 
     Args:
         model: The model.
-        settings: Which optimizer.
-        phase: Which rates.
-        pulls: Of a decoupled penalty. Defaults to `()`.
+        settings: The settings of the optimizer.
+        phase: The phase, which sets the rates.
+        pulls: Pulls of a decoupled penalty. Defaults to `()`.
 
     Returns:
         A `LearningRateMultiplier`, not built.
@@ -42,9 +199,8 @@ def make_phase_optimizer(
         multipliers = layer_decay(
             model, phase.layer_decay, head=phase.head_multiplier
         )
-    return LearningRateMultiplier(
-        settings.make_optimizer(phase.learning_rate), multipliers, pulls=pulls
-    )
+    optimizer = settings.optimization.make(phase.learning_rate)
+    return LearningRateMultiplier(optimizer, multipliers, pulls=pulls)
 
 
 def scale_loss(
@@ -65,41 +221,45 @@ def scale_loss(
     return keras.optimizers.LossScaleOptimizer(optimizer) if half else optimizer
 
 
-class Trainer:
-    """A compiled model and its optimizer, which begin anew without a trace.
+def compile_plainly(model: keras.Model, spec: RunSpec) -> None:
+    """Compiles a model with plain Keras parts, as a run leaves it.
 
     Args:
-        model: What is fitted, compiled and its optimizer built.
-        optimizer: The optimizer, without what scales the loss around it.
-        at_once: Steps in one call.
-        before: Variables of the optimizer of the phase before, whose moments
-            this one goes on with. Defaults to `()`.
+        model: The model.
+        spec: The run.
     """
+    model.compile(
+        spec.settings.optimization.make(spec.phases[-1].learning_rate),
+        loss=spec.task.loss,
+        metrics=spec.task.metrics(),
+    )
+    # As `fit` would have done: a file with an optimizer that never saw its
+    # variables loads with a warning.
+    model.optimizer.build(model.trainable_variables)
 
-    def __init__(
-        self,
-        model: keras.Model | ReplicaTrainer,
-        optimizer: LearningRateMultiplier,
-        at_once: int,
-        before: Sequence[keras.Variable] = (),
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.at_once = at_once
-        carried = {id(variable) for variable in before}
-        self._fresh = [
-            (variable, np.array(variable))
-            for variable in model.optimizer.variables
-            if id(variable) not in carried
-        ]
 
-    def begin(self, learning_rate: float) -> None:
-        """Makes everything as it was when it was compiled.
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the layers whose statistics may span all replicas, or one."""
+    return [
+        layer
+        for layer in graph.layers_below(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
-        Args:
-            learning_rate: The rate to begin with.
-        """
-        for variable, value in self._fresh:
-            variable.assign(value)
-        self.optimizer.continue_counts()
-        self.optimizer.learning_rate = learning_rate
+
+@contextlib.contextmanager
+def restoring_norms(model: keras.Model) -> Iterator[None]:
+    """Gives the layers of `batch_norms` back how they span replicas.
+
+    Args:
+        model: The model.
+
+    Yields:
+        Nothing.
+    """
+    states = [(layer, layer.synchronized) for layer in batch_norms(model)]
+    try:
+        yield
+    finally:
+        for layer, synchronized in states:
+            layer.synchronized = synchronized

@@ -11,13 +11,10 @@ from keras_transfer.caching.plan import Plan
 from keras_transfer.caching.planning import make_plan
 from keras_transfer.caching.policy import needs_whole_model
 from keras_transfer.data import Augmentation
-from keras_transfer.data.adapters.opening import open_data
 from keras_transfer.strategies.applying import TrainableSets
-from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Depth, Phase
-from keras_transfer.tasks.task import is_binary
-from keras_transfer.training.compatibility import check_penalty
-from keras_transfer.training.settings import Settings
+from keras_transfer.training.settings import make_settings
+from keras_transfer.training.spec import read_spec
 
 
 def plan(
@@ -65,25 +62,29 @@ def plan(
     >>> plan(model, data, strategy="linear-probe").phases[0].cut.name
     'after pooling'
     """
-    settings = Settings(
-        batch_size=batch_size, augment=augment, store=store, views=views
-    )
-    phases = choose_phases(model, strategy, depth=depth, epochs=epochs)
-    check_penalty(model, penalty, phases)
-    source = open_data(
-        data,
+    settings = make_settings(
         batch_size=batch_size,
-        seed=0,
         augment=augment,
         cache=False,
-        one_output=is_binary(model),
+        store=store,
+        views=views,
     )
-    policy = settings.cache_policy(needs_whole_model(model, penalty))
+    spec = read_spec(
+        model,
+        data,
+        settings,
+        strategy=strategy,
+        depth=depth,
+        epochs=epochs,
+        penalty=penalty,
+    )
+    policy = settings.cache_policy(needs_whole_model(model, spec.losses))
     was_compiled = model.compiled
     try:
-        sets = TrainableSets(model, phases)
-        return make_plan(
-            model, source, phases, sets, policy, always_measure=True
-        )[0]
+        sets = TrainableSets(model, spec.phases)
+        planned, _ = make_plan(
+            model, spec.data, spec.phases, sets, policy, always_measure=True
+        )
     finally:
         model.compiled = was_compiled
+    return planned

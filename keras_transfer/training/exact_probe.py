@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from keras_transfer.caching.compiled import compiled
-from keras_transfer.caching.prefixes import Vectors
-from keras_transfer.probes import fit_binary, fit_logistic, fit_ridge
+from keras_transfer.caching.phase_data import PhaseData, Vectors
 from keras_transfer.structure import depth
-from keras_transfer.tasks.task import Objective
+from keras_transfer.training.spec import RunSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Vectors that go through the head at once.
-_AT_ONCE = 4096
+# Vectors that go through the head together.
+_ROWS_PER_CHUNK = 4096
 
 
 def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
@@ -69,8 +68,8 @@ def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
     given = vectors.features
     compute = compiled(between, given.shape[1:])
     parts = [
-        np.asarray(compute(given[first : first + _AT_ONCE])[0])
-        for first in range(0, len(given), _AT_ONCE)
+        np.asarray(compute(given[first : first + _ROWS_PER_CHUNK])[0])
+        for first in range(0, len(given), _ROWS_PER_CHUNK)
     ]
     return vectors._replace(features=np.concatenate(parts))
 
@@ -79,58 +78,37 @@ def _output_layer(model: keras.Model) -> keras.layers.Layer:
     return model.get_layer("head").get_layer("predictions")
 
 
-def set_exact_probe(
-    model: keras.Model,
-    train: Vectors,
-    validation: Vectors | None,
-    objective: Objective,
-    class_weight: Mapping[int, float] | None = None,
+def solve_head(
+    spec: RunSpec, cached: PhaseData, uncached: Callable[[], PhaseData]
 ) -> None:
     """Solves for the head on frozen features, and writes it there.
 
     Args:
-        model: A model whose head is pooling and one dense layer.
-        train: Features of the training examples, not augmented.
-        validation: Those to choose lambda by, or `None`.
-        objective: What the outputs mean.
-        class_weight: Weights of the class indices. Defaults to `None`.
+        spec: The run; the head of its model is pooling and one dense layer.
+        cached: The data of the phase.
+        uncached: Makes the data of the whole model, for features that are not
+            cached.
     """
-    output = _output_layer(model)
-    features, labels, weights = train
-    held_out = None if validation is None else validation[:2]
-    shape = (-1, output.units)
-    if objective.kind == "classification":
-        indices = _indices(labels)
-        if class_weight is not None:
-            factors = [class_weight.get(int(label), 1.0) for label in indices]
-            weights = np.asarray(factors) * (1 if weights is None else weights)
+    model, data = spec.model, spec.data
+    train = cached.vectors("train")
+    validation = cached.vectors("validation")
+    if train is None:
+        train = compute_vectors(model, data.plain())
+        held_out = uncached().validation()
         if held_out is not None:
-            held_out = held_out[0], _indices(held_out[1])
-        probe = fit_logistic(
-            features,
-            indices,
-            output.units,
-            validation=held_out,
-            sample_weight=weights,
-        )
-    elif objective.kind == "multi-label":
-        if held_out is not None:
-            held_out = held_out[0], held_out[1].reshape(shape)
-        probe = fit_binary(
-            features,
-            labels.reshape(shape),
-            validation=held_out,
-            sample_weight=weights,
-        )
+            validation = compute_vectors(model, held_out)
     else:
-        probe = fit_ridge(
-            features, labels.reshape(shape), sample_weight=weights
-        )
+        train = through_head(model, train)
+        if validation is not None:
+            validation = through_head(model, validation)
+    output = _output_layer(model)
+    probe = spec.task.fit_head(
+        train.features,
+        train.labels,
+        output.units,
+        validation=None if validation is None else validation[:2],
+        sample_weight=train.weights,
+        class_weight=spec.class_weight,
+    )
     output.kernel.assign(probe.kernel)
     output.bias.assign(probe.bias)
-
-
-def _indices(labels: np.ndarray) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        return labels.argmax(axis=-1)
-    return labels.reshape(-1).astype(int)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,31 +10,32 @@ from typing import Any
 
 import keras
 
+from keras_transfer._utils.progress import Progress
+from keras_transfer.auxiliary.attached_losses import attached
+from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.builders.assembly import copy_model
+from keras_transfer.caching.phase_data import UncachedPhase
+from keras_transfer.caching.policy import needs_whole_model
+from keras_transfer.caching.run_cache import RunCache
 from keras_transfer.data import Augmentation
-from keras_transfer.data.adapters.opening import open_data
-from keras_transfer.distribute import (
-    ProcessGroup,
-    check_batch_size,
-    choose_devices,
-    together,
-)
-from keras_transfer.strategies.applying import computing_in
-from keras_transfer.strategies.choosing import choose_phases
+from keras_transfer.distribute import together
+from keras_transfer.strategies.applying import TrainableSets, computing_in
 from keras_transfer.strategies.phase import Depth, Phase
-from keras_transfer.tasks.task import is_binary, make_objective
-from keras_transfer.training.compatibility import (
-    check_callbacks,
-    check_class_weight,
-    check_devices,
-    check_penalty,
-    check_tensorboard,
+from keras_transfer.tasks.task import Task
+from keras_transfer.training.compiling import (
+    PhaseCompiler,
+    compile_plainly,
+    restoring_norms,
 )
-from keras_transfer.training.fingerprint import describe as describe_run
-from keras_transfer.training.loop import Runner
+from keras_transfer.training.exact_probe import solve_head
+from keras_transfer.training.history import History
+from keras_transfer.training.loop import TrainingLoop
+from keras_transfer.training.preflight import diagnose
 from keras_transfer.training.run import Run
 from keras_transfer.training.run_directory import open_directory
-from keras_transfer.training.settings import Settings
+from keras_transfer.training.run_state import RunState, assign
+from keras_transfer.training.settings import make_settings
+from keras_transfer.training.spec import RunSpec, read_spec
 
 
 def fine_tune(
@@ -47,6 +47,8 @@ def fine_tune(
     learning_rate: float | None = None,
     epochs: int | None = None,
     penalty: Any = None,
+    auxiliary: Sequence[AuxiliaryLoss] = (),
+    task: Task | None = None,
     directory: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
     optimizer: str | keras.optimizers.Optimizer = "adam",
@@ -54,9 +56,9 @@ def fine_tune(
     augment: Augmentation | None = None,
     class_weight: Mapping[int, float] | str | None = None,
     label_smoothing: float = 0.0,
-    clip_norm: float | None = None,
-    accumulation_steps: int | None = None,
-    ema: float | None = None,
+    global_clipnorm: float | None = None,
+    gradient_accumulation_steps: int | None = None,
+    ema_momentum: float | None = None,
     patience: int | None = None,
     monitor: str | None = None,
     mixed_precision: bool | str | None = None,
@@ -97,6 +99,11 @@ def fine_tune(
             strategy's own.
         penalty: `L1`, `L2`, `ElasticNet`, `L2SP`, `FeatureMap`, `BSS` or
             `None`. Defaults to `None`.
+        auxiliary: Further losses that are added to that of the task; see
+            `keras_transfer.auxiliary`. Defaults to `()`.
+        task: What is predicted, where the package does not know it; see
+            `keras_transfer.tasks`. Defaults to `None`: by output activation
+            and labels.
         directory: Folder that keeps the run: started again after a stop of any
             kind, the same call goes on with the next epoch and ends where it
             would have ended (a `tf.data.Dataset` must give the same epochs
@@ -112,11 +119,11 @@ def fine_tune(
             Defaults to `None`.
         label_smoothing: Fraction in `[0, 1)` of each label that is spread over
             all classes. Defaults to `0.0`.
-        clip_norm: Largest norm of the whole gradient. Defaults to `None`.
-        accumulation_steps: Batches whose gradients are averaged into one
-            update. Defaults to `None`.
-        ema: Momentum in `(0, 1)` of a moving average of the weights, which is
-            what is validated and kept. Defaults to `None`.
+        global_clipnorm: Largest norm of the whole gradient. Defaults to `None`.
+        gradient_accumulation_steps: Batches whose gradients are averaged into
+            one update. Defaults to `None`.
+        ema_momentum: Momentum in `(0, 1)` of a moving average of the weights,
+            which is what is validated and kept. Defaults to `None`.
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
         monitor: Column that says which epoch is best, such as `"val_loss"`.
@@ -179,16 +186,16 @@ def fine_tune(
     >>> sorted(run.evaluate(data.test))
     ['accuracy', 'loss']
     """
-    settings = Settings(
+    settings = make_settings(
         batch_size=batch_size,
         optimizer=optimizer,
         loss=loss,
         augment=augment,
         class_weight=class_weight,
         label_smoothing=label_smoothing,
-        clip_norm=clip_norm,
-        accumulation_steps=accumulation_steps,
-        ema=ema,
+        global_clipnorm=global_clipnorm,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        ema_momentum=ema_momentum,
         patience=patience,
         monitor=monitor,
         mixed_precision=mixed_precision,
@@ -200,92 +207,159 @@ def fine_tune(
         seed=seed,
         verbose=verbose,
     )
-    several = choose_devices(devices, model)
-    check_batch_size(batch_size, several)
-    phases = choose_phases(
+    spec = read_spec(
         model,
-        strategy,
+        data,
+        settings,
+        strategy=strategy,
         depth=depth,
         learning_rate=learning_rate,
         epochs=epochs,
+        penalty=penalty,
+        auxiliary=auxiliary,
+        task=task,
+        devices=devices,
+        directory=directory,
     )
-    check_penalty(model, penalty, phases)
-    check_devices(model, penalty, several, optimizer)
-    check_callbacks(callbacks, phases)
-    check_class_weight(class_weight, model.output_shape[-1])
-    check_tensorboard(tensorboard, directory)
-    source = open_data(
-        data,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        augment=augment,
-        cache=cache,
-        one_output=is_binary(model),
-    )
-    objective = make_objective(
-        model, source.labels, loss=loss, label_smoothing=label_smoothing
-    )
-    given, team = model, ProcessGroup(several)
-    if source.of_part is not None and several is not None and team.size > 1:
-        source = source.of_part(team.part_of(several.num_replicas_in_sync))
+    return train(spec, directory, ignore)
 
-    @functools.cache  # It reads all the data.
-    def card() -> dict[str, Any]:
-        return describe_run(given, source, phases, settings, penalty)
 
-    moves = several is not None and model.distribute_strategy is not several
+def train(
+    spec: RunSpec,
+    directory: str | os.PathLike[str] | None = None,
+    ignore: Sequence[str] = (),
+) -> Run:
+    """Trains what `read_spec` read.
+
+    Args:
+        spec: The run.
+        directory: Folder that keeps it. Defaults to `None`.
+        ignore: Names of findings of `check` that are meant. Defaults to `()`.
+
+    Returns:
+        The `Run`.
+    """
+    given, model, several = spec, spec.model, spec.strategy
     with contextlib.ExitStack() as after, contextlib.ExitStack() as stack:
-        after.enter_context(together(team))
-        if team.size > 1:  # Before anything is made by all.
-            kept = settings.store is False or type(settings.store).__name__
-            goes_on = directory is not None
-            team.check_same(
-                {
-                    **card(),
-                    "store": kept,
-                    "ema": ema,
-                    "directory": goes_on,
-                    "first batches": source.look(),
-                    # Saving a model reads metrics, which all have a part in.
-                    "callbacks": [type(c).__name__ for c in callbacks],
-                }
-            )
+        after.enter_context(together(spec.group))
+        check_same(spec, directory)
+        moves = several is not None and model.distribute_strategy is not several
         if several is not None:
             stack.enter_context(several.scope())
-            model = copy_model(given) if moves else given
-        training = Runner(
-            model, source, phases, settings, objective, strategy=several
-        )
-        diagnosis = training.diagnose(data, ignore)
+            # A model is trained where its variables are: in the scope.
+            spec = spec.on(copy_model(model) if moves else model)
+        verbose = spec.settings.reporting.verbose
+        progress = Progress(verbose if spec.group.is_chief else 0)
+        sets = TrainableSets(spec.model, spec.phases)
+        stopping = spec.settings.stopping
+        history = History(stopping.monitor, stopping.patience, spec.columns)
+        # Whatever can be refused is refused here, before anything changes.
+        uncached, _ = UncachedPhase(spec.model, spec.data), spec.class_weight
+        state = RunState(spec.model, history, spec.group)
+        diagnosis = diagnose(spec, sets, ignore, progress.say)
         if directory is not None:
-
-            def open_it() -> None:
-                training.directory = stack.enter_context(
-                    open_directory(directory, card())
-                )
-
-            team.share(open_it)
-        training.begin(resumes=directory is not None)
-        if penalty is not None:
-            training.attached = stack.enter_context(penalty.attach(model))
+            spec.group.share(lambda: _open(state, stack, directory, given))
+        progress.say(state.begin(spec.phases))
+        losses = stack.enter_context(attached(spec.losses, spec.model))
+        stack.enter_context(restoring_norms(spec.model))
         if moves:
             # Out of the scope, which its own variables do not belong to.
-            after.callback(training.give_back, given)
+            after.callback(_leave, model, spec, state)
         else:
-            stack.callback(training.close)
-        stack.enter_context(computing_in(model, settings.policy))
-        training.run()
+            stack.callback(_leave, model, spec, state)
+            stack.callback(sets.restore)
+        policy = spec.settings.optimization.policy
+        stack.enter_context(computing_in(spec.model, policy))
+        progress.say(_describe_split(spec))
+        cache = RunCache(
+            spec.model,
+            spec.data,
+            spec.phases,
+            sets,
+            spec.settings.cache_policy(
+                needs_whole_model(spec.model, spec.losses)
+            ),
+            progress,
+            several,
+        )
+        loop = TrainingLoop(
+            spec,
+            state,
+            sets,
+            cache,
+            PhaseCompiler(spec, losses),
+            losses,
+            solve_head,
+            progress,
+            uncached=uncached,
+        )
+        loop.run()
     return Run(
-        model=given,
-        phases=phases,
-        rows=tuple(training.table.rows),
-        best=training.table.best or 0,
-        trainable=tuple(training.trainable),
+        model=model,
+        phases=spec.phases,
+        rows=tuple(history.rows),
+        best=history.best or 0,
+        trainable=tuple(loop.trainable),
         diagnosis=diagnosis,
-        plan=training.plan,
+        plan=cache.plan,
         directory=None if directory is None else Path(directory),
-        _objective=objective,
-        _batch_size=settings.batch_size,
-        _data=data,
-        is_chief=team.is_chief,
+        _task=spec.task,
+        _batch_size=spec.settings.data.batch_size,
+        _data=spec.given,
+        is_chief=spec.group.is_chief,
+    )
+
+
+def check_same(spec: RunSpec, directory: str | os.PathLike[str] | None) -> None:
+    """Raises unless all processes train the same, before anything is made.
+
+    Args:
+        spec: The run.
+        directory: Folder that keeps it, or `None`.
+    """
+    if spec.group.size == 1:
+        return
+    settings = spec.settings
+    callbacks = settings.reporting.callbacks
+    store = settings.caching.store
+    spec.group.check_same(
+        {
+            **spec.identity,
+            "store": store is False or type(store).__name__,
+            "directory": directory is not None,
+            "first batches": spec.data.look(),
+            # Saving a model reads metrics, which all have a part in.
+            "callbacks": [type(callback).__name__ for callback in callbacks],
+        }
+    )
+
+
+def _open(
+    state: RunState,
+    stack: contextlib.ExitStack,
+    directory: str | os.PathLike[str],
+    spec: RunSpec,
+) -> None:
+    opened = open_directory(directory, spec.identity)
+    state.directory = stack.enter_context(opened)
+
+
+def _leave(model: keras.Model, spec: RunSpec, state: RunState) -> None:
+    """Leaves a plain model with the best weights."""
+    assign(model.variables, state.best)
+    compile_plainly(model, spec)
+
+
+def _describe_split(spec: RunSpec) -> str:
+    """Says how batches are split over devices, or `""`."""
+    if spec.strategy is None:
+        return ""
+    count = spec.strategy.num_replicas_in_sync
+    size = spec.settings.data.batch_size
+    low, rest = divmod(size, count)
+    parts = f"{low}" if not rest else f"{low} or {low + 1}"
+    return (
+        f"{count} replicas in {spec.group.size} processes: each batch of "
+        f"{size} is split into {count} of {parts}; learning rates are for "
+        "the whole batch, and not scaled"
     )

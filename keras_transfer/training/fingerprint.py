@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from keras_transfer._utils.plain import plain
+from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.data.adapters.training_data import TrainingData
-from keras_transfer.penalties.weights import Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure.blocks import backbone_of
 from keras_transfer.training.settings import Settings
@@ -20,19 +20,19 @@ from keras_transfer.training.settings import Settings
 
 def describe(
     model: keras.Model,
-    source: TrainingData,
+    data: TrainingData,
     phases: Sequence[Phase],
     settings: Settings,
-    penalty: Penalty | None,
+    losses: Sequence[AuxiliaryLoss],
 ) -> dict[str, Any]:
-    """Returns what another process must ask for to go on with a run.
+    """Returns what another process must ask for to resume a run.
 
     Args:
         model: The model; its structure counts, not the names in it.
-        source: The data.
+        data: The data.
         phases: The phases.
-        settings: Everything else.
-        penalty: The penalty.
+        settings: How the run trains.
+        losses: The auxiliary losses.
 
     Returns:
         Plain values by name.
@@ -41,9 +41,9 @@ def describe(
     structure = json.dumps([shapes, _nameless(model.get_config())], default=str)
     return {
         "model": hashlib.sha256(structure.encode()).hexdigest(),
-        "data": source.digest(),
+        "data": data.digest(),
         "phases": [plain(phase) for phase in phases],
-        "penalty": plain(penalty),
+        "losses": [loss.identity() for loss in losses],
         **settings.identity(),
     }
 

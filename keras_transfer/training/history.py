@@ -17,7 +17,7 @@ def direction(monitor: str) -> int:
     return -1 if any(word in monitor for word in less) else 1
 
 
-class Table:
+class History:
     """The rows of a run, and which of them is the best.
 
     Args:

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 from keras_transfer._utils.checks import is_integer
+from keras_transfer.auxiliary.attached_losses import attached
 from keras_transfer.data import Augmentation
-from keras_transfer.data.adapters.opening import open_data
 from keras_transfer.doctor import check
 from keras_transfer.reports.curves import plot_learning_rates
 from keras_transfer.strategies.applying import TrainableSets
@@ -25,10 +25,10 @@ from keras_transfer.strategies.phase import Depth, Phase
 from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import backbone_of
 from keras_transfer.structure.training_step import check_own_training
-from keras_transfer.tasks.task import is_binary, make_objective
-from keras_transfer.training.compatibility import check_penalty
+from keras_transfer.training.compatibility import check_losses
 from keras_transfer.training.compiling import make_phase_optimizer, scale_loss
-from keras_transfer.training.settings import Settings
+from keras_transfer.training.settings import make_settings
+from keras_transfer.training.spec import read_data
 
 _BETA = 0.9
 
@@ -227,7 +227,7 @@ def find_learning_rate(
         - Smith, 2015, https://arxiv.org/abs/1506.01186
     """
     rates = _geometric(lowest, highest, steps)
-    settings = Settings(
+    settings = make_settings(
         batch_size=batch_size,
         optimizer=optimizer,
         loss=loss,
@@ -237,38 +237,28 @@ def find_learning_rate(
     phase = Phase("sweep", depth=depth, layer_decay=layer_decay)
     backbone_of(model)  # Raises for models without a graph.
     check_own_training(model)
-    check_penalty(model, penalty, (phase,))
-    source = open_data(
-        data,
-        batch_size=batch_size,
-        seed=seed,
-        augment=augment,
-        cache=None,
-        one_output=is_binary(model),
-    )
-    objective = make_objective(model, source.labels, loss=loss)
+    losses = check_losses(model, penalty, (), (phase,))
+    source, task = read_data(model, data, settings)
     sweep = _Sweep(rates)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_unchanged(model))
         TrainableSets(model, (phase,)).apply(phase)
-        diagnosis = check(model, data, loss=objective.loss)
+        diagnosis = check(model, data, loss=task.loss)
         # The compile of the model is not the one that trains.
         diagnosis.without("stale-compile").raise_for_errors()
-        trainer, pulls = _around(model), ()
-        if penalty is not None:
-            attached = stack.enter_context(penalty.attach(model))
-            pulls = attached.pulls
-            if attached.trainer is not model:
-                trainer = attached.trainer
+        members = stack.enter_context(attached(losses, model))
+        trainer = members.wrap(model)
+        if trainer is model:  # Its own compile stays as it is.
+            trainer = _around(model)
         inner = make_phase_optimizer(
             model,
             settings,
             dataclasses.replace(phase, learning_rate=lowest),
-            pulls,
+            members.pulls,
         )
         trainer.compile(
             scale_loss(model, inner),
-            loss=objective.loss,
+            loss=task.loss,
             auto_scale_loss=False,
         )
         trainer.fit(

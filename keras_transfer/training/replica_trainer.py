@@ -11,7 +11,7 @@ import numpy as np
 from keras_transfer.data.pipeline import Part, as_written
 from keras_transfer.distribute import ProcessGroup
 from keras_transfer.optimizers.multiplier import LearningRateMultiplier
-from keras_transfer.tasks.task import Objective
+from keras_transfer.tasks.task import Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -28,19 +28,19 @@ class ReplicaTrainer:
 
     Args:
         model: The model, made in the scope of the strategy and compiled.
-        objective: What is minimised, and measured.
+        task: The task, whose loss is minimised.
         strategy: The strategy.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        objective: Objective,
+        task: Task,
         strategy: tf.distribute.Strategy,
     ) -> None:
         self.model = model
         self._strategy = strategy
-        self._loss = objective.loss
+        self._loss = task.loss
         optimizer = model.optimizer
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = optimizer.inner_optimizer
@@ -49,7 +49,7 @@ class ReplicaTrainer:
         self._team = ProcessGroup(strategy)
         with strategy.scope():
             self._mean = _BatchMean(name="loss")
-            self._metrics = objective.metrics()
+            self._metrics = task.metrics()
         self._traced: dict[Any, Any] = {}
         # Examples in whole batches, where this process reads a part of each.
         self.sizes: Mapping[str, np.ndarray] = {}

@@ -13,10 +13,10 @@ import numpy as np
 from keras_transfer.caching.plan import Plan
 from keras_transfer.data import ImageSplit, LabelledData, TextSplit
 from keras_transfer.doctor import Diagnosis
-from keras_transfer.evaluation.evaluation import Evaluation, evaluate_outputs
+from keras_transfer.evaluation.evaluation import Evaluation
 from keras_transfer.reports.curves import plot_history
 from keras_transfer.strategies.phase import Phase
-from keras_transfer.tasks.task import Objective
+from keras_transfer.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -52,7 +52,7 @@ class Run:
     diagnosis: Diagnosis
     plan: Plan
     directory: Path | None
-    _objective: Objective
+    _task: Task
     _batch_size: int
     _data: Any
     is_chief: bool = True
@@ -89,7 +89,7 @@ class Run:
         if data is None:
             data = _test_part(self._data)
         class_names = None
-        if self._objective.kind != "regression":
+        if self._task.names_classes:
             class_names = getattr(self._data, "class_names", None)
         ids = None
         if isinstance(data, LabelledData):
@@ -121,13 +121,8 @@ class Run:
                 "`data` must be a split such as `data.test`, a pair of arrays "
                 f"or a tf.data.Dataset. Received: {type(data).__name__}"
             )
-        return evaluate_outputs(
-            outputs,
-            labels,
-            ids=ids,
-            class_names=class_names,
-            kind=self._objective.kind,
-            from_logits=self._objective.from_logits,
+        return self._task.evaluate(
+            outputs, labels, ids=ids, class_names=class_names
         )
 
     def plot(self, path: str | Path) -> None:

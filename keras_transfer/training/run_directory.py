@@ -16,7 +16,7 @@ import dataclasses
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,11 +62,13 @@ class Begun:
         start: The weights at its beginning.
         state: Its last whole state, or `None` in its first epoch.
         best: The weights of the best epoch, or `None` before there is one.
+        is_new: Whether there was nothing to resume from. Defaults to `False`.
     """
 
     start: list[np.ndarray]
     state: State | None
     best: list[np.ndarray] | None
+    is_new: bool = False
 
     def pack(self) -> dict[str, np.ndarray]:
         """Returns arrays by name, for another process to `unpack`."""
@@ -77,6 +79,7 @@ class Begun:
                 **_numbered("variable", self.state.variables),
                 **_numbered("optimizer", self.state.optimizer),
             }
+        packed["is_new"] = np.array(self.is_new)
         return packed | _numbered("best", self.best or [])
 
     @classmethod
@@ -94,7 +97,30 @@ class Begun:
                 optimizer=_listed(arrays, "optimizer"),
             )
         start = _listed(arrays, "start")
-        return cls(start, state, _listed(arrays, "best") or None)
+        best = _listed(arrays, "best") or None
+        return cls(start, state, best, bool(arrays.get("is_new", False)))
+
+
+class Unsaved:
+    """Stands for the directory of a run that is not kept.
+
+    Attributes:
+        path: `None`.
+    """
+
+    path = None
+
+    def load(self) -> None:
+        """Returns `None`: there is nothing to resume from."""
+
+    def claim(self, start: Sequence[np.ndarray] = ()) -> None:
+        """Does nothing."""
+
+    def save_best(self, row: int, variables: Sequence[np.ndarray]) -> None:
+        """Does nothing."""
+
+    def save_state(self, make: Callable[[], State]) -> None:
+        """Does nothing."""
 
 
 class RunDirectory:
@@ -107,7 +133,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        self._card = {"format": _FORMAT, **identity}
+        self._manifest = {"format": _FORMAT, **identity}
         self._start: list[np.ndarray] | None = None
 
     def claim(self, start: Sequence[np.ndarray] = ()) -> None:
@@ -120,10 +146,10 @@ class RunDirectory:
             start: The weights at the beginning. Defaults to `()`, which leaves
                 them out.
         """
-        card = self.path / "run.json"
-        if not card.exists():
-            with atomic_write(card) as partial:
-                text = json.dumps(self._card, indent=2)
+        manifest = self.path / "run.json"
+        if not manifest.exists():
+            with atomic_write(manifest) as partial:
+                text = json.dumps(self._manifest, indent=2)
                 partial.write_text(text + "\n", encoding="utf-8")
         if start and not (self.path / "start.npz").exists():
             self._write("start.npz", _numbered("variable", start))
@@ -157,8 +183,13 @@ class RunDirectory:
             optimizer=_listed(arrays, "optimizer"),
         )
 
-    def save_state(self, state: State) -> None:
-        """Writes a state; the one before stays until this one is whole."""
+    def save_state(self, make: Callable[[], State]) -> None:
+        """Writes a state; the one before stays until this one is whole.
+
+        Args:
+            make: Function that makes the state.
+        """
+        state = make()
         self._write(
             "state.npz",
             {
@@ -305,8 +336,8 @@ def _lock(file: IO[str]) -> None:
 
 
 def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
-    card = folder / "run.json"
-    if not card.exists():
+    manifest = folder / "run.json"
+    if not manifest.exists():
         others = [file.name for file in folder.iterdir() if file.name != _LOCK]
         if others:
             raise ValueError(
@@ -315,11 +346,11 @@ def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
             )
         return
     try:
-        found = json.loads(card.read_text("utf-8"))
+        found = json.loads(manifest.read_text("utf-8"))
     except ValueError as err:
         raise ValueError(
-            f"`directory` must hold the card of a run. Received: "
-            f"{str(card)!r}, which is no JSON ({err})."
+            f"`directory` must hold the manifest of a run. Received: "
+            f"{str(manifest)!r}, which is no JSON ({err})."
         ) from err
     asked = {"format": _FORMAT, **identity}
     there = {name: found.get(name) for name in asked}

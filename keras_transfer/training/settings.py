@@ -1,4 +1,7 @@
-"""The arguments of `fine_tune` beside model, data and strategy, checked."""
+"""How a run trains: the arguments of `fine_tune`, grouped by what they decide.
+
+Each group checks its own fields; `Settings` checks what groups must agree on.
+"""
 
 from __future__ import annotations
 
@@ -6,125 +9,110 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import keras
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer._utils.plain import plain
 from keras_transfer.caching.policy import CachePolicy, Ineligible
 from keras_transfer.caching.store.store import Choice, open_store
 from keras_transfer.data import Augmentation
 from keras_transfer.optimizers.multiplier import LearningRateMultiplier
 
-# What `exclude_from_weight_decay` leaves on an optimizer.
+_POLICIES = ("mixed_float16", "mixed_bfloat16")
+# Attributes that `exclude_from_weight_decay` sets on an optimizer, and that are
+# no part of its config.
 _EXCLUDED = (
     "_exclude_from_weight_decay",
     "_exclude_from_weight_decay_pattern",
 )
 
 
-_POLICIES = ("mixed_float16", "mixed_bfloat16")
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if not is_integer(value) or value < least:
+        refuse(name, f"an integer of at least {least}", value)
+
+
+def _check_optional_integer(name: str, value: Any, least: int) -> None:
+    if value is not None and (not is_integer(value) or value < least):
+        refuse(name, f"None or an integer of at least {least}", value)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """How a run trains; the fields are arguments of `fine_tune`."""
+class DataSettings:
+    """How examples are read.
+
+    Attributes:
+        batch_size: Examples in a step. Defaults to `32`.
+        augment: Changes of the training images. Defaults to `None`.
+        cache: Whether decoded images stay in memory. Defaults to `None`.
+        seed: Seed of the order, the augmentation and new weights. Defaults to
+            `0`.
+    """
 
     batch_size: int = 32
-    optimizer: str | keras.optimizers.Optimizer = "adam"
-    loss: str | keras.losses.Loss | Callable[..., Any] | None = None
     augment: Augmentation | None = None
-    class_weight: Mapping[int, float] | str | None = None
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
-    accumulation_steps: int | None = None
-    ema: float | None = None
-    patience: int | None = None
-    monitor: str | None = None
-    mixed_precision: bool | str | None = None
-    callbacks: Sequence[keras.callbacks.Callback] = ()
-    tensorboard: bool | str | Path = False
     cache: bool | None = None
-    store: Any = None
-    views: int | None = None
     seed: int = 0
-    verbose: int = 0
 
     def __post_init__(self) -> None:
-        if self.store is None:
-            object.__setattr__(self, "store", Choice())
-        elif self.store is not False and not isinstance(self.store, Choice):
-            object.__setattr__(self, "store", open_store(self.store))
-        for name, least in (("batch_size", 1), ("seed", 0), ("verbose", 0)):
-            value = getattr(self, name)
-            if not is_integer(value) or value < least:
-                _refuse(name, f"an integer of at least {least}", value)
-        for name, least in (
-            ("accumulation_steps", 2),
-            ("patience", 1),
-            ("views", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and (not is_integer(value) or value < least):
-                _refuse(name, f"None or an integer of at least {least}", value)
-        if self.augment is not None and not isinstance(
-            self.augment, Augmentation
-        ):
+        _check_integer("batch_size", self.batch_size, 1)
+        _check_integer("seed", self.seed, 0)
+        if not isinstance(self.augment, Augmentation | None):
             raise TypeError(
                 "`augment` must be an `Augmentation` or None. Received: "
                 f"augment={self.augment!r:.100}"
             )
-        self._check_views()
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            _refuse("clip_norm", "None or a number above 0", self.clip_norm)
-        if self.ema is not None and not 0 < self.ema < 1:
-            _refuse("ema", "None or a momentum in (0, 1)", self.ema)
-        choices = (None, True, False, *_POLICIES)
-        if self.mixed_precision not in choices:
-            names = " or ".join(f'"{name}"' for name in _POLICIES)
-            _refuse("mixed_precision", f"a bool, {names}", self.mixed_precision)
-        if not isinstance(self.callbacks, Sequence) or not all(
-            isinstance(c, keras.callbacks.Callback) for c in self.callbacks
-        ):
-            raise TypeError(
-                "`callbacks` must be a sequence of Keras callbacks. Received: "
-                f"callbacks={self.callbacks!r:.100}"
-            )
-        weights = self.class_weight
-        if isinstance(weights, str) and weights != "balanced":
-            _refuse("class_weight", '"balanced" or a dict', weights)
-        if isinstance(weights, Mapping) and not all(
-            is_integer(label) and math.isfinite(weight) and weight >= 0
-            for label, weight in weights.items()
-        ):
-            _refuse("class_weight", "indices with weights from 0", weights)
-        self.make_optimizer(1e-3)
 
-    def _check_views(self) -> None:
-        if self.views is None:
-            return
-        if self.store is False:
-            _refuse("views", "None where `store` is False", self.views)
-        if self.augment is None:
-            _refuse("views", "None where `augment` is None", self.views)
-        if self.augment.cutmix:
-            rule = "None where `augment` has `cutmix`, which needs pixels"
-            _refuse("views", rule, self.views)
-        changes = self.augment.changes_pixels
-        if changes and self.views < 2:
-            _refuse(
-                "views",
-                "2 or more where `augment` changes images: the first view is "
-                "the image as it is",
-                self.views,
-            )
-        if not changes and self.views != 1:
-            _refuse("views", "1 where `augment` only mixes", self.views)
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells one run from another, as plain values."""
+        return {
+            "batch_size": int(self.batch_size),
+            "augment": plain(self.augment),
+            "seed": int(self.seed),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """How a step is made.
+
+    Attributes:
+        optimizer: A Keras optimizer or its name. Defaults to `"adam"`.
+        global_clipnorm: Largest norm of the whole gradient. Defaults to
+            `None`.
+        gradient_accumulation_steps: Batches whose gradients are averaged into
+            one update. Defaults to `None`.
+        ema_momentum: Momentum of a moving average of the weights. Defaults to
+            `None`.
+        mixed_precision: Policy of half precision, or `True`. Defaults to
+            `None`.
+    """
+
+    optimizer: str | keras.optimizers.Optimizer = "adam"
+    global_clipnorm: float | None = None
+    gradient_accumulation_steps: int | None = None
+    ema_momentum: float | None = None
+    mixed_precision: bool | str | None = None
+
+    def __post_init__(self) -> None:
+        steps = self.gradient_accumulation_steps
+        _check_optional_integer("gradient_accumulation_steps", steps, 2)
+        norm = self.global_clipnorm
+        if norm is not None and not norm > 0:
+            refuse("global_clipnorm", "None or a number above 0", norm)
+        momentum = self.ema_momentum
+        if momentum is not None and not 0 < momentum < 1:
+            refuse("ema_momentum", "None or a momentum in (0, 1)", momentum)
+        if self.mixed_precision not in (None, True, False, *_POLICIES):
+            names = " or ".join(f'"{name}"' for name in _POLICIES)
+            refuse("mixed_precision", f"a bool, {names}", self.mixed_precision)
+        self.make(1e-3)
 
     @property
     def policy(self) -> str | None:
-        """Name of the mixed-precision policy, if any."""
+        """The name of the mixed-precision policy, if any."""
         if self.mixed_precision is True:
             import tensorflow as tf
 
@@ -133,43 +121,50 @@ class Settings:
             return _POLICIES[0] if has_gpu else _POLICIES[1]
         return self.mixed_precision or None
 
-    def cache_policy(
-        self, ineligible: Ineligible | None, must_fit: bool = False
-    ) -> CachePolicy:
-        """Returns what may be cached.
+    def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
+        """Makes a new optimizer like the one that was asked for.
 
         Args:
-            ineligible: Why nothing may be, or `None`.
-            must_fit: Whether what does not fit is an error. Defaults to
-                `False`.
-        """
-        return CachePolicy(
-            store=self.store,
-            batch_size=self.batch_size,
-            augment=self.augment,
-            views=self.views,
-            seed=self.seed,
-            ineligible=ineligible,
-            must_fit=must_fit,
-            verbose=self.verbose,
-        )
-
-    def make_optimizer(
-        self, learning_rate: float
-    ) -> keras.optimizers.Optimizer:
-        """Makes a new optimizer after the one that was asked for.
-
-        Args:
-            learning_rate: Its rate.
+            learning_rate: Its learning rate.
 
         Returns:
             A Keras optimizer, not built.
 
         Raises:
-            ValueError: If there is no such optimizer, or it has settings that
-                are arguments as well.
-            TypeError: If it is none.
+            ValueError: If there is no such optimizer, or its learning rate is
+                a schedule.
+            TypeError: If it is no optimizer.
         """
+        template = self._template()
+        config = template.get_config()
+        if isinstance(config.get("learning_rate"), dict):
+            raise ValueError(
+                "`optimizer` must have a number as its learning rate, since "
+                "each phase sets it. Received: a schedule. Pass it as "
+                "`Phase(schedule=...)`, or use a callback with "
+                '`schedule="constant"`.'
+            )
+        config["learning_rate"] = float(learning_rate)
+        config.update(self._overrides())
+        config.pop("name", None)
+        optimizer = type(template).from_config(config)
+        for name in _EXCLUDED:
+            if hasattr(template, name):
+                setattr(optimizer, name, getattr(template, name))
+        return optimizer
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells one run from another, as plain values."""
+        optimizer = self.make(1.0)
+        config = optimizer.get_config() | {"class": type(optimizer).__name__}
+        for name in ("name", "learning_rate"):  # of the object, of the phases
+            config.pop(name)
+        return {
+            "optimizer": {k: plain(v) for k, v in config.items()},
+            "mixed_precision": self.policy,
+        }
+
+    def _template(self) -> keras.optimizers.Optimizer:
         template = self.optimizer
         if isinstance(template, str):
             template = keras.optimizers.get(template)
@@ -185,56 +180,257 @@ class Settings:
                 "`Phase(layer_decay=...)`, loss scaling is `mixed_precision`. "
                 f"Received: a {type(template).__name__}"
             )
-        config = template.get_config()
-        if isinstance(config.get("learning_rate"), dict):
-            raise ValueError(
-                "`optimizer` must have a number as its learning rate, since "
-                "each phase sets it. Received: a schedule. Pass it as "
-                "`Phase(schedule=...)`, or use a callback with "
-                '`schedule="constant"`.'
-            )
-        config["learning_rate"] = float(learning_rate)
-        config.update(self._overrides())
-        config.pop("name", None)
-        made = type(template).from_config(config)
-        for name in _EXCLUDED:  # No part of Keras' config.
-            if hasattr(template, name):
-                setattr(made, name, getattr(template, name))
-        return made
+        return template
 
     def _overrides(self) -> dict[str, Any]:
         given = {
-            "global_clipnorm": self.clip_norm,
-            "gradient_accumulation_steps": self.accumulation_steps,
-            "ema_momentum": self.ema,
+            "global_clipnorm": self.global_clipnorm,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "ema_momentum": self.ema_momentum,
         }
-        given = {
-            key: value for key, value in given.items() if value is not None
-        }
-        if "ema_momentum" in given:
-            given["use_ema"] = True
-        return given
+        given = {k: v for k, v in given.items() if v is not None}
+        return given | ({"use_ema": True} if self.ema_momentum else {})
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """What is minimised.
+
+    Attributes:
+        loss: A Keras loss. Defaults to `None`: chosen by the task.
+        class_weight: Weight of each class index, or `"balanced"`. Defaults to
+            `None`.
+        label_smoothing: Fraction of each label that is spread over all
+            classes. Defaults to `0.0`.
+    """
+
+    loss: str | keras.losses.Loss | Callable[..., Any] | None = None
+    class_weight: Mapping[int, float] | str | None = None
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = self.class_weight
+        if isinstance(weights, str) and weights != "balanced":
+            refuse("class_weight", '"balanced" or a dict', weights)
+        if isinstance(weights, Mapping) and not all(
+            is_integer(label) and math.isfinite(weight) and weight >= 0
+            for label, weight in weights.items()
+        ):
+            refuse("class_weight", "indices with weights from 0", weights)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what makes a run another run, as plain values."""
-        optimizer = self.make_optimizer(1.0)
-        config = optimizer.get_config() | {"class": type(optimizer).__name__}
-        for name in ("name", "learning_rate"):  # of the object, of the phases
-            config.pop(name)
+        """Returns what tells one run from another, as plain values."""
         return {
-            "batch_size": int(self.batch_size),
-            "optimizer": {k: plain(v) for k, v in config.items()},
             "loss": plain(self.loss),
-            "augment": plain(self.augment),
-            "views": self.views,
             "class_weight": plain(self.class_weight),
             "label_smoothing": self.label_smoothing,
-            "patience": self.patience,
-            "monitor": self.monitor,
-            "mixed_precision": self.policy,
-            "seed": int(self.seed),
         }
 
 
-def _refuse(name: str, rule: str, value: object) -> NoReturn:
-    raise ValueError(f"`{name}` must be {rule}. Received: {name}={value!r}")
+@dataclasses.dataclass(frozen=True)
+class CacheSettings:
+    """Where activations are cached.
+
+    Attributes:
+        store: A `FeatureStore`, a folder, `"memory"`, `False`, or `None` for
+            the plan to choose. Defaults to `None`.
+        views: Fixed views of each training image. Defaults to `None`.
+    """
+
+    store: Any = None
+    views: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.store is None:
+            object.__setattr__(self, "store", Choice())
+        elif self.store is not False and not isinstance(self.store, Choice):
+            object.__setattr__(self, "store", open_store(self.store))
+        _check_optional_integer("views", self.views, 1)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells one run from another, as plain values."""
+        return {"views": self.views}
+
+
+@dataclasses.dataclass(frozen=True)
+class StopSettings:
+    """Which epoch is best, and when a phase ends.
+
+    Attributes:
+        patience: Epochs without a new best after which a phase ends. Defaults
+            to `None`.
+        monitor: Column that says which epoch is best. Defaults to `None`.
+    """
+
+    patience: int | None = None
+    monitor: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_optional_integer("patience", self.patience, 1)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells one run from another, as plain values."""
+        return {"patience": self.patience, "monitor": self.monitor}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSettings:
+    """Who is told of the progress.
+
+    Attributes:
+        callbacks: Keras callbacks. Defaults to `()`.
+        tensorboard: Folder for TensorBoard, or `True`. Defaults to `False`.
+        verbose: `0`, `1` or `2`. Defaults to `0`.
+    """
+
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    tensorboard: bool | str | Path = False
+    verbose: int = 0
+
+    def __post_init__(self) -> None:
+        _check_integer("verbose", self.verbose, 0)
+        if not isinstance(self.callbacks, Sequence) or not all(
+            isinstance(c, keras.callbacks.Callback) for c in self.callbacks
+        ):
+            raise TypeError(
+                "`callbacks` must be a sequence of Keras callbacks. Received: "
+                f"callbacks={self.callbacks!r:.100}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Returns `{}`: progress changes no number."""
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run trains; made by `make_settings`.
+
+    Attributes:
+        data: How examples are read.
+        optimization: How a step is made.
+        losses: What is minimised.
+        caching: Where activations are cached.
+        stopping: Which epoch is best, and when a phase ends.
+        reporting: Who is told of the progress.
+    """
+
+    data: DataSettings
+    optimization: OptimizerSettings
+    losses: LossSettings
+    caching: CacheSettings
+    stopping: StopSettings
+    reporting: ReportSettings
+
+    def __post_init__(self) -> None:
+        views, augment = self.caching.views, self.data.augment
+        if views is None:
+            return
+        if self.caching.store is False:
+            refuse("views", "None where `store` is False", views)
+        if augment is None:
+            refuse("views", "None where `augment` is None", views)
+        if augment.cutmix:
+            rule = "None where `augment` has `cutmix`, which needs pixels"
+            refuse("views", rule, views)
+        if augment.changes_pixels and views < 2:
+            refuse(
+                "views",
+                "2 or more where `augment` changes images: the first view is "
+                "the image as it is",
+                views,
+            )
+        if not augment.changes_pixels and views != 1:
+            refuse("views", "1 where `augment` only mixes", views)
+
+    def cache_policy(
+        self, ineligible: Ineligible | None, must_fit: bool = False
+    ) -> CachePolicy:
+        """Returns what may be cached.
+
+        Args:
+            ineligible: Why nothing may be, or `None`.
+            must_fit: Whether what does not fit is an error. Defaults to
+                `False`.
+        """
+        return CachePolicy(
+            store=self.caching.store,
+            batch_size=self.data.batch_size,
+            augment=self.data.augment,
+            views=self.caching.views,
+            seed=self.data.seed,
+            ineligible=ineligible,
+            must_fit=must_fit,
+            verbose=self.reporting.verbose,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what tells one run from another, as plain values."""
+        found: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            found |= getattr(self, field.name).identity()
+        return found
+
+    def replace(self, **values: Any) -> Settings:
+        """Returns the same settings but for some.
+
+        Args:
+            **values: Fields of the groups, by name.
+
+        Raises:
+            TypeError: If there is no such field.
+        """
+        return dataclasses.replace(
+            self,
+            **{
+                name: dataclasses.replace(getattr(self, name), **part)
+                for name, part in _by_group(values).items()
+            },
+        )
+
+
+_GROUPS: dict[str, Any] = {
+    "data": DataSettings,
+    "optimization": OptimizerSettings,
+    "losses": LossSettings,
+    "caching": CacheSettings,
+    "stopping": StopSettings,
+    "reporting": ReportSettings,
+}
+
+
+def make_settings(**values: Any) -> Settings:
+    """Makes settings of single arguments.
+
+    Args:
+        **values: Fields of the groups, by name; those left out have their
+            defaults.
+
+    Returns:
+        The settings, checked.
+
+    Raises:
+        ValueError: If a value is out of range, or values do not fit each other.
+        TypeError: If an argument is unknown or of another type.
+
+    Example:
+
+    >>> make_settings(batch_size=8, patience=3).data.batch_size
+    8
+    """
+    parts = _by_group(values)
+    return Settings(
+        **{name: kind(**parts[name]) for name, kind in _GROUPS.items()}
+    )
+
+
+def _by_group(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    parts: dict[str, dict[str, Any]] = {}
+    for name, kind in _GROUPS.items():
+        names = {field.name for field in dataclasses.fields(kind)}
+        parts[name] = {k: v for k, v in values.items() if k in names}
+    known = {key for part in parts.values() for key in part}
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise TypeError(f"Unknown argument: {', '.join(unknown)}.")
+    return parts

@@ -1,17 +1,221 @@
-"""What can be said of the arguments of a run before there are data."""
+"""`RunSpec`: everything that one training needs, read and checked once."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
+from keras_transfer.data.adapters.carried import carry
+from keras_transfer.data.adapters.opening import open_data
+from keras_transfer.data.adapters.training_data import TrainingData
+from keras_transfer.distribute import (
+    ProcessGroup,
+    check_batch_size,
+    choose_devices,
+)
 from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Depth, Phase
-from keras_transfer.training.compatibility import check_penalty
-from keras_transfer.training.settings import Settings
+from keras_transfer.tasks.choosing import choose_task, is_binary
+from keras_transfer.tasks.task import Task
+from keras_transfer.training.compatibility import (
+    check_callbacks,
+    check_class_weight,
+    check_devices,
+    check_losses,
+    check_tensorboard,
+)
+from keras_transfer.training.fingerprint import describe
+from keras_transfer.training.settings import Settings, make_settings
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunSpec:
+    """Everything that one training needs.
+
+    Attributes:
+        model: The model that trains.
+        given: The data as the user gave them.
+        data: The same, as batches.
+        phases: The phases.
+        task: What is predicted.
+        settings: How to train.
+        losses: Auxiliary losses, penalties among them. Defaults to `()`.
+        strategy: The strategy that trains on several devices, in whose scope
+            the model was made. Defaults to `None`, one device.
+    """
+
+    model: keras.Model
+    given: Any
+    data: TrainingData
+    phases: tuple[Phase, ...]
+    task: Task
+    settings: Settings
+    losses: tuple[AuxiliaryLoss, ...] = ()
+    strategy: tf.distribute.Strategy | None = None
+
+    @functools.cached_property
+    def group(self) -> ProcessGroup:
+        """The processes that train together."""
+        return ProcessGroup(self.strategy)
+
+    @functools.cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The measured columns of the table: losses and metrics."""
+        names = ["loss", *(metric.name for metric in self.task.metrics())]
+        if self.data.validation is not None:
+            names += [f"val_{name}" for name in names]
+        return tuple(names)
+
+    @functools.cached_property
+    def class_weight(self) -> dict[int, float] | None:
+        """The weight of each class, if they have any."""
+        weight = self.settings.losses.class_weight
+        if weight is None:
+            return None
+        if isinstance(weight, str):
+            weight = self.data.class_weights()
+        # Keras fails where a class above those that are named turns up.
+        classes = max(2, self.model.output_shape[-1])
+        return {c: float(weight.get(c, 1.0)) for c in range(classes)}
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What another process must ask for to resume the run."""
+        return describe(
+            self.model, self.data, self.phases, self.settings, self.losses
+        )
+
+    def on(self, model: keras.Model) -> RunSpec:
+        """Returns the same for a copy of the model, and its part of the data.
+
+        Args:
+            model: The copy, made in the scope of the strategy.
+        """
+        data = self.data
+        if data.of_part is not None and self.group.size > 1:
+            replicas = self.strategy.num_replicas_in_sync  # type: ignore[union-attr]
+            data = data.of_part(self.group.part_of(replicas))
+        return dataclasses.replace(self, model=model, data=data)
+
+
+def read_spec(
+    model: keras.Model,
+    data: Any,
+    settings: Settings,
+    *,
+    strategy: str | Sequence[Phase] | None = None,
+    depth: Depth = None,
+    learning_rate: float | None = None,
+    epochs: int | None = None,
+    penalty: Any = None,
+    auxiliary: Sequence[AuxiliaryLoss] = (),
+    task: Task | None = None,
+    devices: Any = None,
+    directory: str | os.PathLike[str] | None = None,
+) -> RunSpec:
+    """Reads and checks what one training needs.
+
+    Args:
+        model: The model as the user left it.
+        data: The data.
+        settings: How to train.
+        strategy: A name, phases, or `None`. Defaults to `None`.
+        depth: Blocks to train. Defaults to `None`.
+        learning_rate: Highest rate. Defaults to `None`.
+        epochs: Epochs of the main phase. Defaults to `None`.
+        penalty: A penalty or `None`. Defaults to `None`.
+        auxiliary: Further auxiliary losses. Defaults to `()`.
+        task: The task, or `None` to choose it. Defaults to `None`.
+        devices: Devices to train on. Defaults to `None`.
+        directory: The folder of the run. Defaults to `None`.
+
+    Returns:
+        A `RunSpec`.
+
+    Raises:
+        ValueError: If arguments do not fit each other, the model or the data.
+        TypeError: If an argument is of another type.
+    """
+    replicas = choose_devices(devices, model)
+    check_batch_size(settings.data.batch_size, replicas)
+    phases = choose_phases(
+        model,
+        strategy,
+        depth=depth,
+        learning_rate=learning_rate,
+        epochs=epochs,
+    )
+    losses = check_losses(model, penalty, auxiliary, phases)
+    optimizer = settings.optimization.optimizer
+    check_devices(model, losses, replicas, optimizer)
+    check_callbacks(settings.reporting.callbacks, phases)
+    check_class_weight(settings.losses.class_weight, model.output_shape[-1])
+    check_tensorboard(settings.reporting.tensorboard, directory)
+    training_data, task = read_data(model, data, settings, losses, task)
+    return RunSpec(
+        model, data, training_data, phases, task, settings, losses, replicas
+    )
+
+
+def read_data(
+    model: keras.Model,
+    data: Any,
+    settings: Settings,
+    losses: Sequence[AuxiliaryLoss] = (),
+    task: Task | None = None,
+) -> tuple[TrainingData, Task]:
+    """Opens the data, and chooses the task by them.
+
+    Args:
+        model: The model.
+        data: The data.
+        settings: How to train.
+        losses: Auxiliary losses, whose examples the batches carry. Defaults to
+            `()`.
+        task: The task, or `None` to choose it. Defaults to `None`.
+
+    Returns:
+        `TrainingData` and `Task`.
+
+    Raises:
+        ValueError: If the data cannot be used, or do not fit the model.
+        TypeError: If they are of another type.
+    """
+    options = settings.data
+    opened = open_data(
+        data,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        augment=options.augment,
+        cache=options.cache,
+        one_output=is_binary(model),
+    )
+    if task is None:
+        task = choose_task(
+            model,
+            opened.label_format,
+            loss=settings.losses.loss,
+            label_smoothing=settings.losses.label_smoothing,
+        )
+    arrays = {
+        f"{name} of {type(loss).__name__} {place}": array
+        for place, loss in enumerate(losses)
+        for name, array in loss.examples().items()
+    }
+    opened = carry(
+        opened, arrays, batch_size=options.batch_size, seed=options.seed
+    )
+    return opened, task
 
 
 def check_arguments(
@@ -22,21 +226,23 @@ def check_arguments(
     learning_rate: float | None = None,
     epochs: int | None = None,
     penalty: Any = None,
+    auxiliary: Sequence[AuxiliaryLoss] = (),
     **settings: Any,
 ) -> tuple[Phase, ...]:
     """Raises what `fine_tune` would raise of these arguments alone.
 
-    For what trains several times, one way after the other: what is wrong with
-    the last one is said before the first one begins.
+    For functions that train several times, one way after the other: what is
+    wrong with the last one is said before the first one begins.
 
     Args:
         model: A model such as will be trained; left as it is.
-        strategy: As for `fine_tune`. Defaults to `None`.
-        depth: As for `fine_tune`. Defaults to `None`.
-        learning_rate: As for `fine_tune`. Defaults to `None`.
-        epochs: As for `fine_tune`. Defaults to `None`.
-        penalty: As for `fine_tune`. Defaults to `None`.
-        **settings: Further arguments, fields of `Settings`.
+        strategy: Same as in `fine_tune`. Defaults to `None`.
+        depth: Same as in `fine_tune`. Defaults to `None`.
+        learning_rate: Same as in `fine_tune`. Defaults to `None`.
+        epochs: Same as in `fine_tune`. Defaults to `None`.
+        penalty: Same as in `fine_tune`. Defaults to `None`.
+        auxiliary: Same as in `fine_tune`. Defaults to `()`.
+        **settings: Further arguments, fields of the settings.
 
     Returns:
         The phases of the strategy.
@@ -51,7 +257,7 @@ def check_arguments(
     >>> check_arguments(model, strategy="linear-probe")[0].depth
     0
     """
-    Settings(**settings)
+    make_settings(**settings)
     phases = choose_phases(
         model,
         strategy,
@@ -59,6 +265,6 @@ def check_arguments(
         learning_rate=learning_rate,
         epochs=epochs,
     )
-    check_penalty(model, penalty, phases)
+    check_losses(model, penalty, auxiliary, phases)
     TrainableSets(model, phases)
     return phases

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_transfer._utils.seeding import seeded
-from keras_transfer.caching.plan import Plan
 from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Phase
-from keras_transfer.training.history import Row
-from keras_transfer.training.session import TrainingSession
-from keras_transfer.training.session_model import Finished
 from keras_transfer.training.settings import Settings
+from keras_transfer.tuning.execution.session import TrainingSession
+from keras_transfer.tuning.execution.session_model import RunOutcome
+from keras_transfer.tuning.search_spec import TrialSpec
 from keras_transfer.tuning.trial_metrics import TrialMetrics
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from keras_transfer.tuning.trial_trainer import ShouldContinue, TrialTrainer
 
 
-class HypermodelTrainer:
+class HypermodelTrainer(TrialTrainer):
     """Trains what a function `build(hp)` returns, from stored activations.
 
     A compiled model is trained as it was compiled: what is trainable, its
@@ -31,88 +27,66 @@ class HypermodelTrainer:
     strategy.
 
     Args:
+        spec: How each trial is trained, beside what models are compiled with.
         build: Function from `keras_tuner.HyperParameters` to a model.
-        data: As for `fine_tune`.
-        settings: How to train, beside what the model is compiled with.
         first: `keras_tuner.HyperParameters`, to try it with.
-        epochs: Passes over the data, or `None` for those of the strategy.
-        ignore: Names of findings of `check` that are meant. Defaults to `()`.
-        strategy: What trains on several devices. Defaults to `None`.
     """
-
-    space = None
 
     def __init__(
         self,
+        spec: TrialSpec,
         build: Callable[[Any], keras.Model],
-        data: Any,
-        settings: Settings,
         first: Any,
-        *,
-        epochs: int | None,
-        ignore: Sequence[str] = (),
-        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
-        self._strategy = strategy
-        self._build_model = build
-        self._data = data
-        self._settings = settings
-        self._epochs = epochs
-        self._ignore = ignore
-        self.plans: list[Plan] = []
-        model = self._build(first, settings.seed)
-        self.columns = TrialMetrics(model, data, self._settings_of(model))
+        super().__init__(spec)
+        self.build = self._function = build
+        model = self._build(first, spec.settings.data.seed)
+        self.metrics = TrialMetrics(model, spec.data, self._compiled_as(model))
 
     def describe(self) -> dict[str, Any]:
-        """Returns what another process must ask for to go on."""
-        name = getattr(self._build_model, "__qualname__", "")
-        return {**self.columns.describe(), "build": name}
-
-    def use(self, monitor: str | None) -> None:
-        """Chooses epochs by a column.
-
-        Args:
-            monitor: Its name, or `None`.
-        """
-        self._settings = dataclasses.replace(self._settings, monitor=monitor)
+        """Returns what another process must ask for to resume the search."""
+        name = getattr(self.build, "__qualname__", "")
+        return {**self.metrics.describe(), "build": name}
 
     def run(
         self,
         hp: Any,
         seed: int,
         epochs: int | None = None,
-        goes_on: Callable[[Sequence[Row]], bool] | None = None,
-    ) -> Finished:
-        """Trains what an oracle chose.
+        should_continue: ShouldContinue | None = None,
+    ) -> RunOutcome:
+        """Trains what an oracle chose; see `TrialTrainer.run`.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            seed: Of new weights, the order and what is drawn.
-            epochs: Passes over the data. Defaults to `None`, as at
-                construction.
-            goes_on: Function from the table so far to whether it goes on.
-                Defaults to `None`: to its end.
+            seed: Seed of new weights, the order and what is drawn.
+            epochs: Passes over the data. Defaults to `None`, those of the
+                spec.
+            should_continue: Function from the rows so far to whether the run
+                continues. Defaults to `None`: to its end.
 
         Returns:
-            A `Finished`.
+            A `RunOutcome`.
         """
+        spec = self._spec
         model = self._build(hp, seed)
-        epochs = epochs or self._epochs
-        phases = self._phases(model, epochs)
-        bench = TrainingSession(
+        phases = self._phases(model, epochs or spec.epochs)
+        session = TrainingSession(
             model,
-            self._data,
+            spec.data,
             [phases],
-            self._settings_of(model),
+            self._compiled_as(model),
             last_counts=True,
-            ignore=self._ignore,
-            strategy=self._strategy,
+            ignore=spec.ignore,
+            strategy=spec.strategy,
         )
-        self.plans.append(bench.plan)
+        self.plans.append(session.plan)
         try:
-            return bench.run(phases, seed=seed, goes_on=goes_on)
+            return session.run(
+                phases, seed=seed, should_continue=should_continue
+            )
         finally:
-            bench.close()
+            session.close()
 
     def load(
         self, hp: Any, weights: Mapping[int, np.ndarray], seed: int
@@ -121,8 +95,8 @@ class HypermodelTrainer:
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            weights: As `Finished.weights`.
-            seed: As of its run.
+            weights: As `RunOutcome.weights`.
+            seed: Seed of its run.
 
         Returns:
             The model, compiled as the function does.
@@ -133,22 +107,19 @@ class HypermodelTrainer:
         return model
 
     def make(self, hp: Any) -> keras.Model:
-        """Makes the model of a choice.
+        """Makes the model of a trial as it begins.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
         """
-        return self._build(hp, self._settings.seed)
-
-    def account(self) -> None:
-        """Nothing: there is a plan for each trial."""
+        return self._build(hp, self._spec.settings.data.seed)
 
     def close(self) -> None:
-        """Nothing: each model lives for its trial."""
+        """Does nothing: each model lives for its trial."""
 
     def _build(self, hp: Any, seed: int) -> keras.Model:
         with seeded(seed):
-            model = self._build_model(hp)
+            model = self._function(hp)
         if not isinstance(model, keras.Model):
             raise TypeError(
                 "`model` must be a function that returns a `keras.Model`. "
@@ -170,9 +141,8 @@ class HypermodelTrainer:
         )
         return (phase,)
 
-    def _settings_of(self, model: keras.Model) -> Settings:
+    def _compiled_as(self, model: keras.Model) -> Settings:
+        """The settings, with optimizer and loss of a compiled model."""
         if not model.compiled:
             return self._settings
-        return dataclasses.replace(
-            self._settings, optimizer=model.optimizer, loss=model.loss
-        )
+        return self.settings_of(optimizer=model.optimizer, loss=model.loss)

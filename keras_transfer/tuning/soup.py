@@ -74,7 +74,7 @@ def check_soup(space: SearchSpace) -> None:
 
 
 def make_soup(
-    benches: SpaceTrainer,
+    trainer: SpaceTrainer,
     records: TrialStore,
     trials: Mapping[str, Any],
     objective: str,
@@ -88,20 +88,20 @@ def make_soup(
     not kept, or whose model is another one, stay out.
 
     Args:
-        benches: What evaluates.
+        trainer: What evaluates.
         records: What was kept of trials.
         trials: Hyperparameters by trial, the best trial first.
         objective: Name of what is to become better.
         sign: 1 where more of it is better, else -1.
     """
     (first, best), *_ = trials.items()
-    judge = benches.judge(best)
+    judge = trainer.judge(best)
     names: list[str] = []
     inside: list[Arrays] = []
     metrics: Mapping[str, float] = {}
     for name, hp in trials.items():
         arrays = records.weights(name)
-        if arrays is None or benches.head(hp) != benches.head(best):
+        if arrays is None or trainer.head(hp) != trainer.head(best):
             continue
         found = judge.evaluate(average([*inside, arrays], judge.start))
         if not names or sign * (found[objective] - metrics[objective]) > 0:
@@ -109,5 +109,5 @@ def make_soup(
             inside.append(arrays)
             metrics = found
     seed = (records.read(first) or {}).get("seed", 0)
-    model = benches.load(best, average(inside, judge.start), seed)
+    model = trainer.load(best, average(inside, judge.start), seed)
     return Soup(tuple(names), metrics, model)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import keras
 
 from keras_transfer._utils.checks import did_you_mean, is_integer
-from keras_transfer.penalties.weights import L2SP, Penalty
+from keras_transfer.penalties import L2SP, Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.strategies import resolve
 from keras_transfer.structure.blocks import backbone_of, find_blocks

@@ -8,10 +8,8 @@ import keras
 
 from keras_transfer._utils.checks import did_you_mean
 from keras_transfer.caching.fingerprints import digest_network
-from keras_transfer.data.adapters.opening import open_data
-from keras_transfer.tasks.task import is_binary, make_objective
-from keras_transfer.training.fingerprint import describe as describe_run
 from keras_transfer.training.settings import Settings
+from keras_transfer.training.spec import RunSpec, read_data
 
 
 class TrialMetrics:
@@ -29,33 +27,15 @@ class TrialMetrics:
     def __init__(
         self, model: keras.Model, data: Any, settings: Settings
     ) -> None:
-        source = open_data(
-            data,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            augment=settings.augment,
-            cache=settings.cache,
-            one_output=is_binary(model),
-        )
-        self.labels = source.labels
-        self._card = {
-            **describe_run(model, source, (), settings, None),
-            "weights": digest_network(model),
-        }
-        objective = make_objective(
-            model,
-            source.labels,
-            loss=settings.loss,
-            label_smoothing=settings.label_smoothing,
-        )
-        names = ["loss", *(metric.name for metric in objective.metrics())]
-        if source.validation is not None:
-            names += [f"val_{name}" for name in names]
-        self._names = names
+        training_data, task = read_data(model, data, settings)
+        spec = RunSpec(model, data, training_data, (), task, settings)
+        self.label_format = training_data.label_format
+        self._manifest = {**spec.identity, "weights": digest_network(model)}
+        self._names = list(spec.columns)
 
     def describe(self) -> dict[str, Any]:
         """Returns what is the same in each process of a search."""
-        return self._card
+        return self._manifest
 
     def choose(self, name: str | None) -> tuple[str, str | None]:
         """Chooses the column that says which trial is best.

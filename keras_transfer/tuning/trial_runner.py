@@ -12,11 +12,11 @@ import keras
 
 from keras_transfer._utils.progress import Progress
 from keras_transfer.training.history import Row, direction
-from keras_transfer.training.session_model import Finished
-from keras_transfer.tuning.hypermodel_trainer import HypermodelTrainer
+from keras_transfer.tuning.execution.session_model import RunOutcome
 from keras_transfer.tuning.search_result import mean_metrics
-from keras_transfer.tuning.space_trainer import SpaceTrainer
+from keras_transfer.tuning.search_spec import TrialSpec
 from keras_transfer.tuning.trial_store import Record, TrialStore
+from keras_transfer.tuning.trial_trainer import TrialTrainer
 
 # Columns of a run that are not measured.
 _OTHER = ("phase", "name", "epoch", "depth", "learning_rate", "seconds")
@@ -30,42 +30,33 @@ class TrialRunner:
     """Runs trials, one after the other.
 
     Args:
-        benches: What trains them.
-        records: Where they are kept.
+        trainer: Trains them.
+        store: Keeps their tables and weights.
+        spec: How each trial is trained.
         objective: Name of the column that counts.
-        executions: Runs of each.
-        seed: Of the first run of each.
-        keep: Trials whose weights are kept.
-        stop_hopeless: Whether a trial may end early.
-        progress: Where lines go.
+        progress: Writes lines for people.
         fail: Makes the error that fails a trial, and not the search.
         parameters: Makes empty `keras_tuner.HyperParameters`.
     """
 
     def __init__(
         self,
-        benches: SpaceTrainer | HypermodelTrainer,
-        records: TrialStore,
+        trainer: TrialTrainer,
+        store: TrialStore,
+        spec: TrialSpec,
         *,
         objective: str,
-        executions: int,
-        seed: int,
-        keep: int,
-        stop_hopeless: bool,
         progress: Progress,
         fail: Callable[[str], Exception],
         parameters: Callable[[], Any],
     ) -> None:
         self.oracle: Any = None
-        # What tells others, while a trial runs, that this process lives.
+        # Tells others, while a trial runs, that this process lives.
         self.alive: Callable[[str], Any] = contextlib.nullcontext
-        self._benches = benches
-        self._records = records
-        self._objective = objective
-        self._executions = executions
-        self._seed = seed
-        self._keep = keep
-        self._stop_hopeless = stop_hopeless
+        self.objective = objective
+        self._trainer = trainer
+        self._store = store
+        self._spec = spec
         self._progress = progress
         self._fail = fail
         self._parameters = parameters
@@ -81,13 +72,13 @@ class TrialRunner:
         """
         hp = trial.hyperparameters
         epochs = hp.values.get(_EPOCHS)
-        others = self._others() if self._stop_hopeless else []
-        runs: list[Finished] = []
-        for place in range(self._executions):
+        others = self._others() if self._spec.stop_hopeless else []
+        runs: list[RunOutcome] = []
+        for place in range(self._spec.executions):
             with self.alive(trial.trial_id):
-                run = self._benches.run(
+                run = self._trainer.run(
                     hp,
-                    self._seed + place,
+                    self._spec.settings.data.seed + place,
                     None if epochs is None else int(epochs),
                     self._median_rule(others) if others else None,
                 )
@@ -97,18 +88,18 @@ class TrialRunner:
         metrics = [_metrics(run) for run in runs]
         best = max(
             range(len(runs)),
-            key=lambda i: metrics[i][self._objective] * self.sign,
+            key=lambda i: metrics[i][self.objective] * self.sign,
         )
         record: Record = {
             "values": dict(hp.values),
-            "seed": self._seed + best,
+            "seed": self._spec.settings.data.seed + best,
             "metrics": metrics,
             "rows": [list(run.rows) for run in runs],
             "best": best,
             # Not those that passed: some runs are computed together.
             "seconds": round(sum(run.seconds for run in runs), 3),
         }
-        self._records.write(trial.trial_id, record, runs[best].weights)
+        self._store.write(trial.trial_id, record, runs[best].weights)
         self._say(trial, metrics, record)
         self._prune()
         return metrics
@@ -120,7 +111,7 @@ class TrialRunner:
             trial: Its id.
         """
         hp = self._parameters()
-        hp.values = (self._records.read(trial) or {}).get("values", {})
+        hp.values = (self._store.read(trial) or {}).get("values", {})
         return hp
 
     def load(self, trial: str) -> keras.Model:
@@ -132,21 +123,21 @@ class TrialRunner:
         Raises:
             ValueError: If its weights were not kept.
         """
-        if self._records.read(trial) is None:
+        if self._store.read(trial) is None:
             raise ValueError(
                 f"`trial` must have finished. Received: trial={trial!r}, which "
                 "failed; its row says why."
             )
-        weights = self._records.weights(trial)
+        weights = self._store.weights(trial)
         if weights is None:
             raise ValueError(
                 f"`keep` must be large enough for trial {trial}. "
-                f"Received: keep={self._keep}, which kept the weights of "
+                f"Received: keep={self._spec.keep}, which kept the weights of "
                 "better ones alone."
             )
-        record = self._records.read(trial) or {}
-        seed = record.get("seed", self._seed)
-        return self._benches.load(self.chosen(trial), weights, seed)
+        record = self._store.read(trial) or {}
+        seed = record.get("seed", self._spec.settings.data.seed)
+        return self._trainer.load(self.chosen(trial), weights, seed)
 
     @property
     def sign(self) -> int:
@@ -155,22 +146,22 @@ class TrialRunner:
         way = getattr(objective, "direction", None)
         if way in ("min", "max"):
             return 1 if way == "max" else -1
-        return direction(self._objective)
+        return direction(self.objective)
 
     def _prune(self) -> None:
         """Removes weights of all but the best, whoever trained them."""
-        order = sorted(self._records.names(), key=self._rank)
-        self._records.drop_weights(order[self._keep :])
+        order = sorted(self._store.names(), key=self._rank)
+        self._store.drop_weights(order[self._spec.keep :])
 
     def _rank(self, trial: str) -> tuple[float, float]:
         """As the rows of the result are sorted."""
-        record = self._records.read(trial)
+        record = self._store.read(trial)
         found = [] if record is None else record["metrics"]
         if not found:
             return math.inf, math.inf
         means = mean_metrics(found)
         return (
-            -self.sign * means[self._objective],
+            -self.sign * means[self.objective],
             means.get("val_loss", math.inf),
         )
 
@@ -185,7 +176,7 @@ class TrialRunner:
         """The best values so far, epoch by epoch, of all that has ended."""
         curves = []
         for trial in sorted(self._finished()):
-            record = self._records.read(trial)
+            record = self._store.read(trial)
             for rows in record["rows"] if record else ():
                 curves.append(self._best_so_far(rows))
         return [curve for curve in curves if curve]
@@ -193,7 +184,7 @@ class TrialRunner:
     def _best_so_far(self, rows: Sequence[Row]) -> list[float]:
         best: list[float] = []
         for row in rows:
-            value = row.get(self._objective)
+            value = row.get(self.objective)
             if value is not None:
                 value *= self.sign
                 best.append(max(value, best[-1]) if best else value)
@@ -202,31 +193,31 @@ class TrialRunner:
     def _median_rule(
         self, others: Sequence[Sequence[float]]
     ) -> Callable[[Sequence[Row]], bool]:
-        def goes_on(rows: Sequence[Row]) -> bool:
+        def should_continue(rows: Sequence[Row]) -> bool:
             mine = self._best_so_far(rows)
             if not mine:
                 return True  # The exact probe has no training loss.
             there = [o[len(mine) - 1] for o in others if len(o) >= len(mine)]
             return not there or mine[-1] >= statistics.median(there)
 
-        return goes_on
+        return should_continue
 
     def _say(
         self, trial: Any, metrics: Sequence[Mapping[str, float]], record: Record
     ) -> None:
-        value = statistics.fmean(one[self._objective] for one in metrics)
+        value = statistics.fmean(one[self.objective] for one in metrics)
         chosen = "  ".join(
             f"{name} {value:.3g}" if isinstance(value, float) else
             f"{name} {value}"
             for name, value in trial.hyperparameters.values.items()
         )  # fmt: skip
         self._progress.say(
-            f"trial {trial.trial_id}  {chosen}  {self._objective} {value:.4f}  "
+            f"trial {trial.trial_id}  {chosen}  {self.objective} {value:.4f}  "
             f"{record['seconds']:.1f} s"
         )
 
 
-def _metrics(run: Finished) -> dict[str, float]:
+def _metrics(run: RunOutcome) -> dict[str, float]:
     row = run.rows[run.best or 0]
     return {
         name: float(value)

@@ -38,7 +38,7 @@ class TrialStore:
         Args:
             trial: Id of the trial.
             record: Plain values.
-            weights: Arrays by place, as of `Finished`.
+            weights: Arrays by place, as of `RunOutcome`.
         """
         for folder in (self._trials, self._weights):
             folder.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def phase(depth, epochs=3, **options):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_training_from_pixels(data, name, depth):
     kept, direct = both(
-        data, lambda: build(name), strategy=[phase(depth)], clip_norm=1.0
+        data, lambda: build(name), strategy=[phase(depth)], global_clipnorm=1.0
     )
     assert kept.plan.phases[0].cut.depth == depth
     assert kept.plan.phases[0].tier == "memory"
@@ -80,9 +80,9 @@ def test_several_tensors_cross_a_cut(data):
     [
         {"penalty": ktr.L2SP(0.1, beta=0.01)},
         {"penalty": ktr.L2(0.01, decoupled=True)},
-        {"ema": 0.8, "accumulation_steps": 2},
+        {"ema_momentum": 0.8, "gradient_accumulation_steps": 2},
         {"class_weight": "balanced", "label_smoothing": 0.1},
-        {"class_weight": {0: 2.0}, "clip_norm": 0.1},
+        {"class_weight": {0: 2.0}, "global_clipnorm": 0.1},
         {"optimizer": keras.optimizers.SGD(momentum=0.9), "batch_size": 7},
         {"patience": 1},
     ],
@@ -786,7 +786,11 @@ def test_a_linear_probe_finds_what_was_extracted(data):
     "arguments",
     [
         {},
-        {"ema": 0.8, "accumulation_steps": 2, "batch_size": 7},
+        {
+            "ema_momentum": 0.8,
+            "gradient_accumulation_steps": 2,
+            "batch_size": 7,
+        },
         {"optimizer": keras.optimizers.SGD(momentum=0.9), "batch_size": 5},
         {"penalty": ktr.L2SP(0.1, beta=0.01), "class_weight": "balanced"},
     ],

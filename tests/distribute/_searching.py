@@ -59,7 +59,7 @@ def main():
         json.dumps(
             {
                 "table": difference(tables),
-                "trials": len(tables[1]),
+                "max_trials": len(tables[1]),
                 "best": difference(soups),
                 "features": difference(features),
                 "replicas": replicas,

@@ -37,9 +37,9 @@ CASES = {
         "batch_size": 14,
     },
     "cached": {"strategy": "fine-tune", "depth": 2, "store": "memory"},
-    "ema": FINE_TUNE | {"ema": 0.9},
-    "clipped": FINE_TUNE | {"clip_norm": 1e-3, "batch_size": 14},
-    "accumulation": FINE_TUNE | {"accumulation_steps": 2},
+    "ema_momentum": FINE_TUNE | {"ema_momentum": 0.9},
+    "clipped": FINE_TUNE | {"global_clipnorm": 1e-3, "batch_size": 14},
+    "accumulation": FINE_TUNE | {"gradient_accumulation_steps": 2},
     # 48 examples: three batches of 14, and one of 6.
     "uneven": FINE_TUNE | {"batch_size": 14},
     # Two batches of 23, and one of 2, fewer than four replicas.
@@ -66,7 +66,7 @@ CASES = {
         "optimizer": "sgd",
     },
     "half": MIXED,
-    "half-accumulation": MIXED | {"accumulation_steps": 2},
+    "half-accumulation": MIXED | {"gradient_accumulation_steps": 2},
 }
 # What four devices and two processes run as well.
 FEW = [

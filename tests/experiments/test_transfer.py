@@ -258,7 +258,7 @@ def test_patience_counts_updates():
         return transfer._patient(count, arguments)[0].epochs
 
     assert epochs(64) == 250
-    assert epochs(64, accumulation_steps=2) == 500
+    assert epochs(64, gradient_accumulation_steps=2) == 500
     assert epochs(64, validation_fraction=0.5) == 500
     assert epochs(3200) == 30
 

@@ -44,7 +44,7 @@ def train(directory):
         penalty=ktr.L2SP(0.1),
         augment=ktr.Augmentation(),
         batch_size=8,
-        ema=0.9,
+        ema_momentum=0.9,
         directory=directory,
         verbose=0,
     )

@@ -247,7 +247,7 @@ def test_the_best_epoch_over_all_phases_is_restored(data, model):
             ktr.Phase("bad", depth="all", epochs=2, learning_rate=50.0),
         ],
         optimizer="sgd",
-        clip_norm=1.0,
+        global_clipnorm=1.0,
         **QUIET,
     )
     row = run.rows[run.best]
@@ -323,8 +323,8 @@ def test_saved_model_is_plain_keras(data, model, tmp_path, in_fresh_process):
         depth=1,
         epochs=1,
         penalty=ktr.L2SP(0.1),
-        ema=0.9,
-        accumulation_steps=2,
+        ema_momentum=0.9,
+        gradient_accumulation_steps=2,
         **QUIET,
     )
     path = tmp_path / "model.keras"
@@ -382,9 +382,9 @@ def test_progress_is_readable(data, model, capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"ema": 0.5},
-        {"clip_norm": 1e-3, "optimizer": "sgd"},
-        {"accumulation_steps": 3},
+        {"ema_momentum": 0.5},
+        {"global_clipnorm": 1e-3, "optimizer": "sgd"},
+        {"gradient_accumulation_steps": 3},
         {"label_smoothing": 0.5},
         {"class_weight": {0: 10.0, 1: 1.0, 2: 1.0}},
         {"augment": ktr.Augmentation(mixup=0.4)},
@@ -402,7 +402,7 @@ def test_progress_is_readable(data, model, capsys):
 def test_argument_changes_the_weights(data, arguments):
     """None of them is a silent no-op."""
     phases = [ktr.Phase("p", depth=2, epochs=2, learning_rate=1e-2)]
-    plain = {"optimizer": "sgd"} if "clip_norm" in arguments else {}
+    plain = {"optimizer": "sgd"} if "global_clipnorm" in arguments else {}
     one, other = make_model(), make_model()
     ktr.fine_tune(one, data, strategy=phases, monitor="loss", **plain, **QUIET)
     run = ktr.fine_tune(
@@ -776,9 +776,9 @@ def test_exclusions_from_weight_decay_are_kept(data):
             keras.optimizers.schedules.CosineDecay(0.1, 10))}, ValueError,
          "schedule"),
         ({"augment": True}, TypeError, "`augment` must be"),
-        ({"ema": 1.0}, ValueError, "`ema` must be"),
-        ({"clip_norm": -1}, ValueError, "`clip_norm` must be"),
-        ({"accumulation_steps": 1}, ValueError, "`accumulation_steps` must"),
+        ({"ema_momentum": 1.0}, ValueError, "`ema` must be"),
+        ({"global_clipnorm": -1}, ValueError, "`clip_norm` must be"),
+        ({"gradient_accumulation_steps": 1}, ValueError, "`accumulation_steps` must"),
         ({"label_smoothing": 1.0}, ValueError, "`label_smoothing` must"),
         ({"patience": 0}, ValueError, "`patience` must"),
         ({"monitor": "val_acc"}, ValueError, "`monitor` must be one of"),

@@ -51,7 +51,11 @@ def interrupted(data, directory, epochs, **arguments):
     "arguments",
     [
         {},
-        {"ema": 0.8, "penalty": ktr.L2SP(0.1), "accumulation_steps": 2},
+        {
+            "ema_momentum": 0.8,
+            "penalty": ktr.L2SP(0.1),
+            "gradient_accumulation_steps": 2,
+        },
         {"penalty": ktr.FeatureMap(0.01)},
     ],
     ids=["plain", "ema-l2sp-accumulation", "feature-map"],
@@ -107,7 +111,7 @@ def test_many_steps_in_one_call_go_on(data, tmp_path, monkeypatch):
         ktr.Phase("top", depth=1, epochs=4, learning_rate=1e-2),
         ktr.Phase("head", depth=0, epochs=2, learning_rate=1e-2),
     ]
-    arguments = {"strategy": strategy, "ema": 0.8, "verbose": 0}
+    arguments = {"strategy": strategy, "ema_momentum": 0.8, "verbose": 0}
     peace, model = make_model(), make_model()
     ktr.fine_tune(peace, data, **arguments)
     for epochs in (1, 2, 2):
@@ -202,7 +206,7 @@ def test_an_optimizer_of_ones_own_goes_on(data, tmp_path):
     "arguments",
     [
         {"augment": ktr.Augmentation(mixup=0.3), "batch_size": 7},
-        {"accumulation_steps": 3, "batch_size": 10},
+        {"gradient_accumulation_steps": 3, "batch_size": 10},
         {"mixed_precision": "mixed_float16", "class_weight": {0: 2.0}},
     ],
     ids=["mixup", "unaligned accumulation", "float16"],

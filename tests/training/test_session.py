@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import pytest
 from features._counting import Counting, passed
+from keras_transfer.training.batched_heads import Request
+from keras_transfer.training.session import TrainingSession
 
 import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
-from keras_transfer.training.batched_heads import Request
 from keras_transfer.training.loop import Runner
-from keras_transfer.training.session import TrainingSession
 from keras_transfer.training.settings import Settings
 
 from ._tiny import arrays_of, assert_law, assert_same, make_model
@@ -90,8 +90,8 @@ def test_equals_runs_alone(data, kind, store):
         # Moments that do not begin at zero.
         {"optimizer": keras.optimizers.Adagrad()},
         {"optimizer": "nadam"},
-        {"optimizer": "adamw", "clip_norm": 0.5},
-        {"ema": 0.8, "accumulation_steps": 2},
+        {"optimizer": "adamw", "global_clipnorm": 0.5},
+        {"ema_momentum": 0.8, "gradient_accumulation_steps": 2},
         {"class_weight": "balanced", "label_smoothing": 0.1},
         {"patience": 1, "monitor": "val_loss"},
         {"batch_size": 7},
@@ -406,8 +406,8 @@ def test_a_head_that_diverges_leaves_the_others(data):
 @pytest.mark.parametrize(
     ("arguments", "phases", "penalty"),
     [
-        ({"ema": 0.9}, (phase(0),), None),
-        ({"clip_norm": 1.0}, (phase(0),), None),
+        ({"ema_momentum": 0.9}, (phase(0),), None),
+        ({"global_clipnorm": 1.0}, (phase(0),), None),
         ({"optimizer": "nadam"}, (phase(0),), None),
         ({"optimizer": keras.optimizers.Adam(clipvalue=1)}, (phase(0),), None),
         ({"optimizer": "adamw"}, (phase(0),), None),

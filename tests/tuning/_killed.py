@@ -48,7 +48,7 @@ def search(directory, log):
         make_model(),
         make_data(),
         space=SPACE,
-        trials=TRIALS,
+        max_trials=TRIALS,
         epochs=EPOCHS,
         oracle="bayesian",
         directory=directory,

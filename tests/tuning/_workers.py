@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import keras
+from keras_transfer.training.session import TrainingSession
 
 import keras_transfer as ktr
-from keras_transfer.training.session import TrainingSession
 from keras_transfer.tuning import workers
 
 from ._killed import SPACE
@@ -33,7 +33,7 @@ def main(folder):
         make_model(),
         make_data(),
         space=space,
-        trials=30,
+        max_trials=30,
         epochs=2,
         oracle="grid",
         directory=folder / "search",

@@ -9,11 +9,11 @@ import keras_tuner
 import numpy as np
 import pytest
 from features._counting import Counting, passed
+from keras_transfer.training.session import TrainingSession
 from training._tiny import arrays_of, assert_same, make_model
 
 import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
-from keras_transfer.training.session import TrainingSession
 from keras_transfer.tuning.trial_runner import TrialRunner
 
 PHASE = (ktr.Phase(epochs=2, schedule="constant"),)
@@ -154,14 +154,14 @@ def test_more_trials_go_on_from_fewer(data, tmp_path):
     space = {"learning_rate": (1e-4, 1e-1), "lambda_": 0, "depth": 0}
     arguments = {"space": space, "oracle": "random", "epochs": 1}
     folder = tmp_path / "s"
-    few = search(data, directory=folder, trials=2, **arguments)
-    more = search(data, directory=folder, trials=4, **arguments)
+    few = search(data, directory=folder, max_trials=2, **arguments)
+    more = search(data, directory=folder, max_trials=4, **arguments)
     assert {row["trial"] for row in more.rows} == {"0", "1", "2", "3"}
     known = {row["trial"]: row["val_loss"] for row in more.rows}
     for row in few.rows:
         assert known[row["trial"]] == row["val_loss"]
     with pytest.raises(ValueError, match="`trials` must have as many digits"):
-        search(data, directory=folder, trials=10, **arguments)
+        search(data, directory=folder, max_trials=10, **arguments)
 
 
 def test_another_search_is_refused(data, found):
@@ -219,7 +219,7 @@ def test_linear_heads_of_a_grid_are_one_computation(data, monkeypatch):
 def test_other_oracles(data, oracle, tmp_path):
     space = {"learning_rate": (1e-4, 1e-1), "depth": [0, 1]}
     arguments = {
-        "space": space, "oracle": oracle, "trials": 5, "epochs": 3
+        "space": space, "oracle": oracle, "max_trials": 5, "epochs": 3
     }  # fmt: skip
     result = search(data, directory=tmp_path / "a", **arguments)
     assert len(result.rows) >= 5
@@ -308,7 +308,7 @@ def test_without_a_penalty_there_is_no_lambda():
 def test_executions_of_a_strategy_that_probes(data):
     """The best row may be the probe, which has no training loss."""
     space = {"learning_rate": [1e-2, 1e-6], "depth": 1, "lambda_": 0}
-    result = search(data, space=space, executions=3, epochs=2)
+    result = search(data, space=space, executions_per_trial=3, epochs=2)
     assert all(row["status"] == "completed" for row in result.rows)
     assert all(row["val_loss"] > 0 for row in result.rows)
     one = search(
@@ -330,7 +330,7 @@ def test_a_trial_that_raises_fails_alone(data, monkeypatch):
         return run(self, phases, **options)
 
     monkeypatch.setattr(TrainingSession, "run", failing)
-    result = search(data, oracle="random", trials=8, seed=3)
+    result = search(data, oracle="random", max_trials=8, seed=3)
     status = {(row["depth"], row["status"]) for row in result.rows}
     assert status == {(0, "completed"), (1, "failed")}
     row = result.rows[-1]
@@ -345,10 +345,10 @@ def test_what_fails_each_trial_ends_the_search(data, monkeypatch, tmp_path):
 
     monkeypatch.setattr(TrainingSession, "run", failing)
     with pytest.raises(KeyError, match="nowhere"):
-        search(data, oracle="random", trials=8, directory=tmp_path / "s")
+        search(data, oracle="random", max_trials=8, directory=tmp_path / "s")
     monkeypatch.undo()
     # Nothing came of it: another search may have the folder.
-    search(data, directory=tmp_path / "s", trials=2, objective="val_loss")
+    search(data, directory=tmp_path / "s", max_trials=2, objective="val_loss")
 
 
 def test_keras_tuner_builds_models_of_a_space(found):
@@ -363,7 +363,7 @@ def test_executions_are_averaged(data):
     space = dataclasses.replace(GRID, depth=1, lambda_=0)
     one = search(data, space=space, seed=0)
     two = search(data, space=space, seed=1)
-    both = search(data, space=space, executions=2)
+    both = search(data, space=space, executions_per_trial=2)
 
     def losses(result):
         return {row["learning_rate"]: row["val_loss"] for row in result.rows}
@@ -466,7 +466,7 @@ def test_a_hyper_model_and_one_with_a_fit(data):
         def fit(self, hp, model, *args, **kwargs):
             return {}
 
-    result = search(data, Mine(), space=None, epochs=1, trials=2)
+    result = search(data, Mine(), space=None, epochs=1, max_trials=2)
     assert len(result.rows) == 2
     with pytest.raises(ValueError, match="`fit` of its own"):
         search(data, Fits(), space=None)
@@ -531,7 +531,7 @@ def test_what_cannot_be_searched_is_refused_at_once(data):
         "learning_rate": 1e-3, "lambda_": 0, "depth": 1
     })  # fmt: skip
     refused("integers in", space={"depth": [9], "learning_rate": [1, 2]})
-    refused("`trials` must be", trials=0)
+    refused("`trials` must be", max_trials=0)
     refused("`oracle` must be", oracle="gird")
     refused("`oracle` must be a name", TypeError, oracle=3)
     refused("`objective` must be one of", objective="val_auc")

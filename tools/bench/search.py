@@ -183,7 +183,7 @@ def ours(options, folder: Path, space=None, oracle="grid", trials=24) -> dict:
         data,
         space=space,
         oracle=oracle,
-        trials=trials,
+        max_trials=trials,
         directory=folder / "ours",
         verbose=0,
     )

@@ -63,6 +63,7 @@ class Reader:
         seed: int = 0,
         epoch: Epoch = 0,
         mixup: float = 0.0,
+        order: Callable[[int], np.ndarray] | None = None,
     ) -> tf.data.Dataset:
         """Makes the batches of an epoch, in the order that pixels come in.
 
@@ -78,6 +79,8 @@ class Reader:
                 to `0`.
             mixup: Alpha of the Beta distribution that weighs two examples.
                 Defaults to `0.0`, none.
+            order: Function from the epoch to the indices that are read, in
+                place of all of them once. Defaults to `None`.
 
         Returns:
             `tf.data.Dataset` of (activations, labels); activations are a tuple
@@ -91,9 +94,13 @@ class Reader:
 
         tensors = self.entries[0].tensors
         offsets = np.random.default_rng(seed).permutation(len(self))
-        order = epoch_order(len(self), shuffle, seed)
+        if order is None:
+            order = epoch_order(len(self), shuffle, seed)
+        count = len(order(0))
         if not mixup and self._num_bytes <= _SMALL:
-            batches = self._from_tensors(batch_size, order, offsets, epoch)
+            batches = self._from_tensors(
+                batch_size, order, offsets, epoch, count
+            )
             return batches.prefetch(tf.data.AUTOTUNE)
         specs = [(tensor.shape, np.dtype(tensor.dtype)) for tensor in tensors]
 
@@ -107,7 +114,7 @@ class Reader:
         batches = gather_batches(
             load,
             [*specs, (self.labels.shape[1:], self.labels.dtype)],
-            num_examples=len(self),
+            num_examples=count,
             batch_size=batch_size,
             order=order,
             initial_epoch=epoch,
@@ -140,6 +147,7 @@ class Reader:
         order: Callable[[int], np.ndarray],
         offsets: np.ndarray,
         epoch: Epoch,
+        num_drawn: int,
     ) -> tf.data.Dataset:
         """Gathers by TensorFlow alone: Python has a part once an epoch."""
         import tensorflow as tf
@@ -157,7 +165,7 @@ class Reader:
             return _as_pair(*found, tf.gather(labels, rows[:, 0]))
 
         return slice_batches(
-            rows_of, count, batch_size=batch_size, initial_epoch=epoch
+            rows_of, num_drawn, batch_size=batch_size, initial_epoch=epoch
         ).map(as_written(gather), tf.data.AUTOTUNE)
 
     def _load(self, indices: np.ndarray, looks: np.ndarray) -> list[np.ndarray]:

@@ -93,7 +93,7 @@ def open_arrays(
         plain=functools.partial(batches, "train"),
         validation=validation if "validation" in arrays else None,
         steps=-(-len(x) // batch_size),
-        labels=label_format_of(y),
+        label_format=label_format_of(y),
         digest=digest,
         class_weights=lambda: balanced_weights(y),
         indexed={
@@ -153,16 +153,16 @@ def label_format_of(labels: np.ndarray) -> str:
     two_dimensional = labels.ndim == 2 and labels.shape[1] > 1
     if two_dimensional and ((labels == 0) | (labels == 1)).all():
         exclusive = (labels.sum(axis=1) == 1).all()
-        return "one-hot" if exclusive else "multi-label"
+        return "one-hot" if exclusive else "multi-hot"
     if labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1] == 1):
-        return "int"
+        return "indices"
     return "numbers"
 
 
 def balanced_weights(labels: np.ndarray) -> dict[int, float]:
     """Weighs classes as `ImageData.class_weights` does."""
     kind = label_format_of(labels)
-    if kind not in ("one-hot", "int"):
+    if kind not in ("one-hot", "indices"):
         raise ValueError(
             '`class_weight="balanced"` needs one class an example. Received: '
             f"labels that are {kind}."

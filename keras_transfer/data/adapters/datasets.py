@@ -59,7 +59,7 @@ def open_datasets(
         if "validation" in parts
         else None,
         steps=int(train.cardinality()),
-        labels=label_format_of(labels),
+        label_format=label_format_of(labels),
         digest=digest.hexdigest,
         class_weights=lambda: balanced_weights(
             np.concatenate([np.asarray(batch[1]) for batch in train])

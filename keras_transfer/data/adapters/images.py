@@ -80,7 +80,7 @@ def open_images(
         plain=functools.partial(data.train.batches, batch_size),
         validation=validation if len(data.validation) else None,
         steps=-(-len(data.train) // batch_size),
-        labels="multi-label" if data.multi_label else "one-hot",
+        label_format="multi-hot" if data.multi_label else "one-hot",
         digest=digest,
         class_weights=data.class_weights,
         indexed={

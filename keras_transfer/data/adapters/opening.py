@@ -101,7 +101,7 @@ def _yes_or_no(source: TrainingData) -> TrainingData:
         train=lambda epoch: second(source.train(epoch)),
         plain=lambda: second(source.plain()),
         validation=None if validation is None else lambda: second(validation()),
-        labels="multi-label",
+        label_format="multi-hot",
         of_part=None
         if of_part is None
         else lambda part: _yes_or_no(of_part(part)),

@@ -25,7 +25,8 @@ class TrainingData:
         plain: Makes the same batches in order and not augmented.
         validation: Makes the validation batches; `None` where there are none.
         steps: Batches in an epoch.
-        labels: `"one-hot"`, `"multi-label"`, `"int"` or `"numbers"`.
+        label_format: Format of the labels: `"one-hot"` or `"multi-hot"` rows,
+            class `"indices"`, or `"numbers"`.
         digest: Computes a hexadecimal digest of what was given.
         class_weights: Makes the weights that balance the classes.
         indexed: The same examples by index, `"train"` and, where there are
@@ -37,19 +38,22 @@ class TrainingData:
             `None`: all is read either way.
         sizes: Of a part: examples in each whole batch, by split. Defaults to
             `{}`.
+        carried: Names in `indexed` of what each batch carries beside the
+            labelled inputs. Defaults to `()`.
     """
 
     train: Callable[[Epoch], tf.data.Dataset]
     plain: Callable[[], tf.data.Dataset]
     validation: Callable[[], tf.data.Dataset] | None
     steps: int
-    labels: str
+    label_format: str
     digest: Callable[[], str]
     class_weights: Callable[[], dict[int, float]]
     indexed: Mapping[str, Indexed]
     look: Callable[[], str] = str
     of_part: Callable[[Part], TrainingData] | None = None
     sizes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    carried: tuple[str, ...] = ()
 
 
 class Indexed(NamedTuple):

@@ -1,4 +1,4 @@
-"""Trains one model on the same data many times, doing once what can be."""
+"""`TrainingSession`: trains one model many times, doing once what can be."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.builders.assembly import copy_model
 from keras_transfer.caching.networks import Networks
 from keras_transfer.caching.plan import Plan
@@ -21,23 +22,35 @@ from keras_transfer.caching.planning import make_plan
 from keras_transfer.caching.policy import needs_whole_model
 from keras_transfer.caching.prefixes import Prefixes
 from keras_transfer.caching.store import FeatureStore
-from keras_transfer.data.adapters.opening import open_data
-from keras_transfer.data.adapters.training_data import TrainingData
-from keras_transfer.penalties.weights import Penalty
+from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.strategies.applying import TrainableSets, computing_in
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
-from keras_transfer.tasks.task import is_binary, make_objective
-from keras_transfer.training.batched_heads import Request, train, why_not
 from keras_transfer.training.history import Row
-from keras_transfer.training.loop import Runner
+from keras_transfer.training.preflight import diagnose
 from keras_transfer.training.replica_trainer import ReplicaTrainer
-from keras_transfer.training.session_model import Finished, SessionModel
+from keras_transfer.training.run_state import copies
 from keras_transfer.training.settings import Settings
-from keras_transfer.training.shared_runs import Opening, SharedRuns, opening_of
+from keras_transfer.training.spec import RunSpec, read_data
+from keras_transfer.tuning.execution.batched_heads import (
+    Request,
+    train,
+    why_not,
+)
+from keras_transfer.tuning.execution.session_model import (
+    RunOutcome,
+    SessionModel,
+)
+from keras_transfer.tuning.execution.shared_runs import (
+    Opening,
+    SharedRuns,
+    opening_of,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+ShouldContinue = Callable[[Sequence[Row]], bool]
 
 
 class TrainingSession:
@@ -51,17 +64,17 @@ class TrainingSession:
 
     Args:
         model: The model.
-        data: As for `fine_tune`.
+        data: Same as in `fine_tune`.
         runs: The phases of each kind of run that will come, to plan by; rates
             may differ from these, and epochs.
         settings: How to train.
         count: How many runs there will be, about. Defaults to `1`.
         last_counts: Whether the best epoch of a run is one of its last phase,
-            and not what a phase before came to. Defaults to `False`, as in
+            and not one of a phase before. Defaults to `False`, as in
             `fine_tune`.
         ignore: Names of findings of `check` that are meant. Defaults to `()`.
-        strategy: What trains a copy of the model on several devices. Defaults
-            to `None`: one device.
+        strategy: The strategy that trains a copy of the model on several
+            devices. Defaults to `None`: one device.
 
     Raises:
         ValueError: If they do not fit each other.
@@ -83,9 +96,9 @@ class TrainingSession:
         self._given = model
         self._data = data
         self._settings = settings
-        self._sources: dict[int, TrainingData] = {}
-        self._lanes: dict[Opening, SessionModel | None] = {}
-        self._check(runs)
+        self._specs: dict[int, RunSpec] = {}
+        self._copies: dict[Opening, SessionModel | None] = {}
+        _check(runs)
         with self._scope():
             # What trains on several devices is made there.
             self.model = model if strategy is None else copy_model(model)
@@ -104,39 +117,38 @@ class TrainingSession:
         ignore: Sequence[str],
     ) -> None:
         model, settings = self.model, self._settings
-        source = self._open(settings.seed)
-        self.objective = make_objective(
-            model,
-            source.labels,
-            loss=settings.loss,
-            label_smoothing=settings.label_smoothing,
-        )
         openings = {opening_of(phase): phase for run in runs for phase in run}
         phases = tuple(openings.values())
-        self.diagnosis = Runner(
-            model, source, phases, settings, self.objective
-        ).diagnose(self._data, ignore)
+        spec = self._spec(phases, settings.data.seed)
+        sets = TrainableSets(model, phases)
+        self.diagnosis = diagnose(spec, sets, ignore, lambda text: None)
         self._shared = SharedRuns(
             model,
             phases,
-            TrainableSets(model, phases),
-            [np.array(variable) for variable in model.variables],
+            sets,
+            copies(model.variables),
             Plan(()),
             runs=max(1, count // len(runs)),
             last_counts=last_counts,
             strategy=self._strategy,
         )
-        self._lane = SessionModel(model, self._shared)
+        self._main = SessionModel(model, self._shared)
         with contextlib.ExitStack() as stack:
             stack.callback(self._shared.sets.restore)
-            stack.enter_context(computing_in(model, settings.policy))
+            policy = settings.optimization.policy
+            stack.enter_context(computing_in(model, policy))
             self._plan(runs, count)
             self._stack = stack.pop_all()
 
     @property
     def plan(self) -> Plan:
-        """What is computed once for all runs, and what in each pass."""
+        """The plan: what is computed once for all runs, and what each pass."""
         return self._shared.plan
+
+    @property
+    def start(self) -> Sequence[np.ndarray]:
+        """The weights that each run starts from, by their place."""
+        return self._shared.start
 
     def run(
         self,
@@ -144,84 +156,72 @@ class TrainingSession:
         *,
         penalty: Penalty | None = None,
         seed: int | None = None,
-        goes_on: Callable[[Sequence[Row]], bool] | None = None,
-    ) -> Finished:
+        should_continue: ShouldContinue | None = None,
+    ) -> RunOutcome:
         """Runs phases from the weights that the model came with.
 
         Args:
             phases: The phases; they open what those of `runs` open.
             penalty: A penalty. Defaults to `None`.
-            seed: Of the order and what is drawn. Defaults to `None`, that of
-                the settings.
-            goes_on: Function from the table so far to whether the run goes on.
-                Defaults to `None`: to its end.
+            seed: Seed of the order and of what is drawn. Defaults to `None`,
+                that of the settings.
+            should_continue: Function from the rows so far to whether the run
+                continues. Defaults to `None`: to its end.
 
         Returns:
-            A `Finished`.
+            A `RunOutcome`.
         """
-        seed = self._settings.seed if seed is None else seed
+        seed = self._settings.data.seed if seed is None else seed
         with self._scope():
-            return self._run(
-                self._lane, Request(phases, penalty, seed), goes_on=goes_on
-            )
+            spec = self._spec(phases, seed)
+            return self._main.run(spec, penalty, should_continue)
 
     def run_together(
         self, requests: Sequence[Request]
-    ) -> list[Finished] | None:
+    ) -> list[RunOutcome] | None:
         """Trains linear heads of several runs as one computation.
 
         Args:
             requests: Runs that differ in their rates and lambdas alone.
 
         Returns:
-            A `Finished` for each, with the numbers that `run` would give; or
+            A `RunOutcome` for each, with the numbers that `run` would give; or
             `None` where they cannot be one computation.
         """
         if self._strategy is not None:
             return None
         started = time.monotonic()
-        settings = dataclasses.replace(self._settings, seed=requests[0].seed)
         *before, last = requests[0].phases
-        runner = Runner(
-            self.model,
-            self._open(settings.seed),
-            tuple(before) or (last,),
-            settings,
-            self.objective,
-            shared=self._shared,
-        )
+        spec = self._spec(tuple(before) or (last,), requests[0].seed)
+        state, shared = self._main.begin(spec), self._shared
         try:
-            self._shared.sets.apply(last)
-            kept = self._shared.open(last)
-            if kept is None or why_not(
-                requests, settings, self.objective, kept.suffix
-            ):
+            shared.sets.apply(last)
+            cached = shared.open(last)
+            if cached is None or why_not(requests, spec, cached.network):
                 return None
             if before:  # The exact probe is the same for all.
-                runner.run()
-                self._shared.sets.apply(last)
+                self._main.loop(spec, state, AttachedLosses()).run()
+                shared.sets.apply(last)
             trained = time.monotonic()
             heads = train(
                 requests,
-                settings,
-                self.objective,
-                kept,
-                runner,
-                self._shared.first_that_counts(requests[0].phases),
+                spec,
+                cached.seeded(spec.settings.data.seed),
+                state.history.rows,
+                shared.first_that_counts(requests[0].phases),
             )
-            self._shared.count_seconds(last, time.monotonic() - trained)
+            shared.count_seconds(last, time.monotonic() - trained)
         finally:
-            self._shared.sets.restore()
-        start = self._shared.start
+            shared.sets.restore()
         probed = {
             place: array
-            for place, array in enumerate(runner.best_weights)
-            if before and not np.array_equal(array, start[place])
+            for place, array in enumerate(state.best)
+            if before and not np.array_equal(array, shared.start[place])
         }
         places = {id(v): i for i, v in enumerate(self.model.variables)}
         seconds = (time.monotonic() - started) / len(requests)
         return [
-            Finished(
+            RunOutcome(
                 head.rows,
                 head.best,
                 {places[key]: array for key, array in head.weights.items()}
@@ -235,8 +235,8 @@ class TrainingSession:
     def run_side_by_side(
         self,
         requests: Sequence[Request],
-        goes_on: Callable[[Sequence[Row]], bool] | None = None,
-    ) -> list[Finished] | None:
+        should_continue: ShouldContinue | None = None,
+    ) -> list[RunOutcome] | None:
         """Runs several requests at once, each in a thread of its own.
 
         Steps of a small network leave cores idle. Each opening has a copy of
@@ -244,163 +244,149 @@ class TrainingSession:
 
         Args:
             requests: Runs, no two of which open the same blocks.
-            goes_on: As for `run`. Defaults to `None`.
+            should_continue: As for `run`. Defaults to `None`.
 
         Returns:
-            A `Finished` for each, with the numbers that `run` would give; or
+            A `RunOutcome` for each, with the numbers that `run` would give; or
             `None` where something is computed from the inputs in each pass, or
             the model cannot be copied.
         """
         if self._strategy is not None:
             return None
-        lanes = []
+        models = []
         for request in requests:
-            lane = self._lane_of(request)
-            if lane is None:
+            model = self._copy_for(request)
+            if model is None:
                 return None
-            lanes.append(lane)
+            models.append(model)
         stop = threading.Event()
 
-        def still(rows: Sequence[Row]) -> bool:
-            return not stop.is_set() and (goes_on is None or goes_on(rows))
+        def continues(rows: Sequence[Row]) -> bool:
+            return not stop.is_set() and (
+                should_continue is None or should_continue(rows)
+            )
 
-        with futures.ThreadPoolExecutor(len(lanes)) as pool:
+        def run(model: SessionModel, request: Request) -> RunOutcome:
+            spec = self._spec(request.phases, request.seed)
+            spec = dataclasses.replace(spec, model=model.model)
+            return model.run(spec, request.penalty, continues)
+
+        with futures.ThreadPoolExecutor(len(models)) as pool:
             runs = [
-                pool.submit(self._run, lane, request, still)
-                for lane, request in zip(lanes, requests, strict=True)
+                pool.submit(run, model, request)
+                for model, request in zip(models, requests, strict=True)
             ]
             try:
                 futures.wait(runs, return_when=futures.FIRST_EXCEPTION)
             finally:
                 stop.set()  # One failed, or somebody pressed Ctrl-C.
-        return [run.result() for run in runs]
+        return [future.result() for future in runs]
 
     def assign(self, weights: Mapping[int, np.ndarray]) -> None:
         """Gives the model the weights that a run came to.
 
         Args:
-            weights: As `Finished.weights`.
+            weights: As `RunOutcome.weights`.
         """
-        self._lane.assign(weights)
-
-    @property
-    def start(self) -> Sequence[np.ndarray]:
-        """The weights that each run starts from, by their place."""
-        return self._shared.start
+        self._main.assign(weights)
 
     def evaluate(self, weights: Mapping[int, np.ndarray]) -> dict[str, float]:
         """Returns the validation metrics of other weights, without a penalty.
 
         Args:
-            weights: As `Finished.weights`: of blocks that some run trains.
+            weights: As `RunOutcome.weights`: of blocks that some run trains.
         """
         self.assign(weights)
         try:
             with self._scope():
-                model, batches = self._judge
-                found = model.evaluate(batches, return_dict=True, verbose=0)
+                model, batches = self._validator
+                logs = model.evaluate(batches, return_dict=True, verbose=0)
         finally:
             self.assign({})
-        return {f"val_{name}": value for name, value in found.items()}
+        return {f"val_{name}": value for name, value in logs.items()}
 
     def close(self) -> None:
         """Leaves the model open and closed as it was, compiled anew."""
-        self._lane.close()
-        self._lanes.clear()
+        self._main.close()
+        self._copies.clear()
         self._stack.close()
         self._given.compile(
-            self._settings.make_optimizer(1e-3),
-            loss=self.objective.loss,
-            metrics=self.objective.metrics(),
+            self._settings.optimization.make(1e-3),
+            loss=self._task.loss,
+            metrics=self._task.metrics(),
         )
         self._given.optimizer.build(self._given.trainable_variables)
 
     @functools.cached_property
-    def _judge(self) -> tuple[keras.Model | ReplicaTrainer, Any]:
-        """What is above all that no run changes, and its validation batches."""
+    def _validator(self) -> tuple[keras.Model | ReplicaTrainer, Any]:
+        """The network above all that no run changes, and its validation."""
         self._shared.sets.apply(self._deepest)
-        kept = self._shared.open(self._deepest)
+        cached = self._shared.open(self._deepest)
         self._shared.sets.restore()
-        whole = self._open(self._settings.seed).validation
-        if kept is not None and kept.validation is not None:
-            model = graph.view(kept.suffix)
-            batches = kept.validation.batches(self._settings.batch_size)
-        elif whole is not None:
-            model, batches = graph.view(self.model), whole()
+        spec = self._spec((self._deepest,), self._settings.data.seed)
+        network = self.model
+        batches = None if cached is None else cached.validation()
+        if cached is not None and batches is not None:
+            network = cached.network
+        elif spec.data.validation is not None:
+            batches = spec.data.validation()
         else:
             raise ValueError(
                 "`data` must have validation examples. Received: none."
             )
-        model.compile(
-            loss=self.objective.loss, metrics=self.objective.metrics()
-        )
+        model = graph.view(network)
+        model.compile(loss=spec.task.loss, metrics=spec.task.metrics())
         if self._strategy is not None:
-            return ReplicaTrainer(
-                model, self.objective, self._strategy
-            ), batches
+            return ReplicaTrainer(model, spec.task, self._strategy), batches
         return model, batches
 
-    def _open(self, seed: int) -> TrainingData:
-        if seed not in self._sources:
-            self._sources[seed] = open_data(
+    @property
+    def _task(self) -> Any:
+        return self._spec((), self._settings.data.seed).task
+
+    def _spec(self, phases: tuple[Phase, ...], seed: int) -> RunSpec:
+        """The spec of a run; data are opened once for each seed."""
+        if seed not in self._specs:
+            settings = self._settings.replace(seed=seed)
+            data, task = read_data(self.model, self._data, settings)
+            self._specs[seed] = RunSpec(
+                self.model,
                 self._data,
-                batch_size=self._settings.batch_size,
-                seed=seed,
-                augment=self._settings.augment,
-                cache=self._settings.cache,
-                one_output=is_binary(self.model),
+                data,
+                phases,
+                task,
+                settings,
+                strategy=self._strategy,
             )
-        return self._sources[seed]
+        return dataclasses.replace(self._specs[seed], phases=phases)
 
-    def _run(
-        self,
-        lane: SessionModel,
-        request: Request,
-        goes_on: Callable[[Sequence[Row]], bool] | None = None,
-    ) -> Finished:
-        settings = dataclasses.replace(self._settings, seed=request.seed)
-        source = self._open(request.seed)
-        return lane.run(request, source, settings, self.objective, goes_on)
-
-    def _lane_of(self, request: Request) -> SessionModel | None:
-        """Returns what a request is run on beside others, if it can be."""
+    def _copy_for(self, request: Request) -> SessionModel | None:
+        """Returns the copy that a request runs on beside others, if it can."""
         opening = opening_of(request.phases[-1])
-        if opening not in self._lanes:
-            self._lanes[opening] = self._make_lane()
-        lane = self._lanes[opening]
-        if lane is None or needs_whole_model(self.model, request.penalty):
+        if opening not in self._copies:
+            self._copies[opening] = self._make_copy()
+        copy = self._copies[opening]
+        penalties = () if request.penalty is None else (request.penalty,)
+        if copy is None or needs_whole_model(self.model, penalties):
             return None
         shared = self._shared
         for phase in request.phases:
             shared.sets.apply(phase)
-            kept = shared.open(phase)
+            cached = shared.open(phase)
             shared.sets.restore()
-            if kept is None:
+            if cached is None:
                 return None
-        return lane
+        return copy
 
-    def _make_lane(self) -> SessionModel | None:
+    def _make_copy(self) -> SessionModel | None:
         try:
             model = copy_model(self.model)
         except ValueError:
             return None
         return SessionModel(model, self._shared.twin(model))
 
-    def _check(self, runs: Sequence[tuple[Phase, ...]]) -> None:
-        for phases in runs:
-            for phase in phases:
-                if phase.reinitialize or phase.blocks is not None:
-                    raise ValueError(
-                        "`strategy` must open the last blocks, from pretrained "
-                        f"weights, to be run many times. Received: {phase}"
-                    )
-
-    def _plan(
-        self,
-        runs: Sequence[tuple[Phase, ...]],
-        count: int,
-    ) -> None:
-        """Decides what to keep, as if all runs were phases of one."""
+    def _plan(self, runs: Sequence[tuple[Phase, ...]], count: int) -> None:
+        """Decides what to cache, as if all runs were phases of one."""
         shared, settings = self._shared, self._settings
         by_opening: dict[Any, Phase] = {}
         for phases in runs:
@@ -423,23 +409,24 @@ class TrainingSession:
         shared.places = {o: place for place, o in enumerate(order)}
         networks = Networks(strategy=self._strategy)
         policy = settings.cache_policy(
-            needs_whole_model(self.model, None),
-            must_fit=isinstance(settings.store, FeatureStore),
+            needs_whole_model(self.model, ()),
+            must_fit=isinstance(settings.caching.store, FeatureStore),
         )
+        data = self._spec((), settings.data.seed).data
         shared.plan, store = make_plan(
-            self.model,
-            self._open(settings.seed),
-            planned,
-            shared.sets,
-            policy,
-            networks,
+            self.model, data, planned, shared.sets, policy, networks
         )
         if store is not None:
             shared.prefixes = Prefixes(
-                self.model,
-                self._open(settings.seed),
-                shared.plan,
-                store,
-                policy,
-                networks,
+                self.model, data, shared.plan, store, policy, networks
             )
+
+
+def _check(runs: Sequence[tuple[Phase, ...]]) -> None:
+    for phases in runs:
+        for phase in phases:
+            if phase.reinitialize or phase.blocks is not None:
+                raise ValueError(
+                    "`strategy` must open the last blocks, from pretrained "
+                    f"weights, to be run many times. Received: {phase}"
+                )

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_transfer.caching.phase_data import CachedPhase
 from keras_transfer.caching.policy import Ineligible
-from keras_transfer.caching.prefixes import CachedPhase
-from keras_transfer.penalties.weights import L1, L2, L2SP, ElasticNet, Penalty
+from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
-from keras_transfer.tasks.task import Objective
-from keras_transfer.training.history import Row, Table
-from keras_transfer.training.loop import Runner
-from keras_transfer.training.settings import Settings
+from keras_transfer.tasks.task import Task
+from keras_transfer.training.history import History, Row
+from keras_transfer.training.spec import RunSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,15 +53,17 @@ _LOSSES = (
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
-# What changes a step, or what is validated, in another way.
+# Settings that change a step, or what is validated, in another way.
 _SETTINGS = (
-    "ema",
-    "patience",
-    "clip_norm",
-    "accumulation_steps",
-    "mixed_precision",
-    "augment",
-    "tensorboard",
+    ("optimization", "ema_momentum"),
+    ("stopping", "patience"),
+    ("optimization", "global_clipnorm"),
+    ("optimization", "gradient_accumulation_steps"),
+    ("optimization", "mixed_precision"),
+    ("data", "augment"),
+    ("reporting", "tensorboard"),
+    ("reporting", "callbacks"),
+    ("caching", "views"),
 )
 
 
@@ -98,65 +99,69 @@ class Head(NamedTuple):
 
 
 def why_not(
-    requests: Sequence[Request],
-    settings: Settings,
-    objective: Objective,
-    suffix: keras.Model,
+    requests: Sequence[Request], spec: RunSpec, suffix: keras.Model
 ) -> Ineligible | None:
     """Says why runs cannot be one computation, if they cannot.
 
     Args:
         requests: The runs.
-        settings: How they train.
-        objective: What is minimised.
-        suffix: What is above the cut.
+        spec: The first of them.
+        suffix: The model above the cut.
+
+    Returns:
+        The reason, or `None`.
     """
     if len({_kind(request) for request in requests}) != 1:
         return Ineligible("they differ in more than rate and lambda")
     *first, last = requests[0].phases
     if last.depth != 0 or any(phase.epochs or phase.depth for phase in first):
         return Ineligible("they train more than the head")
-    penalty = requests[0].penalty
-    if not isinstance(penalty, L1 | L2 | ElasticNet | L2SP | None):
-        return Ineligible("the penalty looks at activations")
-    if getattr(penalty, "decoupled", False):
-        return Ineligible("the penalty is decoupled")
-    if penalty is not None and penalty.on != ("weights",):
-        return Ineligible("the penalty is on more than kernels")
-    for name in _SETTINGS:
-        if getattr(settings, name):
+    for group, name in _SETTINGS:
+        if getattr(getattr(spec.settings, group), name):
             return Ineligible(f"`{name}` is set")
-    if settings.callbacks or settings.views:
-        return Ineligible("callbacks or views are set")
-    optimizer = settings.make_optimizer(1.0)
-    if type(optimizer) not in _ELEMENTWISE or optimizer.weight_decay:
-        return Ineligible(
-            f"{type(optimizer).__name__} does not step number by number"
-        )
-    if any(
-        getattr(optimizer, name) is not None
-        for name in ("clipnorm", "clipvalue", "global_clipnorm")
-    ):
-        return Ineligible("the optimizer clips")
-    if any(
-        getattr(optimizer, name, None)
-        for name in (
-            "use_ema",
-            "gradient_accumulation_steps",
-            "loss_scale_factor",
-        )
-    ):
-        return Ineligible("the optimizer does more than to step")
-    if getattr(objective.loss, "reduction", "") not in _MEANS:
-        return Ineligible("the loss is no mean over examples")
-    if type(objective.loss) not in _LOSSES:
-        return Ineligible(
-            "the loss is none that is known to be a mean over examples"
-        )
     if _dense_of(suffix) is None:
-        return Ineligible(
-            "the head is more than one dense layer on kept vectors"
-        )
+        return Ineligible("the head is more than one dense layer on vectors")
+    return (
+        _why_not_penalty(requests[0].penalty)
+        or _why_not_optimizer(spec.settings.optimization.make(1.0))
+        or _why_not_task(spec.task)
+    )
+
+
+def _why_not_penalty(penalty: Penalty | None) -> Ineligible | None:
+    if penalty is None:
+        return None
+    if penalty.form(pretrained=False) is None:
+        return Ineligible("the penalty looks at activations")
+    if penalty.decoupled:
+        return Ineligible("the penalty is decoupled")
+    if penalty.on != ("weights",):
+        return Ineligible("the penalty is on more than kernels")
+    return None
+
+
+def _why_not_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+) -> Ineligible | None:
+    name = type(optimizer).__name__
+    if type(optimizer) not in _ELEMENTWISE or optimizer.weight_decay:
+        return Ineligible(f"{name} does not step number by number")
+    clips = ("clipnorm", "clipvalue", "global_clipnorm")
+    if any(getattr(optimizer, option) is not None for option in clips):
+        return Ineligible("the optimizer clips")
+    more = ("use_ema", "gradient_accumulation_steps", "loss_scale_factor")
+    if any(getattr(optimizer, option, None) for option in more):
+        return Ineligible("the optimizer does more than to step")
+    return None
+
+
+def _why_not_task(task: Task) -> Ineligible | None:
+    if getattr(task.loss, "reduction", "") not in _MEANS:
+        return Ineligible("the loss is no mean over examples")
+    if type(task.loss) not in _LOSSES:
+        return Ineligible("the loss is not known to be a mean over examples")
+    if type(task).example_scores is Task.example_scores:
+        return Ineligible("the task does not score single examples")
     return None
 
 
@@ -194,20 +199,18 @@ def _dense_of(suffix: keras.Model) -> keras.layers.Dense | None:
 
 def train(
     requests: Sequence[Request],
-    settings: Settings,
-    objective: Objective,
-    kept: CachedPhase,
-    runner: Runner,
+    spec: RunSpec,
+    cached: CachedPhase,
+    rows: Sequence[Row],
     first: int,
 ) -> list[Head]:
     """Trains the heads of all runs, from what the dense layer holds now.
 
     Args:
         requests: The runs.
-        settings: How they train.
-        objective: What is minimised.
-        kept: Vectors to train on, and to validate by.
-        runner: What went through the phases before, if there were any.
+        spec: The first of them.
+        cached: Vectors to train on, and to validate by.
+        rows: Rows of the phases before, which all runs share.
         first: The phase from which on an epoch may be the best.
 
     Returns:
@@ -215,30 +218,24 @@ def train(
     """
     import tensorflow as tf
 
-    phase = requests[0].phases[-1]
-    heads = _Heads(requests, settings, objective, kept.suffix)
-    steps = -(-len(kept.train) // settings.batch_size)
+    settings, phase = spec.settings, requests[0].phases[-1]
+    heads = _Heads(requests, spec, cached.network)
+    steps = -(-cached.num_examples // settings.data.batch_size)
     total = steps * phase.epochs
+    # [steps, runs]
     rates = np.array(
         [[r.phases[-1].rate(i, total) for r in requests] for i in range(total)],
         np.float32,
     )
     rates *= phase.head_multiplier
-    tables = [_Column(settings, runner, phase, first) for _ in requests]
+    tables = [_Column(spec, rows, phase, first) for _ in requests]
     epoch = 0
-    batches = kept.train.batches(
-        settings.batch_size,
-        shuffle=True,
-        seed=settings.seed,
-        epoch=lambda: epoch,
-    )
-    held_out = None
-    if kept.validation is not None:
-        held_out = kept.validation.batches(settings.batch_size)
+    batches = cached.train(lambda: epoch)
+    held_out = cached.validation()
     weights = None
-    if runner.class_weight is not None:
+    if spec.class_weight is not None:
         weights = np.array(
-            [w for _, w in sorted(runner.class_weight.items())], np.float32
+            [w for _, w in sorted(spec.class_weight.items())], np.float32
         )
     learn = tf.function(lambda x, y, rate: heads.learn(x, y, rate, weights))
     measure = tf.function(heads.measure)
@@ -247,8 +244,8 @@ def train(
         some = iter(tf.constant(rates[epoch * steps : (epoch + 1) * steps]))
         logs = _mean(learn(x, y, next(some)) for x, y in batches)
         if held_out is not None:
-            found = _mean(measure(x, y) for x, y in held_out)
-            logs |= {f"val_{name}": value for name, value in found.items()}
+            validation = _mean(measure(x, y) for x, y in held_out)
+            logs |= {f"val_{name}": v for name, v in validation.items()}
         seconds = (time.monotonic() - started) / len(requests)
         last = rates[(epoch + 1) * steps - 1]
         arrays = np.array(heads.kernel), np.array(heads.bias)
@@ -268,15 +265,16 @@ class _Column:
     """The table of one of the runs."""
 
     def __init__(
-        self, settings: Settings, runner: Runner, phase: Phase, first: int
+        self, spec: RunSpec, rows: Sequence[Row], phase: Phase, first: int
     ) -> None:
-        self._table = Table(settings.monitor, None, runner.columns, first)
+        monitor = spec.settings.stopping.monitor
+        self._history = History(monitor, None, spec.columns, first)
         self._phase = phase
         self._number = 0
         self._weights: dict[int, np.ndarray] = {}
         self._error = ""
-        for row in runner.table.rows:
-            self._table.add(row)
+        for row in rows:
+            self._history.add(row)
             self._number = row["phase"] + 1
 
     def add(
@@ -293,7 +291,8 @@ class _Column:
         if not all(map(math.isfinite, logs.values())):
             self._error = (
                 f"`loss` became no number in epoch {epoch + 1}, at learning "
-                f"rate {rate:g}. Lower `learning_rate`, or set `clip_norm=1.0`."
+                f"rate {rate:g}. Lower `learning_rate`, or set "
+                "`global_clipnorm=1.0`."
             )
             return
         row = {
@@ -305,13 +304,13 @@ class _Column:
             **logs,
             "seconds": round(seconds, 3),
         }
-        if self._table.add(row):
+        if self._history.add(row):
             self._weights = weights
 
     def head(self) -> Head:
         """Returns what it came to."""
-        rows = tuple(self._table.rows)
-        return Head(rows, self._table.best, self._weights, self._error)
+        rows = tuple(self._history.rows)
+        return Head(rows, self._history.best, self._weights, self._error)
 
 
 class _Heads:
@@ -320,8 +319,7 @@ class _Heads:
     def __init__(
         self,
         requests: Sequence[Request],
-        settings: Settings,
-        objective: Objective,
+        spec: RunSpec,
         suffix: keras.Model,
     ) -> None:
         dense: Any = _dense_of(suffix)
@@ -331,8 +329,9 @@ class _Heads:
             for variable in self.dense
         )
         self._activation = dense.activation
-        self._objective = objective
-        self._optimizer = settings.make_optimizer(1.0)
+        self._task = spec.task
+        self._metric_name = spec.task.metrics()[0].name
+        self._optimizer = spec.settings.optimization.make(1.0)
         self._optimizer.build([self.kernel, self.bias])
         # sum |w| and 1/2 sum w^2: a head is new, and drawn to zero.
         found = [_coefficients(request.penalty) for request in requests]
@@ -398,44 +397,30 @@ class _Heads:
 
         count = self.kernel.shape[0]
         answers = tf.tile(y, [count, *[1] * (y.shape.rank - 1)])
-        if isinstance(self._objective.loss, keras.losses.MeanSquaredError):
+        if isinstance(self._task.loss, keras.losses.MeanSquaredError):
             answers = tf.reshape(answers, tf.shape(outputs))
-        loss: Any = self._objective.loss
+        loss: Any = self._task.loss
         losses = loss.call(answers, outputs)
         return tf.reshape(losses, [count, -1])
 
     def _metric(
         self, outputs: tf.Tensor, y: tf.Tensor
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Sums of what `Objective.metrics` measures; classes weigh nothing."""
+        """Sums of the first metric of the task; classes weigh nothing."""
         import tensorflow as tf
 
-        objective = self._objective
-        count, classes = self.kernel.shape[0], outputs.shape[-1]
-        outputs = tf.reshape(outputs, [count, -1, classes])
-        if objective.kind == "classification":
-            truth = y if objective.sparse else tf.argmax(y, -1)
-            truth = tf.cast(tf.reshape(truth, [-1]), tf.int64)
-            right = tf.equal(tf.argmax(outputs, -1), truth)
-            values = tf.cast(right, tf.float32)
-        else:
-            truth = tf.cast(tf.reshape(y, [1, -1, classes]), tf.float32)
-            if objective.kind == "regression":
-                values = tf.reduce_mean(tf.abs(outputs - truth), -1)
-            else:
-                threshold = 0.0 if objective.from_logits else 0.5
-                right = tf.equal(outputs > threshold, truth > 0.5)
-                values = tf.reduce_mean(tf.cast(right, tf.float32), -1)
-        name = "mae" if objective.kind == "regression" else "accuracy"
-        size = tf.cast(tf.shape(values)[1], tf.float32)
-        return {name: (tf.reduce_sum(values, -1), size)}
+        count, units = self.kernel.shape[0], outputs.shape[-1]
+        outputs = tf.reshape(outputs, [count, -1, units])
+        scores = self._task.example_scores(outputs, y)  # [runs, examples]
+        size = tf.cast(tf.shape(scores)[1], tf.float32)
+        return {self._metric_name: (tf.reduce_sum(scores, -1), size)}
 
 
 def _coefficients(penalty: Penalty | None) -> tuple[float, float]:
     """Those of `sum |w|` and `1/2 sum w^2` for a new head."""
-    if not isinstance(penalty, L1 | L2 | ElasticNet | L2SP):
+    form = None if penalty is None else penalty.form(pretrained=False)
+    if form is None:
         return 0.0, 0.0
-    form = penalty._form(False)
     return (
         getattr(penalty, form.absolute) if form.absolute else 0.0,
         getattr(penalty, form.squared) if form.squared else 0.0,

@@ -1,0 +1,80 @@
+"""Chooses the task that a model and its labels are made for."""
+
+from __future__ import annotations
+
+import keras
+
+from keras_transfer.structure.outputs import output_activation
+from keras_transfer.tasks.classification import Classification
+from keras_transfer.tasks.multi_label import MultiLabel
+from keras_transfer.tasks.regression import Regression
+from keras_transfer.tasks.task import (
+    LossLike,
+    Task,
+    custom_loss,
+    read_outputs,
+)
+
+# The first that fits is taken.
+TASKS: tuple[type[MultiLabel | Regression | Classification], ...] = (
+    MultiLabel,
+    Regression,
+    Classification,
+)
+
+
+def is_binary(model: keras.Model) -> bool:
+    """Tells whether the model has one sigmoid, which says yes or no."""
+    units = model.output_shape[-1] if len(model.outputs) == 1 else 0
+    return units == 1 and output_activation(model) == "sigmoid"
+
+
+def choose_task(
+    model: keras.Model,
+    label_format: str,
+    *,
+    loss: LossLike | None = None,
+    label_smoothing: float = 0.0,
+) -> Task:
+    """Chooses the task by the output activation and the labels.
+
+    Softmax: categorical cross-entropy; sigmoid: binary cross-entropy; linear:
+    cross-entropy on logits for classes, the mean squared error for numbers.
+
+    Args:
+        model: A model with one output.
+        label_format: The format, as `TrainingData.label_format`.
+        loss: A loss that replaces the chosen one. Defaults to `None`.
+        label_smoothing: Fraction in `[0, 1)` of each label that is spread over
+            all classes. Defaults to `0.0`.
+
+    Returns:
+        A `Task`.
+
+    Raises:
+        ValueError: If they do not fit each other.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            "`label_smoothing` must be a fraction in [0, 1). Received: "
+            f"label_smoothing={label_smoothing!r}"
+        )
+    outputs = read_outputs(model)
+    says_numbers = outputs.is_regressor or outputs.units == 1
+    if outputs.are_logits and says_numbers and loss is None:
+        # One linear output is a number whatever the values of the labels.
+        label_format = "numbers"
+    kind = next(kind for kind in TASKS if kind.fits(outputs, label_format))
+    from_logits = outputs.are_logits and kind is not Regression
+    if loss is None:
+        made = kind.default_loss(outputs, label_format, label_smoothing)
+    elif label_smoothing:
+        raise ValueError(
+            "`label_smoothing` must be left out where `loss` is given: set it "
+            f"there. Received: label_smoothing={label_smoothing}"
+        )
+    else:
+        made = custom_loss(loss, label_format)
+        if isinstance(made, keras.losses.Loss):
+            from_logits = made.get_config().get("from_logits", from_logits)
+    return kind(made, from_logits, label_format)

@@ -1,0 +1,48 @@
+"""`check`, on the model as the phases of a run train it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from keras_transfer.doctor import Diagnosis, check
+from keras_transfer.strategies.applying import TrainableSets
+from keras_transfer.training.spec import RunSpec
+
+
+def diagnose(
+    spec: RunSpec,
+    sets: TrainableSets,
+    ignore: Sequence[str],
+    say: Callable[[str], None],
+) -> Diagnosis:
+    """Checks model and data before the first phase.
+
+    Args:
+        spec: The run.
+        sets: The layers that train in each phase; restored at the end.
+        ignore: Names of findings that are meant.
+        say: Called with a line for each warning.
+
+    Returns:
+        The `Diagnosis`.
+
+    Raises:
+        ValueError: If there is an error.
+    """
+    model = spec.model
+    compiled = model.compiled
+    try:
+        for phase in spec.phases:
+            sets.apply(phase)
+        diagnosis = check(model, spec.given, loss=spec.task.loss)
+    finally:
+        sets.restore()
+        model.compiled = compiled
+    if spec.phases[0].reinitialize:
+        diagnosis = diagnosis.without("batch-norm-moves")
+    # The model is compiled anew.
+    diagnosis = diagnosis.without("stale-compile", *ignore)
+    diagnosis.raise_for_errors()
+    for finding in diagnosis.warnings:
+        say(f"{finding.message} {finding.cure}")
+    return diagnosis

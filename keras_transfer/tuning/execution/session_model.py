@@ -1,0 +1,197 @@
+"""`SessionModel`: a model on which run after run begins anew."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+
+from keras_transfer._utils.progress import Progress
+from keras_transfer.auxiliary.attached_losses import AttachedLosses
+from keras_transfer.caching.policy import needs_whole_model
+from keras_transfer.penalties.attached import AttachedPenalty
+from keras_transfer.penalties.penalty import Penalty
+from keras_transfer.training.history import History, Row
+from keras_transfer.training.loop import TrainingLoop
+from keras_transfer.training.run_state import RunState
+from keras_transfer.training.spec import RunSpec
+from keras_transfer.tuning.execution.shared_runs import (
+    SharedCache,
+    SharedCompiler,
+    SharedRuns,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunOutcome:
+    """The result of a run of a training session.
+
+    Attributes:
+        rows: The table, as `Run.rows`.
+        best: Index of the best row, or `None` where the run failed before its
+            first.
+        weights: Arrays of the variables that are not as at the beginning, by
+            their place in `model.variables`, at the best row.
+        seconds: Time that it took.
+        error: Why it ended early. Defaults to `""`.
+    """
+
+    rows: tuple[Row, ...]
+    best: int | None
+    weights: Mapping[int, np.ndarray]
+    seconds: float
+    error: str = ""
+
+
+class SessionModel:
+    """Runs one after the other on one model.
+
+    Args:
+        model: The model.
+        shared: The work that the runs share.
+    """
+
+    def __init__(self, model: keras.Model, shared: SharedRuns) -> None:
+        self.model = model
+        self.shared = shared
+        self._attached: dict[Hashable, AttachedPenalty] = {}
+
+    def run(
+        self,
+        spec: RunSpec,
+        penalty: Penalty | None = None,
+        should_continue: Callable[[Sequence[Row]], bool] | None = None,
+    ) -> RunOutcome:
+        """Runs phases from the weights that the model came with.
+
+        Args:
+            spec: The run, of this model.
+            penalty: A penalty. Defaults to `None`.
+            should_continue: Function from the rows so far to whether the run
+                continues. Defaults to `None`: to its end.
+
+        Returns:
+            A `RunOutcome`.
+        """
+        started = time.monotonic()
+        state = self.begin(spec)
+        error = ""
+        with self._penalised(penalty) as losses:
+            try:
+                self.loop(spec, state, losses, penalty, should_continue).run()
+            except FloatingPointError as err:
+                error = str(err)
+            finally:
+                self.shared.sets.restore()
+        weights = {
+            place: array
+            for place, (array, start) in enumerate(
+                zip(state.best, self.shared.start, strict=True)
+            )
+            if array is not start and not np.array_equal(array, start)
+        }
+        return RunOutcome(
+            tuple(state.history.rows),
+            state.history.best,
+            weights,
+            time.monotonic() - started,
+            error,
+        )
+
+    def begin(self, spec: RunSpec) -> RunState:
+        """Gives the model the weights that each run starts from.
+
+        Args:
+            spec: The run.
+
+        Returns:
+            A new `RunState`.
+        """
+        stopping = spec.settings.stopping
+        history = History(
+            stopping.monitor,
+            stopping.patience,
+            spec.columns,
+            self.shared.first_that_counts(spec.phases),
+        )
+        return RunState(self.model, history, start=self.shared.start)
+
+    def loop(
+        self,
+        spec: RunSpec,
+        state: RunState,
+        losses: AttachedLosses,
+        penalty: Penalty | None = None,
+        should_continue: Callable[[Sequence[Row]], bool] | None = None,
+    ) -> TrainingLoop:
+        """Makes the loop of a run.
+
+        Args:
+            spec: The run.
+            state: Its state.
+            losses: The auxiliary losses in force.
+            penalty: The penalty among them. Defaults to `None`.
+            should_continue: As for `run`. Defaults to `None`.
+
+        Returns:
+            A `TrainingLoop`.
+        """
+        shared = self.shared
+        # Of the runs that share, some may need the whole network.
+        penalties = () if penalty is None else (penalty,)
+        whole = needs_whole_model(self.model, penalties) is not None
+        cache = SharedCache(shared, spec.settings.data.seed, whole)
+        return TrainingLoop(
+            spec,
+            state,
+            shared.sets,
+            cache,
+            SharedCompiler(spec, losses, shared),
+            losses,
+            shared.solve,
+            Progress(0),
+            should_continue,
+        )
+
+    def assign(self, weights: Mapping[int, np.ndarray]) -> None:
+        """Gives the model the weights that a run came to.
+
+        Args:
+            weights: As `RunOutcome.weights`.
+        """
+        for place, variable in enumerate(self.model.variables):
+            variable.assign(weights.get(place, self.shared.start[place]))
+
+    def close(self) -> None:
+        """Leaves no penalty on the model."""
+        for attached in self._attached.values():
+            attached.detach()
+
+    @contextlib.contextmanager
+    def _penalised(self, penalty: Penalty | None) -> Iterator[AttachedLosses]:
+        """Puts a penalty in force, one of its kind attached but once."""
+        if penalty is None:
+            yield AttachedLosses()
+            return
+        coefficients = {}
+        fields = []
+        for field in dataclasses.fields(penalty):  # type: ignore[arg-type]
+            value = getattr(penalty, field.name)
+            if isinstance(value, float):
+                coefficients[field.name] = value
+            else:
+                fields.append((field.name, value))
+        kind = (type(penalty), *fields)
+        attached = self._attached.get(kind)
+        if attached is None:
+            attached = self._attached[kind] = penalty.attach(self.model)
+        attached.reattach()
+        attached.set(**coefficients)
+        try:
+            yield AttachedLosses((attached,))
+        finally:
+            attached.detach()
