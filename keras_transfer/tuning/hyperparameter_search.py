@@ -157,7 +157,7 @@ def search(
     >>> data = load_images((arrays, labels))
     >>> space = SearchSpace(learning_rate=[1e-3, 1e-2], lambda_=0, depth=[0, 1])
     >>> result = search(
-    ...     "ResNet20", data, space=space, oracle="grid", epochs=1, verbose=0
+    ...     backbone, data, space=space, oracle="grid", epochs=1, verbose=0
     ... )
     >>> len(result.rows)
     4
