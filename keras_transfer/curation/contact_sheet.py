@@ -39,7 +39,7 @@ def plot_examples(
 
     >>> from keras_transfer import curation
     >>> train = load_images((arrays, labels)).train
-    >>> features = extract_features("ResNet20", train, verbose=0)
+    >>> features = extract_features(backbone, train, verbose=0)
     >>> found = curation.select_representative(features, 4)
     >>> curation.plot_examples(found, train, folder / "label_these.png")
     """

@@ -43,7 +43,7 @@ class SearchResult:
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> space = {"learning_rate": [1e-3, 1e-2], "lambda_": 0, "depth": [0, 1]}
+    >>> space = {"learning_rate": [1e-3, 1e-2], "lambda_": 0, "depth": 0}
     >>> result = search(
     ...     backbone, data, space=space, oracle="grid", epochs=1, verbose=0
     ... )
