@@ -155,7 +155,7 @@ def search(
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> space = SearchSpace(learning_rate=1e-3, lambda_=0, depth=[0, 1])
+    >>> space = SearchSpace(learning_rate=[1e-3, 1e-2], lambda_=0, depth=0)
     >>> result = search(
     ...     backbone, data, space=space, oracle="grid", epochs=1, verbose=0
     ... )
