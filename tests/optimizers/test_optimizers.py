@@ -930,5 +930,5 @@ def test_follows_a_table_of_rates():
     steps(tf.constant(2))  # The last one stays.
     np.testing.assert_allclose(variable, [-1.25, -1.25])
     assert float(optimizer.learning_rate) == 0.25
-    with pytest.raises(ValueError, match="`rates` must hold one"):
+    with pytest.raises(ValueError, match="`rates` must not be empty"):
         optimizer.follow([])
