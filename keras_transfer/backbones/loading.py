@@ -154,6 +154,15 @@ def load_backbone(
             "`source` must be a name, a path or a keras.Model. Received: "
             f"source={source!r}"
         )
+    return _load_by_name(source, weights, input_shape, source_options)
+
+
+def _load_by_name(
+    source: str,
+    weights: str | Path | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    options: dict[str, Any],
+) -> Backbone:
     known = list_backbones()
     if source not in known:
         raise ValueError(
@@ -163,7 +172,7 @@ def load_backbone(
             f"Received: source={source!r}.{did_you_mean(source, known)}"
         )
     spec = known[source]
-    refused = sorted(_DECIDED & set(source_options))
+    refused = sorted(_DECIDED & set(options))
     if refused:
         raise TypeError(
             "`source_options` must not hold what `load_backbone` and the "
@@ -172,7 +181,7 @@ def load_backbone(
     free = spec.default_size if spec.fixed_size else None
     shape = input_shape or (free, free, 3)
     _check_shape(spec, shape)
-    model = _load_named(spec, weights, shape, source_options)
+    model = _load_named(spec, weights, shape, options)
     if weights is not None:
         still_dropout(model)
     # A family that scales its own pixels does so for three channels only.
@@ -180,7 +189,7 @@ def load_backbone(
         shape[-1] not in (1, 3) and not _has_normalization(model)
     )
     published = weights in (PRETRAINED, spec.weights)
-    top1 = published and applications.imagenet_top1(spec, source_options)
+    top1 = published and applications.imagenet_top1(spec, options)
     return Backbone(
         spec=spec._replace(
             num_features=int(model.output_shape[-1]),

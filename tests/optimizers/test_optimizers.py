@@ -570,7 +570,7 @@ def test_continue_from_refuses():
         LearningRateMultiplier("sgd").continue_from(first)
     with pytest.raises(ValueError, match="which differ in beta_1"):
         LearningRateMultiplier(o.Adam(beta_1=0.8)).continue_from(first)
-    with pytest.raises(TypeError, match="pass the `inner_optimizer`"):
+    with pytest.raises(TypeError, match="pass its `inner_optimizer`"):
         LearningRateMultiplier("adam").continue_from(
             o.LossScaleOptimizer(first)
         )
