@@ -145,7 +145,7 @@ def load_backbone(
         if not Path(source).is_file():
             raise ValueError(
                 "`source` must be an existing model file. Received: "
-                f"source={str(source)!r}, where there is none."
+                f"source={str(source)!r}, which does not exist."
             )
         source = user_model.read_model(Path(source))
     if kerashub.is_handle(source) or kerashub.is_backbone(source):

@@ -191,9 +191,9 @@ def _classifier(
     if is_map and not (len(behind) == 1 and isinstance(behind[0], pooling)):
         return None  # It needs more of a map than its average.
     # New layers must not have the name of one of the user's.
-    taken = {step.operation.name for step in steps}
+    names = {step.operation.name for step in steps}
     start, place = "features", "one_place"
-    while taken & {start, place}:
+    while names & {start, place}:
         start, place = f"{start}_", f"{place}_"
     inputs = keras.Input((features,), name=start)
     x = inputs

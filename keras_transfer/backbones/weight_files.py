@@ -50,7 +50,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
     if not path.is_file():
         raise ValueError(
             f"`weights` must be an existing file. Received: weights="
-            f"{str(path)!r}, where there is none."
+            f"{str(path)!r}, which does not exist."
         )
     before = model.get_weights()
     # Keras ignores missing arrays, or only warns. Mark all arrays first, to see

@@ -111,7 +111,7 @@ def read(path: Path, max_words: int | None) -> tuple[list[str], np.ndarray]:
     if not path.is_file():
         raise ValueError(
             "`source` must be an existing file of word vectors. Received: "
-            f"source={str(path)!r}, where there is none."
+            f"source={str(path)!r}, which does not exist."
         )
     table: dict[str, np.ndarray] = {}
     with path.open("rb") as file:

@@ -67,18 +67,20 @@ def select_representative(
     for row in known:
         nearest = np.minimum(nearest, _distances(features, features[row]))
     chosen: list[ChosenExample] = []
-    taken = np.zeros(len(features), bool)
-    taken[known] = True
+    selected = np.zeros(len(features), bool)
+    selected[known] = True
     while len(chosen) < count:
-        if taken.any():
-            row = int(np.where(taken, -1.0, nearest).argmax())
+        if selected.any():
+            row = int(np.where(selected, -1.0, nearest).argmax())
         else:
             nearest = _distances(features, features.mean(axis=0))
             row = int(nearest.argmin())
         chosen.append(ChosenExample(row, ids[row], float(nearest[row])))
         distances = _distances(features, features[row])
-        nearest = np.minimum(nearest, distances) if taken.any() else distances
-        taken[row] = True
+        nearest = (
+            np.minimum(nearest, distances) if selected.any() else distances
+        )
+        selected[row] = True
     return tuple(chosen)
 
 

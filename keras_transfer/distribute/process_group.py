@@ -98,17 +98,17 @@ class ProcessGroup:
             return [content]
         length = np.array([len(content)], np.int64)
         lengths = np.frombuffer(self._exchange(length.tobytes()), np.int64)
-        left = lengths.copy()
-        chunks: list[list[bytes]] = [[] for _ in left]
-        for start in range(0, int(left.max()), _BYTES_PER_CHUNK):
+        remaining = lengths.copy()
+        chunks: list[list[bytes]] = [[] for _ in remaining]
+        for start in range(0, int(remaining.max()), _BYTES_PER_CHUNK):
             chunk = content[start : start + _BYTES_PER_CHUNK]
             # Padded, since the exchange works in units of four bytes.
             joined = self._exchange(chunk + b"\0" * (-len(chunk) % 4))
-            sizes = 4 * -(-left.clip(max=_BYTES_PER_CHUNK) // 4)
+            sizes = 4 * -(-remaining.clip(max=_BYTES_PER_CHUNK) // 4)
             stops = np.cumsum(sizes)
             for received, stop, size in zip(chunks, stops, sizes, strict=True):
                 received.append(joined[stop - size : stop])
-            left = (left - _BYTES_PER_CHUNK).clip(min=0)
+            remaining = (remaining - _BYTES_PER_CHUNK).clip(min=0)
         return [
             b"".join(received)[: int(length)]
             for received, length in zip(chunks, lengths, strict=True)
@@ -149,11 +149,11 @@ class ProcessGroup:
             )
         return _decode(received)
 
-    def check_same(self, what: Mapping[str, Any]) -> None:
+    def check_same(self, values: Mapping[str, Any]) -> None:
         """Raises unless all processes call it with the same values.
 
         Args:
-            what: Plain values by name.
+            values: Plain values by name.
 
         Raises:
             ValueError: If values differ; raised in all processes, with the
@@ -161,17 +161,17 @@ class ProcessGroup:
         """
         if self.size == 1:
             return
-        plain = json.loads(json.dumps(what, default=str))
-        values = [
+        plain = json.loads(json.dumps(values, default=str))
+        by_rank = [
             json.loads(content)
             for content in self.gather(json.dumps(plain).encode())
         ]
-        for rank, other in enumerate(values):
+        for rank, other in enumerate(by_rank):
             lines = [
                 text.replace(" there", f" on worker {rank}").replace(
                     " here", " on worker 0"
                 )
-                for text in differences("", other, values[0])
+                for text in differences("", other, by_rank[0])
             ]
             if lines:
                 received = "\n  ".join(lines)

@@ -188,11 +188,11 @@ def _receive(
                 for rank in others
                 if rank not in workers
             ]
-            left = ends - time.monotonic()
-            if left <= 0:
+            remaining = ends - time.monotonic()
+            if remaining <= 0:
                 problem = _missing(f"worker {', '.join(missing)}", timeout)
                 break
-            for key, _ in selector.select(left):
+            for key, _ in selector.select(remaining):
                 if key.fileobj is server:
                     connection, _ = server.accept()
                     connection.setblocking(False)
@@ -252,12 +252,12 @@ def _visit(
     host, _, port = cluster.addresses[0].rpartition(":")
     chief, reason = f"worker 0 ({cluster.addresses[0]})", ""
     while True:
-        left = ends - time.monotonic()
-        if left <= 0:
+        remaining = ends - time.monotonic()
+        if remaining <= 0:
             raise TimeoutError(_missing(chief, timeout) + reason)
         try:
             with socket.create_connection(
-                (host.strip("[]"), int(port)), timeout=min(left, 10.0)
+                (host.strip("[]"), int(port)), timeout=min(remaining, 10.0)
             ) as connection:
                 _send(connection, json.dumps(hello))
                 answer = _read(connection, max(ends - time.monotonic(), 0.1))

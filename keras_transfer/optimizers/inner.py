@@ -72,14 +72,25 @@ class InnerOptimizer:
         self._config = config_of(optimizer)
         self._template = without_rates(self._class, self._config)
 
-    def start(
-        self, variable: keras.Variable, multiplier: float
+    def step(
+        self,
+        variable: keras.Variable,
+        multiplier: float,
+        previous: VariableStep | None,
     ) -> VariableStep:
-        """Returns a new `VariableStep`, with moments at 0.
+        """Returns the step of a variable, new or continued.
 
         One optimizer for each variable, so that a later phase can continue any
         subset of them.
+
+        Args:
+            variable: The variable.
+            multiplier: Factor of the learning rate.
+            previous: The step to continue, or `None` to start with moments
+                at 0.
         """
+        if previous is not None:
+            return dataclasses.replace(previous, multiplier=multiplier)
         optimizer = without_rates(self._class, self._config)
         before = {id(v) for v in optimizer.variables}
         optimizer.build([variable])

@@ -216,19 +216,17 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
 
     def _build(self, variables: list[keras.Variable]) -> None:
         saved = self._match_saved(variables)
-        multipliers = [self._multiplier_of(v) for v in variables]
+        multipliers = [multiplier_of(v, self.multipliers) for v in variables]
         super().build(variables)
         previous = self._untracked.previous
         known = previous._untracked.steps if previous else {}
         steps = self._untracked.steps
         for variable, multiplier in zip(variables, multipliers, strict=True):
-            key = self._var_key(variable)
-            if multiplier and key in known:
-                steps[key] = dataclasses.replace(
-                    known[key], multiplier=multiplier
+            if multiplier:
+                key = self._var_key(variable)
+                steps[key] = self._untracked.inner.step(
+                    variable, multiplier, known.get(key)
                 )
-            elif multiplier:
-                steps[key] = self._untracked.inner.start(variable, multiplier)
         self._untracked.previous = None
         active = [self._step_of(v) for v in variables]
         self._untracked.counts.share(self, active, [] if previous else saved)
@@ -304,11 +302,6 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
 
         Raises:
             ValueError: If there are no rates.
-
-        Example:
-
-        >>> optimizer = LearningRateMultiplier("sgd")
-        >>> optimizer.follow([0.1, 0.05, 0.01])
         """
         if not len(rates):
             raise ValueError("`rates` must not be empty. Received: rates=[].")
@@ -339,10 +332,7 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
         self._untracked.counts.advance(completed)
 
     def update_step(
-        self,
-        gradient: Any,
-        variable: Any,
-        learning_rate: Any,
+        self, gradient: Any, variable: Any, learning_rate: Any
     ) -> None:
         """Updates one variable.
 
@@ -366,14 +356,12 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
         step.optimizer.update_step(gradient, variable, learning_rate)
 
     def averages(self) -> dict[int, keras.Variable]:
-        """Returns the moving averages by `id(variable)`, with `use_ema`.
+        """Returns the moving averages of `use_ema` by `id(variable)`.
 
-        Returns:
-            Dict of variables, empty before the first step and without
-            `use_ema`.
+        The dictionary is empty before the first step, and without `use_ema`.
         """
-        begun = self.built and self.use_ema
-        if not begun or not keras.ops.convert_to_numpy(self.iterations):
+        averaging = self.built and self.use_ema
+        if not averaging or not keras.ops.convert_to_numpy(self.iterations):
             return {}
         pairs = zip(
             self._trainable_variables,
@@ -385,15 +373,14 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
     def get_config(self) -> dict[str, Any]:
         """Returns the config of the optimizer, without the `pulls`."""
         own = super().get_config()
-        config = {
+        config: dict[str, Any] = {
             "name": self.name,
             "optimizer": self._untracked.inner.serialize(own),
             "multipliers": self.multipliers and dict(self.multipliers),
         }
         if self.built:
-            config["variables"] = [
-                self._note(v) for v in self._trainable_variables
-            ]
+            variables = self._trainable_variables
+            config["variables"] = [self._note(v) for v in variables]
         return config
 
     @classmethod
@@ -450,7 +437,7 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
         return {
             "name": variable.name,
             "shape": list(variable.shape),
-            "multiplier": self._multiplier_of(variable),
+            "multiplier": multiplier_of(variable, self.multipliers),
             "decays": self._use_weight_decay(variable.value),
             "count": self._untracked.counts.index(self._step_of(variable)),
         }
@@ -458,8 +445,3 @@ class LearningRateMultiplier(keras.optimizers.Optimizer):
     def _step_of(self, variable: Any) -> VariableStep | None:
         """Returns the step of a variable, `None` if its multiplier is 0."""
         return self._untracked.steps.get(self._var_key(variable))
-
-    def _multiplier_of(self, variable: keras.Variable) -> float:
-        if self.multipliers is None:
-            return 1.0
-        return multiplier_of(variable, self.multipliers)

@@ -135,9 +135,15 @@ def block_multipliers(
 
 
 def multiplier_of(
-    variable: keras.Variable, multipliers: Mapping[str, float]
+    variable: keras.Variable, multipliers: Mapping[str, float] | None
 ) -> float:
-    """Returns the multiplier of a variable; raises if there is none."""
+    """Returns the multiplier of a variable, 1 for `None` for all of them.
+
+    Raises:
+        ValueError: If `multipliers` lack the variable.
+    """
+    if multipliers is None:
+        return 1.0
     if variable.path not in multipliers:
         raise ValueError(
             "`multipliers` must hold the path of every variable that "

@@ -22,8 +22,8 @@ def accumulate_sums(
 
     Args:
         optimizer: Built optimizer with `gradient_accumulation_steps`.
-        gradients: Their sums over the replicas, equal in all of them.
-        variables: The variables that belong to them.
+        gradients: Gradients, summed over replicas and equal in all of them.
+        variables: The variables, in the same order.
     """
 
     def merge(strategy: Any, gradients: Any, variables: Any) -> None:

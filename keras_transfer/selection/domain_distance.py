@@ -213,13 +213,13 @@ def _check_labels(name: str, labels: Any, count: int) -> np.ndarray:
 
 
 def _check_pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
-    one, other = check_features(source), check_features(target)
-    if one.shape[1] != other.shape[1]:
+    source, target = check_features(source), check_features(target)
+    if source.shape[1] != target.shape[1]:
         raise ValueError(
             "`source` and `target` must be features of one backbone. Received: "
-            f"{one.shape[1]} and {other.shape[1]} columns."
+            f"{source.shape[1]} and {target.shape[1]} columns."
         )
-    return one, other
+    return source, target
 
 
 def _predict(

@@ -149,27 +149,7 @@ def rank_sources(
         - Zhong et al., 2010, https://doi.org/10.1007/978-3-642-15939-8_35
           (reverse validation)
     """
-    if not isinstance(sources, Mapping) or not sources:
-        raise ValueError(
-            '`sources` must be data sets by name, such as {"photos": data}. '
-            f"Received: {type(sources).__name__}"
-            f"{'' if sources else ', empty'}"
-        )
-    splits = {
-        name: _check(f"sources[{name!r}]", source)
-        for name, source in sources.items()
-    }
-    target_split = _check("target", target)
-    shapes = {
-        name: (*split.common_size(), split.pixels.channels)
-        for name, split in {**splits, "the target": target_split}.items()
-    }
-    if len(set(shapes.values())) > 1:
-        raise ValueError(
-            "`sources` and `target` must have images of one size, since sizes "
-            f"alone would distinguish them. Received: {shapes}. Pass "
-            "`image_size` and `channels` to `load_images`."
-        )
+    splits, target_split = _check_sources(sources, target)
     if not isinstance(backbone, str | Path | Backbone):
         raise TypeError(
             "`backbone` must be a name or a `Backbone`, from `load_backbone`. "
@@ -215,6 +195,34 @@ def rank_sources(
         tuple(_named(match, splits, target_split) for match in nearest),
         backbone.name if isinstance(backbone, Backbone) else str(backbone),
     )
+
+
+def _check_sources(
+    sources: Any, target: Any
+) -> tuple[dict[str, ImageSplit], ImageSplit]:
+    """Returns the training images of sources and target, of one size."""
+    if not isinstance(sources, Mapping) or not sources:
+        raise ValueError(
+            '`sources` must be data sets by name, such as {"photos": data}. '
+            f"Received: {type(sources).__name__}"
+            f"{'' if sources else ', empty'}"
+        )
+    splits = {
+        name: _check(f"sources[{name!r}]", source)
+        for name, source in sources.items()
+    }
+    target_split = _check("target", target)
+    shapes = {
+        name: (*split.common_size(), split.pixels.channels)
+        for name, split in {**splits, "the target": target_split}.items()
+    }
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            "`sources` and `target` must have images of one size, since sizes "
+            f"alone would distinguish them. Received: {shapes}. Pass "
+            "`image_size` and `channels` to `load_images`."
+        )
+    return splits, target_split
 
 
 def _check(name: str, data: Any) -> ImageSplit:

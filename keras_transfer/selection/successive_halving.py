@@ -91,8 +91,8 @@ class SuccessiveHalving:
             if seen == total or budget is None:
                 return
             now = time.monotonic()
-            left = budget - (now - begun)
-            if left <= 0:
+            remaining = budget - (now - begun)
+            if remaining <= 0:
                 return
             computed = sum(c.passes for c in self._running) - before
             # All costs of an image: decoding, the networks, the probes.
@@ -100,7 +100,7 @@ class SuccessiveHalving:
             until = min(2 * seen, total)
             if computed < running * count / 2:
                 continue  # Most came from the store: the cost is unknown.
-            if (total - seen) * running * seconds_per_image <= left:
+            if (total - seen) * running * seconds_per_image <= remaining:
                 until = total
             else:
                 self._halve()

@@ -384,7 +384,7 @@ def test_word_vectors_train_or_do_not(tmp_path):
         ("a.txt", b"a 1 x\n", "does not: could not convert"),
         ("a.bin", b"hello\n", "two counts"),
         ("a.bin", b"2 2\na 1234", "ends too early"),
-        ("b.txt", None, "where there is none"),
+        ("b.txt", None, "which does not exist"),
     ],
 )
 def test_broken_word_vectors(tmp_path, name, content, message):
