@@ -213,9 +213,8 @@ def _long_enough(count: float, arguments: dict[str, Any]) -> FromScratch:
     """Returns a strategy with the least number of epochs and steps."""
     count *= 1 - arguments.get("validation_fraction", 0.0)
     batches = math.ceil(count / arguments.get("batch_size", 32))
-    steps = math.ceil(
-        batches / (arguments.get("gradient_accumulation_steps") or 1)
-    )
+    accumulated = arguments.get("gradient_accumulation_steps") or 1
+    steps = math.ceil(batches / accumulated)
     return FromScratch(
         epochs=max(_SCRATCH_EPOCHS, math.ceil(_SCRATCH_STEPS / steps))
     )

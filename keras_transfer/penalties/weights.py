@@ -82,7 +82,11 @@ class WeightPenalty(Penalty):
 
     @abc.abstractmethod
     def form(self, pretrained: bool) -> Form:
-        """Returns the names of the coefficients; see `Penalty.form`."""
+        """Returns the names of the coefficients; see `Penalty.form`.
+
+        Args:
+            pretrained: Whether those of pretrained weights, or of new ones.
+        """
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,11 @@ class L1(WeightPenalty):
     on: tuple[str, ...] = field(default=("weights",), kw_only=True)
 
     def form(self, pretrained: bool) -> Form:
-        """Returns the names of the coefficients; see `Penalty.form`."""
+        """Returns the names of the coefficients; see `Penalty.form`.
+
+        Args:
+            pretrained: Whether those of pretrained weights, or of new ones.
+        """
         return Form(absolute="strength")
 
 
@@ -150,7 +158,11 @@ class L2(WeightPenalty):
     decoupled: bool = field(default=False, kw_only=True)
 
     def form(self, pretrained: bool) -> Form:
-        """Returns the names of the coefficients; see `Penalty.form`."""
+        """Returns the names of the coefficients; see `Penalty.form`.
+
+        Args:
+            pretrained: Whether those of pretrained weights, or of new ones.
+        """
         return Form(squared="strength")
 
 
@@ -181,7 +193,11 @@ class ElasticNet(WeightPenalty):
     on: tuple[str, ...] = field(default=("weights",), kw_only=True)
 
     def form(self, pretrained: bool) -> Form:
-        """Returns the names of the coefficients; see `Penalty.form`."""
+        """Returns the names of the coefficients; see `Penalty.form`.
+
+        Args:
+            pretrained: Whether those of pretrained weights, or of new ones.
+        """
         return Form(absolute="l1", squared="l2")
 
 
@@ -225,7 +241,11 @@ class L2SP(WeightPenalty):
     decoupled: bool = field(default=False, kw_only=True)
 
     def form(self, pretrained: bool) -> Form:
-        """Returns the names of the coefficients; see `Penalty.form`."""
+        """Returns the names of the coefficients; see `Penalty.form`.
+
+        Args:
+            pretrained: Whether those of pretrained weights, or of new ones.
+        """
         if pretrained:
             return Form(squared="alpha", from_start=True)
         return Form(squared="beta")

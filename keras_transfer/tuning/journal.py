@@ -217,8 +217,9 @@ def _begin(oracle: Any, event: Event) -> None:
             )
         if len(before) != len(str(oracle.max_trials)):
             raise ValueError(
-                "`max_trials` must have as many digits as before, since trials are "
-                f"numbered by it. Received: trials={oracle.max_trials}, where "
+                "`max_trials` must have as many digits as before, since trials "
+                "are numbered by it. Received: max_trials="
+                f"{oracle.max_trials}, where "
                 f"`directory` holds trial {before!r}."
             )
     trial = oracle.create_trial(event["tuner"])

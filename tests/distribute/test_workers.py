@@ -78,7 +78,7 @@ def test_another_number_of_workers_goes_on(undisturbed, tmp_path):
     workers.wait()
     out = tmp_path / "alone.npz"
     log = run_python("distribute._worker", tmp_path / "run", out)
-    assert "Going on after phase" in log
+    assert "Resuming after phase" in log
     with np.load(out) as file:
         assert_same(undisturbed, file.values(), 1e-5)
 

@@ -778,7 +778,11 @@ def test_exclusions_from_weight_decay_are_kept(data):
         ({"augment": True}, TypeError, "`augment` must be"),
         ({"ema_momentum": 1.0}, ValueError, "`ema_momentum` must be"),
         ({"global_clipnorm": -1}, ValueError, "`global_clipnorm` must be"),
-        ({"gradient_accumulation_steps": 1}, ValueError, "`gradient_accumulation_steps` must"),
+        (
+            {"gradient_accumulation_steps": 1},
+            ValueError,
+            "`gradient_accumulation_steps` must",
+        ),
         ({"label_smoothing": 1.0}, ValueError, "`label_smoothing` must"),
         ({"patience": 0}, ValueError, "`patience` must"),
         ({"monitor": "val_acc"}, ValueError, "`monitor` must be one of"),

@@ -9,13 +9,12 @@ import pytest
 from features._counting import Counting, passed
 from keras_transfer.training.batched_heads import Request
 from keras_transfer.training.session import TrainingSession
+from training._tiny import arrays_of, assert_law, assert_same, make_model
 
 import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
-from keras_transfer.training.loop import Runner
-from keras_transfer.training.settings import Settings
-
-from ._tiny import arrays_of, assert_law, assert_same, make_model
+from keras_transfer.training.loop import TrainingLoop
+from keras_transfer.training.settings import make_settings
 
 
 def phase(depth, rate=1e-2, epochs=2, **options):
@@ -35,18 +34,18 @@ def alone(data, make, phases, **arguments):
 
 
 def compare(data, kinds, make=make_model, penalties=(None,), **arguments):
-    """Trains each kind twice, in turn, on a bench and alone."""
+    """Trains each kind twice, in turn, on a session and alone."""
     model = make()
     before = arrays_of(model)
-    bench = TrainingSession(
-        model, data, kinds, Settings(**arguments), count=len(kinds) * 2
+    session = TrainingSession(
+        model, data, kinds, make_settings(**arguments), count=len(kinds) * 2
     )
     rates = (1e-2, 2e-3, 5e-3, 1e-3, 3e-2)
     pairs = zip(rates, [*penalties, penalties[0]], strict=False)
     for (rate, penalty), kind in itertools.product(pairs, kinds):
         *first, last = kind
         phases = (*first, dataclasses.replace(last, learning_rate=rate))
-        found = bench.run(phases, penalty=penalty)
+        found = session.run(phases, penalty=penalty)
         expected, other = alone(
             data, make, phases, penalty=penalty, **arguments
         )
@@ -59,11 +58,11 @@ def compare(data, kinds, make=make_model, penalties=(None,), **arguments):
                     continue
                 same = pytest.approx(wanted[name], rel=1e-5, abs=1e-5)
                 assert row[name] == same, name
-        bench.assign(found.weights)
+        session.assign(found.weights)
         assert_law(model, other)
-    bench.assign({})
+    session.assign({})
     assert_same(model, before)
-    bench.close()
+    session.close()
     assert model.compiled
     assert all(v.regularizer is None for v in model.weights)
 
@@ -109,10 +108,10 @@ def test_every_setting_is_the_same(data, arguments):
 @pytest.mark.parametrize("policy", [None, "mixed_bfloat16"])
 def test_runs_side_by_side_equal_runs_alone(data, policy):
     kinds = [tuple(ktr.FineTune(depth=d, epochs=2)) for d in (1, 2)]
-    settings = Settings(store="memory", mixed_precision=policy)
+    settings = make_settings(store="memory", mixed_precision=policy)
     model = make_model(dropout=0.5)
     before = arrays_of(model)
-    bench = TrainingSession(model, data, kinds, settings, count=6)
+    session = TrainingSession(model, data, kinds, settings, count=6)
     penalty = ktr.L2SP(0.5, 0.1)
     for rate in (1e-2, 3e-3):  # The second time on what is compiled.
         requests = [
@@ -123,7 +122,7 @@ def test_runs_side_by_side_equal_runs_alone(data, policy):
             )
             for seed, (*first, last) in enumerate(kinds)
         ]
-        found = bench.run_side_by_side(requests)
+        found = session.run_side_by_side(requests)
         for request, one in zip(requests, found, strict=True):
             run, other = alone(
                 data,
@@ -139,39 +138,43 @@ def test_runs_side_by_side_equal_runs_alone(data, policy):
                 assert row["val_loss"] == pytest.approx(
                     wanted["val_loss"], abs=1e-5
                 )
-            bench.assign(one.weights)
+            session.assign(one.weights)
             assert_law(model, other)
-    bench.assign({})
+    session.assign({})
     assert_same(model, before)
-    bench.close()
+    session.close()
 
 
 def test_what_passes_the_whole_network_is_not_side_by_side(data):
     kinds = [(phase(1),), (phase(2),)]
-    bench = TrainingSession(make_model(), data, kinds, Settings(store=False))
+    session = TrainingSession(
+        make_model(), data, kinds, make_settings(store=False)
+    )
     requests = [Request(kind, None, 0) for kind in kinds]
-    assert bench.run_side_by_side(requests) is None
-    bench.close()
+    assert session.run_side_by_side(requests) is None
+    session.close()
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_one_that_fails_stops_the_other(data, monkeypatch, depth):
     kinds = [(phase(1, epochs=40),), (phase(2, epochs=40),)]
-    bench = TrainingSession(make_model(), data, kinds, Settings(store="memory"))
-    record = Runner._record
+    session = TrainingSession(
+        make_model(), data, kinds, make_settings(store="memory")
+    )
+    record = TrainingLoop._record
     rows = []
 
-    def failing(self, row):
+    def failing(self, run, row):
         if row["depth"] == depth:
             raise KeyError("broken")
         rows.append(row)
-        return record(self, row)
+        return record(self, run, row)
 
-    monkeypatch.setattr(Runner, "_record", failing)
+    monkeypatch.setattr(TrainingLoop, "_record", failing)
     with pytest.raises(KeyError, match="broken"):
-        bench.run_side_by_side([Request(kind, None, 0) for kind in kinds])
+        session.run_side_by_side([Request(kind, None, 0) for kind in kinds])
     assert len(rows) < 40
-    bench.close()
+    session.close()
 
 
 def test_dropout_begins_anew(data):
@@ -223,17 +226,17 @@ def test_a_second_run_of_a_depth_traces_nothing(data):
     y = model.get_layer("preprocessing")(inputs)
     y = keras.Model(head.input, x, name="head")(backbone(y))
     traced = keras.Model(inputs, y)
-    bench = TrainingSession(
-        traced, data, [(phase(0),), (phase(1),)], Settings(), count=6
+    session = TrainingSession(
+        traced, data, [(phase(0),), (phase(1),)], make_settings(), count=6
     )
     counts = []
     for rate in (1e-2, 1e-3, 1e-4):
         for depth in (0, 1):
-            bench.run(
+            session.run(
                 (phase(depth, rate),), penalty=ktr.L2SP(rate, rate), seed=3
             )
         counts.append(Tracing.count)
-    bench.close()
+    session.close()
     assert counts[0] > 0
     assert counts[1:] == [counts[0]] * 2
 
@@ -250,8 +253,8 @@ def test_each_image_passes_once(data):
         return ktr.build_classifier(backbone, 3)
 
     kinds = [(phase(depth),) for depth in (2, 0, 1)]
-    bench = TrainingSession(
-        make(), data, kinds, Settings(store="memory"), count=9
+    session = TrainingSession(
+        make(), data, kinds, make_settings(store="memory"), count=9
     )
     images = {
         name: getattr(data, name).arrays()[0]
@@ -260,24 +263,26 @@ def test_each_image_passes_once(data):
     passed([])
     for rate in (1e-2, 1e-3, 1e-4):
         for kind in kinds:
-            bench.run((dataclasses.replace(kind[0], learning_rate=rate),))
-    bench.close()
-    assert sorted(bench.plan.took) == [0, 1, 2]
+            session.run((dataclasses.replace(kind[0], learning_rate=rate),))
+    session.close()
+    assert sorted(session.plan.took) == [0, 1, 2]
     counts = passed(np.concatenate(list(images.values())))
     assert counts == [1] * 66 + [0] * 18
 
 
 def test_a_run_that_diverges_says_so_and_the_next_one_is_fine(data):
     model = make_model()
-    bench = TrainingSession(model, data, [(phase(1),)], Settings(), count=2)
-    lost = bench.run((phase(1, 1e30),))
+    session = TrainingSession(
+        model, data, [(phase(1),)], make_settings(), count=2
+    )
+    lost = session.run((phase(1, 1e30),))
     assert "learning rate" in lost.error or "not finite" in lost.error
-    found = bench.run((phase(1),))
+    found = session.run((phase(1),))
     expected, _ = alone(data, make_model, (phase(1),))
     assert found.rows[-1]["val_loss"] == pytest.approx(
         expected.rows[-1]["val_loss"], abs=1e-6
     )
-    bench.close()
+    session.close()
 
 
 def test_strategies_that_differ_in_their_first_phase(data):
@@ -299,7 +304,7 @@ def big(data):
 def test_a_model_is_left_as_it_was_where_the_bench_fails(data):
     model = make_model()
     policies = [layer.dtype_policy.name for layer in model._flatten_layers()]
-    settings = Settings(
+    settings = make_settings(
         store=FeatureStore(limit=1000), mixed_precision="mixed_bfloat16"
     )
     with pytest.raises(ValueError, match="`store` must have room"):
@@ -312,11 +317,14 @@ def test_a_model_is_left_as_it_was_where_the_bench_fails(data):
 def test_from_scratch_is_refused(data):
     with pytest.raises(ValueError, match="from pretrained weights"):
         TrainingSession(
-            make_model(), data, [tuple(ktr.FromScratch())], Settings()
+            make_model(), data, [tuple(ktr.FromScratch())], make_settings()
         )
     with pytest.raises(ValueError, match="must open the last blocks"):
         TrainingSession(
-            make_model(), data, [tuple(ktr.Surgical("block_1"))], Settings()
+            make_model(),
+            data,
+            [tuple(ktr.Surgical("block_1"))],
+            make_settings(),
         )
 
 
@@ -345,10 +353,12 @@ def test_heads_at_once_equal_runs_alone(data, exact, arguments):
     ]
     kinds = [requests[0].phases, (phase(1),)]
     model = make_model()
-    bench = TrainingSession(model, data, kinds, Settings(**arguments), count=3)
-    found = bench.run_together(requests)
+    session = TrainingSession(
+        model, data, kinds, make_settings(**arguments), count=3
+    )
+    found = session.run_together(requests)
     for request, one in zip(requests, found, strict=True):
-        wanted = bench.run(
+        wanted = session.run(
             request.phases, penalty=request.penalty, seed=request.seed
         )
         assert one.best == wanted.best
@@ -366,41 +376,45 @@ def test_heads_at_once_equal_runs_alone(data, exact, arguments):
             np.testing.assert_allclose(
                 one.weights[place], array, atol=2e-5 * scale
             )
-    bench.close()
+    session.close()
 
 
 @pytest.mark.parametrize(
     "penalty", [None, ktr.L1(0.01), ktr.ElasticNet(0.01, 0.1)]
 )
 def test_heads_of_every_penalty(data, penalty):
-    bench = TrainingSession(
-        make_model(), data, [(phase(0),)], Settings(), count=2
+    session = TrainingSession(
+        make_model(), data, [(phase(0),)], make_settings(), count=2
     )
     requests = [Request((phase(0, r),), penalty, 0) for r in (1e-1, 1e-2)]
     for one, request in zip(
-        bench.run_together(requests), requests, strict=True
+        session.run_together(requests), requests, strict=True
     ):
-        wanted = bench.run(request.phases, penalty=penalty)
+        wanted = session.run(request.phases, penalty=penalty)
         assert one.rows[-1]["loss"] == pytest.approx(
             wanted.rows[-1]["loss"], abs=1e-5
         )
-    bench.close()
+    session.close()
 
 
 def test_a_head_that_diverges_leaves_the_others(data):
-    bench = TrainingSession(
-        make_model(), data, [(phase(0),)], Settings(optimizer="sgd"), count=2
+    session = TrainingSession(
+        make_model(),
+        data,
+        [(phase(0),)],
+        make_settings(optimizer="sgd"),
+        count=2,
     )
-    lost, fine = bench.run_together(
+    lost, fine = session.run_together(
         [Request((phase(0, rate),), None, 0) for rate in (1e38, 1e-2)]
     )
     assert "became no number" in lost.error
     assert not fine.error
-    wanted = bench.run((phase(0, 1e-2),))
+    wanted = session.run((phase(0, 1e-2),))
     assert fine.rows[-1]["val_loss"] == pytest.approx(
         wanted.rows[-1]["val_loss"], abs=1e-5
     )
-    bench.close()
+    session.close()
 
 
 @pytest.mark.parametrize(
@@ -434,30 +448,34 @@ def test_a_head_that_diverges_leaves_the_others(data):
         ),
     ],
     ids=(
-        "ema clip_norm nadam clipvalue adamw patience depth two-phases "
+        "ema clipnorm nadam clipvalue adamw patience depth two-phases "
         "activations decoupled not-kept sum accumulation scale"
     ).split(),
 )
 def test_what_cannot_be_at_once(data, arguments, phases, penalty):
-    bench = TrainingSession(
-        make_model(), data, [phases], Settings(**arguments), count=2
+    session = TrainingSession(
+        make_model(), data, [phases], make_settings(**arguments), count=2
     )
     requests = [Request(phases, penalty, 0)] * 2
-    assert bench.run_together(requests) is None
-    bench.close()
+    assert session.run_together(requests) is None
+    session.close()
 
 
 def test_a_constrained_head_is_trained_alone(data):
     model = make_model()
     dense = [layer for layer in model.get_layer("head").layers if layer.weights]
     dense[-1].kernel_constraint = keras.constraints.MaxNorm(0.1)
-    bench = TrainingSession(model, data, [(phase(0),)], Settings(), count=2)
-    assert bench.run_together([Request((phase(0),), None, 0)] * 2) is None
-    bench.close()
+    session = TrainingSession(
+        model, data, [(phase(0),)], make_settings(), count=2
+    )
+    assert session.run_together([Request((phase(0),), None, 0)] * 2) is None
+    session.close()
 
 
 def test_a_head_with_dropout_is_trained_alone(data):
     model = make_model(dropout=0.5)
-    bench = TrainingSession(model, data, [(phase(0),)], Settings(), count=2)
-    assert bench.run_together([Request((phase(0),), None, 0)] * 2) is None
-    bench.close()
+    session = TrainingSession(
+        model, data, [(phase(0),)], make_settings(), count=2
+    )
+    assert session.run_together([Request((phase(0),), None, 0)] * 2) is None
+    session.close()
