@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import keras
-from keras_transfer.training.session import TrainingSession
 
 import keras_transfer as ktr
 from keras_transfer.tuning import workers
+from keras_transfer.tuning.execution.session import TrainingSession
 
 from ._killed import SPACE
 

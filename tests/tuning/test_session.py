@@ -7,14 +7,14 @@ import keras
 import numpy as np
 import pytest
 from features._counting import Counting, passed
-from keras_transfer.training.batched_heads import Request
-from keras_transfer.training.session import TrainingSession
 from training._tiny import arrays_of, assert_law, assert_same, make_model
 
 import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
 from keras_transfer.training.loop import TrainingLoop
 from keras_transfer.training.settings import make_settings
+from keras_transfer.tuning.execution.batched_heads import Request
+from keras_transfer.tuning.execution.session import TrainingSession
 
 
 def phase(depth, rate=1e-2, epochs=2, **options):
