@@ -17,6 +17,7 @@ class Classification(Task):
     """One class an example: softmax, or logits of classes."""
 
     name: ClassVar[str] = "classification"
+    unchecked: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:

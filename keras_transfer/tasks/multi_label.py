@@ -17,6 +17,7 @@ class MultiLabel(Task):
     """A decision for each class: sigmoids, or their logits."""
 
     name: ClassVar[str] = "multi-label"
+    unchecked: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:

@@ -17,6 +17,7 @@ class Regression(Task):
     """Linear outputs, compared with numbers."""
 
     name: ClassVar[str] = "regression"
+    unchecked: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:

@@ -76,6 +76,16 @@ class Task(abc.ABC):
     """
 
     name: ClassVar[str] = ""
+    # Findings of `check` about labels, which does not know those of all tasks.
+    unchecked: ClassVar[tuple[str, ...]] = (
+        "class-count",
+        "class-names",
+        "missing-class",
+        "imbalance",
+        "few-examples",
+        "label-format",
+        "activation-loss",
+    )
 
     loss: keras.losses.Loss | Callable[..., Any]
     from_logits: bool = False

@@ -41,7 +41,9 @@ def diagnose(
     if spec.phases[0].reinitialize:
         diagnosis = diagnosis.without("batch-norm-moves")
     # The model is compiled anew.
-    diagnosis = diagnosis.without("stale-compile", *ignore)
+    diagnosis = diagnosis.without(
+        "stale-compile", *spec.task.unchecked, *ignore
+    )
     diagnosis.raise_for_errors()
     for finding in diagnosis.warnings:
         say(f"{finding.message} {finding.cure}")
