@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -73,77 +74,105 @@ def make_plan(
     """
     networks = networks or networks_for(model, phases)
     team = team or ProcessGroup(None)
-    reasons: dict[int, str] = {}
-    candidates: dict[int, Candidate] = {}
-    try:
-        for place, phase in enumerate(phases):
-            sets.apply(phase)
-            found = _why_not(phase, source, policy) or _cut_of(
-                model, source, networks
-            )
-            if isinstance(found, Ineligible):
-                reasons[place] = found.reason
-            else:
-                candidates[place] = _measure_size(
-                    model, source, phase, found, policy
-                )
-    finally:
-        sets.restore()
+    draft = _draft(model, source, phases, sets, policy, networks)
     free = isinstance(policy.store, Choice)
-    passes = sum(c.passes for c in candidates.values())
+    passes = sum(c.passes for c in draft.candidates.values())
     if free and passes <= 1 and not policy.views:
-        for place in [p for p in candidates if not phases[p].exact_probe]:
-            reasons[place] = "the examples pass once"
-            del candidates[place]
-    store = _choose_store(list(candidates.values()), policy, team)
-    if candidates and store is None:
-        for place in candidates:
-            reasons[place] = (
+        for place in list(draft.candidates):
+            if not phases[place].exact_probe:
+                draft.drop(place, "the examples pass once")
+    store = _choose_store(list(draft.candidates.values()), policy, team)
+    if store is None:
+        for place in list(draft.candidates):
+            draft.drop(
+                place,
                 "there is too little memory for it; name a folder that all "
-                "workers see as `store`"
+                "workers see as `store`",
             )
-        candidates = {}
     rates = None
     # A named store is used; one pass costs the same either way.
     weighed = free and passes > 1
-    if candidates and (weighed or always_measure):
-        cuts = [
-            candidates[p].cut if p in candidates else None
-            for p in range(len(phases))
-        ]
+    if draft.candidates and (weighed or always_measure):
         rates = _measure_for_all(
-            lambda: _measure(model, source, candidates, cuts, store, networks),
+            lambda: _measure(
+                model, source, draft, len(phases), store, networks
+            ),
             team,
         )
     if rates is not None and free and not policy.views:
-        for place, candidate in list(candidates.items()):
-            kept, direct = candidate.seconds(rates, policy.batch_size)
-            if kept > 1.05 * direct:
-                reasons[place] = (
-                    f"computing what is {candidate.cut.name} once and reading "
-                    f"it takes {kept:.1f} s, computing it in each of "
-                    f"{candidate.passes} passes {direct:.1f} s"
-                )
-                del candidates[place]
-    wanted = set(candidates)
-    _drop_what_does_not_fit(candidates, reasons, store, team)
-    lost = sorted(wanted - set(candidates))
+        _drop_what_is_slower(draft, rates, policy.batch_size)
+    planned = set(draft.candidates)
+    _drop_what_does_not_fit(draft, store, team)
+    lost = sorted(planned - set(draft.candidates))
     if lost and policy.must_fit:
         raise ValueError(
             "`store` must have room for what is to be computed once. Received: "
             f"one where it has not: {phases[lost[0]].name}, "
-            f"{reasons[lost[0]]}. Raise `limit` of the `FeatureStore`, search "
-            "other depths, or pass store=None."
+            f"{draft.reasons[lost[0]]}. Raise `limit` of the `FeatureStore`, "
+            "search other depths, or pass store=None."
         )
     if policy.views:
-        _check_views(phases, candidates, reasons)
-    planned = tuple(
-        _keep(phase, candidates[place], store, rates, policy)
-        if place in candidates
-        else _recompute(phase, reasons[place])
+        _check_views(phases, draft.candidates, draft.reasons)
+    rows = tuple(
+        _keep(phase, draft.candidates[place], store, rates, policy)
+        if place in draft.candidates
+        else _recompute(phase, draft.reasons[place])
         for place, phase in enumerate(phases)
     )
-    return Plan(planned), store if candidates else None
+    return Plan(rows), store if draft.candidates else None
+
+
+@dataclasses.dataclass
+class _Draft:
+    """Phases that may be cached, and why others may not, by their place."""
+
+    candidates: dict[int, Candidate] = dataclasses.field(default_factory=dict)
+    reasons: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def drop(self, place: int, reason: str) -> None:
+        """Takes a candidate out."""
+        self.reasons[place] = reason
+        del self.candidates[place]
+
+
+def _draft(
+    model: keras.Model,
+    source: TrainingData,
+    phases: Sequence[Phase],
+    sets: TrainableSets,
+    policy: CachePolicy,
+    networks: Networks,
+) -> _Draft:
+    """Finds the cut of each phase, and what its activations would weigh."""
+    draft = _Draft()
+    try:
+        for place, phase in enumerate(phases):
+            sets.apply(phase)
+            cut = _why_not(phase, source, policy) or _cut_of(
+                model, source, networks
+            )
+            if isinstance(cut, Ineligible):
+                draft.reasons[place] = cut.reason
+            else:
+                draft.candidates[place] = _measure_size(
+                    model, source, phase, cut, policy
+                )
+    finally:
+        sets.restore()
+    return draft
+
+
+def _drop_what_is_slower(draft: _Draft, rates: Rates, batch_size: int) -> None:
+    """Drops what takes longer to compute once and read than each time."""
+    for place, candidate in list(draft.candidates.items()):
+        cached, direct = candidate.seconds(rates, batch_size)
+        if cached > 1.05 * direct:
+            draft.drop(
+                place,
+                f"computing what is {candidate.cut.name} once and reading "
+                f"it takes {cached:.1f} s, computing it in each of "
+                f"{candidate.passes} passes {direct:.1f} s",
+            )
 
 
 def _why_not(
@@ -236,28 +265,25 @@ def _choose_store(
 
 
 def _drop_what_does_not_fit(
-    candidates: dict[int, Candidate],
-    reasons: dict[int, str],
-    store: FeatureStore | None,
-    team: ProcessGroup,
+    draft: _Draft, store: FeatureStore | None, team: ProcessGroup
 ) -> None:
     """Keeps the cuts that save most for their bytes."""
     if store is None:
         return
+    candidates = draft.candidates
     room = min(int(limit) for limit in team.gather(b"%d" % store.limit))
     taken: set[Cut] = set()
-    order = sorted(candidates, key=lambda p: -candidates[p].worth)
-    for place in order:
+    for place in sorted(candidates, key=lambda p: -candidates[p].worth):
         candidate = candidates[place]
         if candidate.cut in taken:
             continue
         if candidate.num_bytes > room:
-            reasons[place] = (
+            draft.drop(
+                place,
                 f"its {format_bytes(candidate.num_bytes)} are more than the "
                 f"{format_bytes(room)} that the store on {tier_of(store)} may "
-                "still hold"
+                "still hold",
             )
-            del candidates[place]
             continue
         taken.add(candidate.cut)
         room -= candidate.num_bytes
@@ -288,11 +314,16 @@ def tier_of(store: FeatureStore) -> str:
 def _measure(
     model: keras.Model,
     source: TrainingData,
-    candidates: Mapping[int, Candidate],
-    cuts: Sequence[Cut | None],
+    draft: _Draft,
+    num_phases: int,
     store: FeatureStore | None,
     networks: Networks,
 ) -> Rates:
+    candidates = draft.candidates
+    cuts = [
+        candidates[place].cut if place in candidates else None
+        for place in range(num_phases)
+    ]
     first = min(candidates)
     # Those that are computed together, so that nothing is compiled twice.
     some = together(cuts[first:])

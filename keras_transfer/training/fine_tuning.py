@@ -271,23 +271,14 @@ def train(
         policy = spec.settings.optimization.policy
         stack.enter_context(computing_in(spec.model, policy))
         progress.say(_describe_split(spec))
-        cache = RunCache(
-            spec.model,
-            spec.data,
-            spec.phases,
-            sets,
-            spec.settings.cache_policy(
-                needs_whole_model(spec.model, spec.losses)
-            ),
-            progress,
-            several,
-        )
+        cache = _make_cache(spec, sets, progress)
+        compiler = PhaseCompiler(spec, losses)
         loop = TrainingLoop(
             spec,
             state,
             sets,
             cache,
-            PhaseCompiler(spec, losses),
+            compiler,
             losses,
             solve_head,
             progress,
@@ -307,6 +298,21 @@ def train(
         _batch_size=spec.settings.data.batch_size,
         _data=spec.given,
         is_chief=spec.group.is_chief,
+    )
+
+
+def _make_cache(
+    spec: RunSpec, sets: TrainableSets, progress: Progress
+) -> RunCache:
+    ineligible = needs_whole_model(spec.model, spec.losses)
+    return RunCache(
+        spec.model,
+        spec.data,
+        spec.phases,
+        sets,
+        spec.settings.cache_policy(ineligible),
+        progress,
+        spec.strategy,
     )
 
 
