@@ -37,10 +37,11 @@ def plot_examples(
 
     Example:
 
+    >>> from keras_transfer.curation import find_outliers
     >>> train = load_images((arrays, labels)).train
     >>> features = extract_features("ResNet20", train, verbose=0)
-    >>> examples = select_representative(features, 4)
-    >>> plot_examples(examples, train, folder / "label_these.png")
+    >>> examples = find_outliers(features, 4)
+    >>> plot_examples(examples, train, folder / "outliers.png")
     """
     if not is_integer(most) or most < 2:
         raise ValueError(

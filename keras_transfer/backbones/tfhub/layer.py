@@ -67,8 +67,8 @@ class SavedModelLayer(keras.layers.Layer):
 
     Example:
 
-    >>> layer = SavedModelLayer("folder")
-    >>> features = layer(images)
+    >>> layer = SavedModelLayer("folder")  # doctest: +SKIP
+    >>> features = layer(images)  # doctest: +SKIP
 
     Reference:
         - https://www.tensorflow.org/hub/reusable_saved_models
