@@ -248,7 +248,7 @@ def _parse_hello(line: bytes, others: range) -> dict[str, Any] | None:
 def _visit(
     cluster: Cluster, hello: Mapping[str, Any], ends: float, timeout: float
 ) -> None:
-    """Sends, in any other worker, a hello to worker 0, and waits for answer."""
+    """Sends the hello of another worker to worker 0, and awaits the answer."""
     host, _, port = cluster.addresses[0].rpartition(":")
     chief, reason = f"worker 0 ({cluster.addresses[0]})", ""
     while True:
