@@ -1,4 +1,4 @@
-"""Plain values that JSON and another process read alike."""
+"""Descriptions of values that do not depend on the process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Returns a value that JSON and another process read alike."""
+    """Describes a value in JSON types, equally in every process."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int | float | str):

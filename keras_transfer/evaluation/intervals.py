@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from keras_transfer._utils.checks import refuse
 
 
 def check_confidence(confidence: float) -> None:
     """Raises ValueError unless `confidence` is a probability in (0, 1)."""
     if not 0 < confidence < 1:
-        raise ValueError(
-            "`confidence` must be a probability in (0, 1). Received: "
-            f"confidence={confidence!r}."
-        )
+        refuse("confidence", "a probability in (0, 1)", confidence)
 
 
 def student(

@@ -12,7 +12,7 @@ import keras
 from keras_transfer.backbones import tokens
 from keras_transfer.backbones.dropout import still_dropout
 from keras_transfer.structure import graph
-from keras_transfer.structure.adapters import settle
+from keras_transfer.structure.adapters import freeze_adapted_kernels
 
 # Between its blocks tensors cross whose shapes KerasHub states wrongly.
 _WHOLE = ("XLNetBackbone",)
@@ -92,7 +92,7 @@ class KerasHubNetwork(keras.Model):
                 layer.trainable = index not in closed
             if hasattr(layer, _INTERPOLATED):
                 _save_as_they_are(layer)
-        settle(layers)
+        freeze_adapted_kernels(layers)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what the network is made of, and which layers are closed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.data.checks import check_integer
+from keras_transfer._utils.checks import check_integer
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 
 if TYPE_CHECKING:
