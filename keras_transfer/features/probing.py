@@ -120,7 +120,7 @@ def fit_probe(
             problem.num_outputs,
             problem.kind,
             rows.splits,
-            rows.copies,
+            rows.rows_per_example,
         ),
         None if strengths is None else tuple(map(float, strengths)),
     )
@@ -156,7 +156,7 @@ class _Rows(NamedTuple):
     features: np.ndarray
     targets: np.ndarray
     splits: tuple[tuple[np.ndarray, np.ndarray], ...]
-    copies: int
+    rows_per_example: int
     num_train: int
 
 
@@ -402,7 +402,7 @@ def _chosen_by(kind: str, features: Features, rows: _Rows) -> str:
     validation = _validation(features)
     if validation is not None:
         return f"{len(validation)} validation examples"
-    if kind == "ridge" and rows.copies == 1:
+    if kind == "ridge" and rows.rows_per_example == 1:
         return "leave-one-out"
     if rows.splits:
         return f"{len(rows.splits)}-fold cross-validation"
@@ -410,7 +410,7 @@ def _chosen_by(kind: str, features: Features, rows: _Rows) -> str:
 
 
 def _at_edge(
-    kind: str, choice: probes.Choice, strengths: Sequence[float] | None
+    kind: str, choice: probes.ChosenProbe, strengths: Sequence[float] | None
 ) -> bool:
     if not choice.rows or (strengths is not None and len(strengths) < 2):
         return False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_transfer._utils.checks import check_integer
 from keras_transfer.data import scanning
 from keras_transfer.data.checks import Size, check_image_size
 from keras_transfer.data.images.pixels import ArrayPixels, FilePixels

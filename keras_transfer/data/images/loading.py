@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer._utils.checks import check_class_names
+from keras_transfer._utils.checks import (
+    check_choice,
+    check_class_names,
+    check_integer,
+)
 from keras_transfer.data import checks, scanning, splitting
 from keras_transfer.data.images import decoding
 from keras_transfer.data.images.files import Records, read_source
@@ -98,9 +102,9 @@ def load_images(
     """  # noqa: E501
     size = checks.check_image_size(image_size)
     fractions = splitting.check_fractions(split)
-    checks.check_integer("seed", seed, 0)
-    checks.check_integer("max_pixels", max_pixels, 1)
-    checks.check_choice("on_error", on_error, ("raise", "skip"))
+    check_integer("seed", seed, 0)
+    check_integer("max_pixels", max_pixels, 1)
+    check_choice("on_error", on_error, ("raise", "skip"))
     if channels not in decoding.MODES:
         raise ValueError(
             f"`channels` must be 1, 3 or 4. Received: channels={channels!r}."

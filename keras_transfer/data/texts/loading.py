@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer._utils.checks import check_class_names
-from keras_transfer.data import checks, scanning, splitting
+from keras_transfer._utils.checks import (
+    check_choice,
+    check_class_names,
+    check_integer,
+)
+from keras_transfer.data import scanning, splitting
 from keras_transfer.data.report import (
     DataReport,
     check_named,
@@ -85,8 +89,8 @@ def load_texts(
     (('neg', 'pos'), 40)
     """
     fractions = splitting.check_fractions(split)
-    checks.check_integer("seed", seed, 0)
-    checks.check_choice("on_error", on_error, ("raise", "skip"))
+    check_integer("seed", seed, 0)
+    check_choice("on_error", on_error, ("raise", "skip"))
     names = check_class_names(class_names)
     records = read_texts(
         source,
