@@ -306,7 +306,12 @@ GOOD = [[0.9, 0.1], [0.4, 0.6]]
         (GOOD, [0, 1], {"kind": "multilabel"}, "Did you mean 'multi-label'"),
         ([[3.0, -1.0]], [0], {}, "from -1 to 3. Pass from_logits=True"),
         ([[0.9, 0.9]], [0], {}, 'kind="multi-label" for sigmoids'),
-        ([[0.9], [0.1]], [0, 1], {}, 'For yes or no pass kind="multi-label"'),
+        (
+            [[0.9], [0.1]],
+            [0, 1],
+            {},
+            'For a single yes or no pass kind="multi-label"',
+        ),
         ([0.9, 0.1], [0, 1], {}, "have shape"),
         ([], [], {}, "at least one example"),
         (GOOD, [0, 1], {"kind": "multi-label"}, "`labels` must be 0 or 1"),
@@ -332,7 +337,7 @@ def test_refuses(outputs, labels, options, message):
 
 
 def test_nan_names_the_example():
-    with pytest.raises(ValueError, match=r"first for 'b\.jpg'"):
+    with pytest.raises(ValueError, match=r"the first of which is 'b\.jpg'"):
         evaluate_outputs([[0, 1], [np.nan, 1]], [0, 1], ids=["a.jpg", "b.jpg"])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as ktr
-from keras_transfer.features import Features, FeatureSplit, Part
+from keras_transfer.features import BlockColumns, Features, FeatureSplit
 
 
 def make(width, count=12, seed=0, ids=True, name="n"):
@@ -15,7 +15,7 @@ def make(width, count=12, seed=0, ids=True, name="n"):
         (width,),
         labels=np.arange(count) % 3,
         ids=tuple(f"{i}.png" for i in range(count)) if ids else None,
-        parts=(Part(name, "last", 0, width),),
+        parts=(BlockColumns(name, "last", 0, width),),
     )
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 import keras_transfer as ktr
 from keras_transfer.caching.store.store import FeatureStore
 from keras_transfer.features.extraction import extract_features
-from keras_transfer.features.transformer import FeatureExtractor
+from keras_transfer.features.feature_extractor import FeatureExtractor
 
 from ._counting import Counting, passed
 

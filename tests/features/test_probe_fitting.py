@@ -8,13 +8,17 @@ from sklearn.model_selection import StratifiedKFold
 
 import keras_transfer as ktr
 from keras_transfer.features.extraction import extract_features
-from keras_transfer.features.features import Features, FeatureSplit, Part
-from keras_transfer.features.probing import fit_probe
+from keras_transfer.features.features import (
+    BlockColumns,
+    Features,
+    FeatureSplit,
+)
+from keras_transfer.features.probe_fitting import fit_probe
 
 KINDS = ("logistic", "ridge", "knn", "nearest-mean", "head2toe")
 LINEAR = ("logistic", "nearest-mean", "ridge")
 WIDTH = 64
-LAST = Part("tiny", "block_1", 0, WIDTH)
+LAST = BlockColumns("tiny", "block_1", 0, WIDTH)
 
 
 def make_split(values, labels=None, parts=(), views=1):
@@ -204,7 +208,10 @@ def test_one_scale_changes_no_direction(features, kind):
 def test_no_part_outweighs_the_others():
     """A hundredfold part of noise does not drown one that knows."""
     generator = np.random.default_rng(3)
-    parts = (Part("x", "b", 0, WIDTH), Part("y", "b", WIDTH, 2 * WIDTH))
+    parts = (
+        BlockColumns("x", "b", 0, WIDTH),
+        BlockColumns("y", "b", WIDTH, 2 * WIDTH),
+    )
     splits = []
     for seed, count in ((1, 60), (2, 45)):
         values, labels = make_arrays(count, seed)
@@ -369,7 +376,10 @@ def test_what_is_no_built_model_is_refused(features, backbone):
     with pytest.raises(TypeError, match="must be a keras.Model"):
         probe.write_to("model.keras")
     half = WIDTH // 2
-    parts = (Part("x", "b", 0, half), Part("y", "b", half, WIDTH))
+    parts = (
+        BlockColumns("x", "b", 0, half),
+        BlockColumns("y", "b", half, WIDTH),
+    )
     stacked = fit_probe(make_features(parts=parts), strengths=[1.0])
     with pytest.raises(ValueError, match="one block of one backbone.*2 parts"):
         stacked.write_to(build(backbone))
