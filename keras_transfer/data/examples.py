@@ -58,8 +58,8 @@ def examples_of(
 
     Args:
         data: A split, or an array `(n, ...)` of inputs of a network.
-        image_size: `(height, width)` that images of a split are resized to.
-            Defaults to `None`, the size of the data.
+        image_size: Size `(height, width)` that images of a split are resized
+            to. Defaults to `None`, the size of the data.
 
     Returns:
         `Examples`.

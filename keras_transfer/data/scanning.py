@@ -23,7 +23,7 @@ class Scan:
 
     Args:
         digests: Digest of the content; `None` for an unusable example.
-        sizes: `(height, width)`; `None` if unknown.
+        sizes: Size `(height, width)`; `None` if unknown.
         reasons: Reason why the example is unusable; `None` if it is usable.
     """
 

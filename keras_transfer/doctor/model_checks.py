@@ -83,8 +83,8 @@ def batch_norm_moves(context: Context) -> Iterator[Finding]:
     moving = [n for n in norms if n.trainable and _has_statistics(n)]
     if not moving:
         return
-    some = len(moving) < len(norms)
-    count = f"{len(moving)} of {len(norms)}" if some else f"All {len(norms)}"
+    all_move = len(moving) == len(norms)
+    count = f"{'All' if all_move else f'{len(moving)} of'} {len(norms)}"
     yield Finding(
         "batch-norm-moves",
         "warning",

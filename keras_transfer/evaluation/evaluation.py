@@ -31,7 +31,8 @@ class Evaluation(Mapping[str, float]):
         outputs: The model's outputs, float32 `(n, ...)`.
         losses: The loss of each example, float64 `(n,)`.
         class_names: Names of the classes; `()` in regression.
-        kind: `"classification"`, `"multi-label"` or `"regression"`.
+        kind: Kind of the labels: `"classification"`, `"multi-label"` or
+            `"regression"`.
         from_logits: Whether `outputs` are logits. Defaults to `False`.
 
     Example:
@@ -330,9 +331,9 @@ def evaluate_outputs(
             `"1"`...
         class_names: Names of the classes. Defaults to `None`, which means
             `"0"`, `"1"`...
-        kind: `"classification"`, `"multi-label"` (any number of classes per
-            example, also for a single yes or no) or `"regression"`. Defaults to
-            `"classification"`.
+        kind: Kind of the labels: `"classification"`, `"multi-label"` (any
+            number of classes per example, also for a single yes or no) or
+            `"regression"`. Defaults to `"classification"`.
         from_logits: Whether `outputs` are logits instead of probabilities.
             Defaults to `False`.
 

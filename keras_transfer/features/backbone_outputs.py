@@ -248,7 +248,7 @@ def _pool_tokens(
     token_ids: keras.KerasTensor,
     pooling: str | None,
 ) -> keras.KerasTensor:
-    """Pools vectors of tokens; a vector of the whole text stays as it is."""
+    """Pools vectors of tokens; a vector of the whole text is unchanged."""
     if len(features.shape) != 3:
         return features
     if pooling is not None:

@@ -43,8 +43,8 @@ class Clusters:
 
     Example:
 
-    >>> found = cluster(np.repeat([[0.0, 1], [1, 0]], 5, axis=0), 2)
-    >>> len(set(found.labels[:5])), len(set(found.labels))
+    >>> clusters = cluster(np.repeat([[0.0, 1], [1, 0]], 5, axis=0), 2)
+    >>> len(set(clusters.labels[:5])), len(set(clusters.labels))
     (1, 2)
     """
 

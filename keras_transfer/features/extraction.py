@@ -92,14 +92,14 @@ def extract_features(
         layers: Names of the blocks whose outputs are the features, or patterns
             for them; `"*"` for all blocks; or a dict of these by name of the
             backbone. Defaults to `None`, the output of the backbone.
-        pooling: `"avg"` or `"max"` over positions, or `None` for feature maps.
-            Defaults to `"avg"`.
+        pooling: Pooling over positions, `"avg"` or `"max"`, or `None` for
+            feature maps. Defaults to `"avg"`.
         views: Number of views of each training image: the image itself, its
             mirror image, and augmented images. Defaults to `1`.
         augment: An `Augmentation` of the views. Defaults to `None`, which means
             mirroring and crops of at least three quarters of the side.
-        dtype: `"float32"`, or `"float16"` for half the space and three decimal
-            digits. Defaults to `"float32"`.
+        dtype: Dtype of the stored features: `"float32"`, or `"float16"` for
+            half the space and three decimal digits. Defaults to `"float32"`.
         store: A `FeatureStore`, the folder of one, or `None` for the user's:
             `$KERAS_TRANSFER_CACHE`, or else `~/.cache`. `"memory"` stores
             nothing for the next call; to share memory, pass the same
@@ -112,11 +112,12 @@ def extract_features(
             weights, and equals the model to five digits. `fine_tune` reads
             these features if it trains only one linear layer. Defaults to
             `"tensorflow"`.
-        devices: `"auto"` for all GPUs of this machine; a number of GPUs (or,
-            without any, of logical CPUs); a `tf.distribute.Strategy`; or the
-            result of `connect_workers`: each process computes a shard of the
-            examples, and all read the whole from the store, a folder that they
-            share, or from memory. Defaults to `None`, one device.
+        devices: Devices that compute: `"auto"` for all GPUs of this machine; a
+            number of GPUs (or, without any, of logical CPUs); a
+            `tf.distribute.Strategy`; or the result of `connect_workers`: each
+            process computes a shard of the examples, and all read the whole
+            from the store, a folder that they share, or from memory. Defaults
+            to `None`, one device.
         seed: Seed of the views. Defaults to `0`.
         verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
 

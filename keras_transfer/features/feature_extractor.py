@@ -38,11 +38,12 @@ class FeatureExtractor:
             `load_backbone`. Defaults to `"MobileNetV2"`.
         weights: The weights for a backbone given by name, as in
             `load_backbone`. Defaults to `"pretrained"`.
-        image_size: `(height, width)` or one integer that images are resized
-            to. Defaults to `None`, their own size.
+        image_size: Size `(height, width)` or one integer that images are
+            resized to. Defaults to `None`, their own size.
         layers: Names of the blocks whose outputs are the features, as in
             `extract_features`. Defaults to `None`, the output of the backbone.
-        pooling: `"avg"` or `"max"` over positions. Defaults to `"avg"`.
+        pooling: Pooling over positions, `"avg"` or `"max"`. Defaults to
+            `"avg"`.
         batch_size: Number of images per batch. Defaults to `32`.
         store: Store of the features, as in `extract_features`; a
             `FeatureStore()` holds them in memory. Defaults to `None`, the

@@ -34,9 +34,10 @@ class FittedProbe:
     """A probe on frozen features; `str(probe)` is the table of its path.
 
     Attributes:
-        kind: `"logistic"`, `"ridge"`, `"knn"`, `"nearest-mean"` or
-            `"head2toe"`.
-        problem: `"classification"`, `"multi-label"` or `"regression"`.
+        kind: Kind of the probe: `"logistic"`, `"ridge"`, `"knn"`,
+            `"nearest-mean"` or `"head2toe"`.
+        problem: Kind of the labels: `"classification"`, `"multi-label"` or
+            `"regression"`.
         strength: The chosen lambda, number of neighbours, or variance around
             the means.
         rows: The table that the strength was chosen from: a `PathRow`

@@ -41,8 +41,8 @@ def group_lasso(
     Example:
 
     >>> x = np.random.default_rng(0).normal(size=(40, 5))
-    >>> found = group_lasso(x, np.eye(2)[(x[:, 3] > 0).astype(int)])
-    >>> np.linalg.norm(found, axis=1).argmax()
+    >>> w = group_lasso(x, np.eye(2)[(x[:, 3] > 0).astype(int)])
+    >>> np.linalg.norm(w, axis=1).argmax()
     np.int64(3)
 
     Reference:
@@ -69,7 +69,7 @@ def group_lasso(
     w = np.zeros((x.shape[1], targets.shape[1]))  # [d, outputs]
     rates = targets.mean(axis=0).clip(1e-6, 1 - 1e-6)  # [outputs]
     b = np.log(rates / (1 - rates)) if multi_label else np.log(rates)
-    # W = 0 is optimal where no row of its gradient is longer than alpha.
+    # W = 0 is optimal if no row of its gradient is longer than alpha.
     alpha = ratio * _row_norms(gradients(w, b)[0]).max()
     # FISTA: t' = (1 + sqrt(1 + 4 t^2)) / 2, and the next point to step from is
     # w_new + (t - 1) / t' * (w_new - w).

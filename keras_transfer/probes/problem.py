@@ -16,7 +16,8 @@ class Problem(NamedTuple):
         features: float64 `(n, d)`.
         targets: Class indices `(n,)`, or `(n, outputs)`: 0/1 or numbers.
         num_outputs: Number of classes or outputs.
-        kind: `"classification"`, `"multi-label"` or `"regression"`.
+        kind: Kind of the targets: `"classification"`, `"multi-label"` or
+            `"regression"`.
         splits: Pairs of (rows to fit, rows to choose by). Empty if nothing can
             be held out.
         rows_per_example: Number of rows of each example, so that lambda counts

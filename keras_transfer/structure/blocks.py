@@ -228,7 +228,7 @@ def _merge_pieces(
         unnamed = name is None
         if unnamed and merged and not _weighted(steps, members):
             # An activation or pooling belongs to the layers before it, so
-            # that the cut comes where the tensor is smaller.
+            # that a smaller tensor crosses the cut.
             if waiting:
                 waiting += members
                 continue
@@ -253,7 +253,7 @@ def _merge_pieces(
 def _merge_unnamed(
     steps: tuple[graph.Step, ...], pieces: list[_Piece]
 ) -> list[_Piece]:
-    """Makes a block of each weighted piece where no layer names a block.
+    """Makes a block of each weighted piece if no layer names a block.
 
     Normalizations, activations and poolings join the piece before them.
     """

@@ -264,7 +264,7 @@ def test_stale_compile_after_unfreezing(optimizer):
     fit(model)
     model.get_layer("conv").trainable = True
     message = only(check(model, (NORMAL, LABELS)), "stale-compile")
-    assert "2 variables made trainable since" in message
+    assert "2 variables unfrozen since" in message
     assert "will not train" in message
     before = weights(model, "conv")
     fit(model)
@@ -300,7 +300,7 @@ def test_stale_compile_of_a_loaded_model():
     assert not check(model, (NORMAL, LABELS))
     model.get_layer("conv").trainable = True
     message = only(check(model, (NORMAL, LABELS)), "stale-compile")
-    assert "will be refused by `fit`" in message
+    assert "will make `fit` raise" in message
     with pytest.raises(ValueError, match="Unknown variable"):
         fit(model)
 
@@ -577,7 +577,7 @@ def test_class_count_of_image_data(data):
 def test_class_names(data):
     for wanted, words in (
         (["1", "0", "2"], "in another order"),
-        (["0", "1", "dog"], "are others"),
+        (["0", "1", "dog"], "differ from those"),
     ):
         model = ktr.build_classifier("ResNet20", class_names=wanted)
         message = only(check(model, data), "class-names")
@@ -607,7 +607,7 @@ def test_missing_class(classifier):
     for labels in (LABELS, ONE_HOT):
         found = check(classifier, (IMAGES[chosen], labels[chosen]))
         message = only(found, "missing-class", "warning")
-        assert "No training example for 1 of the 3 classes (1)" in message
+        assert "1 of the 3 classes (1) have no training example" in message
 
 
 def test_imbalance(classifier):
@@ -663,7 +663,7 @@ def test_split_overlap_of_arrays(classifier):
 def test_split_overlap_of_image_data(classifier):
     held_out = make_images(30, 1)
     held_out[5] = IMAGES[2]
-    with pytest.warns(UserWarning, match="stand in different splits"):
+    with pytest.warns(UserWarning, match="are in different splits"):
         data = ktr.load_images(
             {"train": (IMAGES, LABELS), "validation": (held_out, LABELS)}
         )
@@ -736,7 +736,7 @@ SEVERAL = np.maximum(ONE_HOT, ONE_HOT[::-1])
         (
             ONE_HOT,
             keras.losses.sparse_categorical_crossentropy,
-            "reads integers",
+            "expects integers",
         ),
         (LABELS / 2, "sparse_categorical_crossentropy", "cuts their fractions"),
         (SEVERAL, "categorical_crossentropy", r"sum to 1 \(multi-hot\)"),
@@ -786,7 +786,7 @@ def binary(from_logits):
 @pytest.mark.parametrize(
     ("activation", "loss", "severity", "words"),
     [
-        ("linear", categorical(False), "error", "takes it for probabilities"),
+        ("linear", categorical(False), "error", "expects probabilities"),
         ("relu", "categorical_crossentropy", "error", "The output is relu"),
         ("linear", "binary_crossentropy", "error", '`activation="sigmoid"`'),
         ("softmax", "binary_crossentropy", "error", "as those of a sigmoid"),
@@ -874,7 +874,7 @@ def test_a_single_output():
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
-        (IMAGES, TypeError, "`data` must be what `load_images` returns"),
+        (IMAGES, TypeError, "`data` must be an `ImageData`"),
         ("flowers/", TypeError, "Received: str for train"),
         ((IMAGES, LABELS[:5]), ValueError, "as many labels as inputs"),
         ({"validation": (IMAGES, LABELS)}, ValueError, 'the key "train"'),

@@ -289,9 +289,9 @@ GOOD = [[0.9, 0.1], [0.4, 0.6]]
 @pytest.mark.parametrize(
     ("outputs", "labels", "options", "message"),
     [
-        ([[np.nan, 1], [0, 1]], [0, 1], {}, "gives NaN or infinity for 1 of 2"),
+        ([[np.nan, 1], [0, 1]], [0, 1], {}, "NaN or infinity for 1 of 2"),
         ([[0, np.inf], [0, 1]], [0, 1], {}, "lower the learning rate"),
-        ([[0, 1e300], [0, 1]], [0, 1], {}, "gives NaN or infinity"),
+        ([[0, 1e300], [0, 1]], [0, 1], {}, "NaN or infinity"),
         (GOOD, [0, 2], {}, r"integers in \[0, 2\).*from 0 to 2"),
         (GOOD, [0, -1], {}, r"integers in \[0, 2\)"),
         (GOOD, [0, 0.5], {}, "`labels` must be integers"),

@@ -134,18 +134,18 @@ def test_bad_arguments_are_refused():
             cluster(values, number)
     with pytest.raises(ValueError, match="`seed` must be an integer"):
         cluster(values, seed=-1)
-    with pytest.raises(ValueError, match="three examples.*9, 1 of which"):
+    with pytest.raises(ValueError, match="three examples.*9, 1 of them"):
         cluster(np.ones((9, 4)))
     with pytest.raises(ValueError, match='vectors.*`pooling="avg"`'):
         cluster(np.ones((9, 4, 4, 3)))
-    with pytest.raises(TypeError, match="what `extract_features` returned"):
+    with pytest.raises(TypeError, match="from `extract_features`"):
         cluster([[1.0, 2.0]])
     found = cluster(values, 3)
     with pytest.raises(ValueError, match="must have 40 columns.*another"):
         found.assign(values[:, :7])
     with pytest.raises(ValueError, match=r"`number` must be an.*\[0, 3\)"):
         found.typical(3)
-    with pytest.raises(ValueError, match="`count` must be an integer above"):
+    with pytest.raises(ValueError, match="`count` must be an integer of"):
         found.typical(0, count=0)
     values[2, 2] = np.nan
     with pytest.raises(ValueError, match="must be finite. Received: NaN"):

@@ -173,7 +173,7 @@ def test_one_example_a_class_takes_lambda_1():
     probe = fit_probe(make_split(values, labels))
     assert probe.strength == pytest.approx(1.0)
     assert probe.rows == ()
-    assert "one example alone" in probe.summary()
+    assert "a single example" in probe.summary()
 
 
 def test_an_edge_is_told(features):
@@ -181,7 +181,7 @@ def test_an_edge_is_told(features):
     assert not inside.at_edge
     edge = fit_probe(features, strengths=[inside.strength, 1e4])
     assert edge.at_edge
-    assert "edge of what was tried" in edge.summary()
+    assert "edge of the values tried" in edge.summary()
     assert "chosen" in str(edge)
     assert not fit_probe(features, strengths=[3.0]).at_edge
 
@@ -340,8 +340,8 @@ def test_several_labels_and_numbers_are_written(features, backbone):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "knn"}, "no linear map of the features"),
-        ({"kind": "head2toe"}, "no linear map of the features"),
+        ({"kind": "knn"}, "not linear maps of the features"),
+        ({"kind": "head2toe"}, "not linear maps of the features"),
         ({"kind": "ridge"}, "ends in 'softmax'.*`activation=\"linear\"`"),
         ({"model": {"activation": "sigmoid"}}, "ends in 'sigmoid'.*softmax"),
         ({"model": {"hidden_units": (8,)}}, "a head with hidden_1"),
@@ -426,7 +426,7 @@ def test_arguments_are_checked(features):
 
 def test_bad_features_are_refused(features):
     values, labels = make_arrays(12, 1)
-    with pytest.raises(TypeError, match="what `extract_features` returned"):
+    with pytest.raises(TypeError, match="from `extract_features`"):
         fit_probe(values)
     with pytest.raises(ValueError, match="must have labels.*without any"):
         fit_probe(make_split(values))

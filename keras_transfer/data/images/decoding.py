@@ -53,8 +53,8 @@ def read_image(
     Args:
         path: Path of the file.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA). Defaults to `3`.
-        image_size: `(height, width)` to stretch to, or `None` for the size of
-            the file. Defaults to `None`.
+        image_size: Size `(height, width)` to stretch to, or `None` for the size
+            of the file. Defaults to `None`.
         max_pixels: Largest number of pixels; a larger image raises before its
             pixels are decoded. Defaults to `256_000_000`.
 

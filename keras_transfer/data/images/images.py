@@ -37,10 +37,10 @@ class ImageSplit(LabelledSplit):
     Args:
         pixels: Source of the pixels of all images.
         positions: int64 `(n,)`, the index of each example in `pixels`.
-        image_size: `(height, width)` that images are resized to, or `None`.
-            Defaults to `None`.
-        sizes: `(height, width)` of each entry of `pixels`, `None` if unknown.
-            Defaults to `None`.
+        image_size: Size `(height, width)` that images are resized to, or
+            `None`. Defaults to `None`.
+        sizes: Size `(height, width)` of each entry of `pixels`, `None` if
+            unknown. Defaults to `None`.
     """
 
     pixels: FilePixels | ArrayPixels
@@ -98,8 +98,8 @@ class ImageSplit(LabelledSplit):
         """Decodes all images into memory.
 
         Args:
-            image_size: `(height, width)` or one integer, or `None` for the size
-                of the data. Defaults to `None`.
+            image_size: Size `(height, width)` or one integer, or `None` for the
+                size of the data. Defaults to `None`.
 
         Returns:
             Tuple of uint8 images `(n, height, width, channels)` in `[0, 255]`
@@ -141,16 +141,16 @@ class ImageSplit(LabelledSplit):
 
         Args:
             batch_size: Number of images per batch, above 0. Defaults to `32`.
-            image_size: `(height, width)` or one integer, or `None` for the size
-                of the data. Defaults to `None`.
+            image_size: Size `(height, width)` or one integer, or `None` for the
+                size of the data. Defaults to `None`.
             shuffle: Whether to shuffle all examples, differently in each epoch.
                 Defaults to `False`.
             seed: Seed of the order and the augmentation, not negative. Defaults
                 to `0`.
             augment: An `Augmentation` for training, or `None`. Defaults to
                 `None`.
-            label_mode: `"categorical"` (float32 one-hot or multi-hot) or
-                `"int"` (int32). Defaults to `"categorical"`.
+            label_mode: Format of the labels: `"categorical"` (float32 one-hot
+                or multi-hot) or `"int"` (int32). Defaults to `"categorical"`.
             cache: Whether to cache decoded pixels in RAM, as uint8, before
                 shuffling and augmentation. Defaults to `False`.
             drop_remainder: Whether to drop a last batch that is not full.
@@ -158,10 +158,10 @@ class ImageSplit(LabelledSplit):
             initial_epoch: The number of the first epoch, to resume a run; or a
                 function that returns the number at the start of each iteration.
                 Defaults to `0`.
-            part: `(first, last, count)`, for one of several processes: each
-                batch is cut into `count` shards, of which those from `first` to
-                before `last` are read. Each process augments by its own seed.
-                Defaults to `None`, all shards.
+            part: Shards `(first, last, count)` of one of several processes:
+                each batch is cut into `count` shards, of which those from
+                `first` to before `last` are read. Each process augments by its
+                own seed. Defaults to `None`, all shards.
 
         Returns:
             `tf.data.Dataset` of (float32 images `(batch, height, width,
@@ -243,8 +243,8 @@ class ImageSplit(LabelledSplit):
         """Returns the common size of all images.
 
         Args:
-            image_size: `(height, width)` or one integer, or `None` for the size
-                of the data. Defaults to `None`.
+            image_size: Size `(height, width)` or one integer, or `None` for the
+                size of the data. Defaults to `None`.
 
         Returns:
             Tuple `(height, width)`.
@@ -284,8 +284,8 @@ class ImageData(LabelledData):
         train: The training examples.
         validation: The validation examples; may be empty.
         test: The test examples; may be empty.
-        image_size: `(height, width)` of all images, or `None` if they differ
-            and are not resized.
+        image_size: Size `(height, width)` of all images, or `None` if they
+            differ and are not resized.
         channels: Number of channels.
         multi_label: Whether an image may have several classes.
     """

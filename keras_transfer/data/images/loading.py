@@ -60,8 +60,8 @@ def load_images(
             - a dict with keys `"train"`, `"validation"`, `"test"` of either;
             - `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`,
               read into memory.
-        image_size: `(height, width)` or one integer that images are stretched
-            to, or `None` for their own size. Defaults to `None`.
+        image_size: Size `(height, width)` or one integer that images are
+            stretched to, or `None` for their own size. Defaults to `None`.
         split: Fractions in [0, 1] for train, validation and test. Splits that
             the source does not have are taken from train, stratified. Defaults
             to `(0.8, 0.1, 0.1)`.

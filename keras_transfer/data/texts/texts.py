@@ -52,8 +52,8 @@ class TextSplit(LabelledSplit):
             shuffle: Whether to shuffle all examples, differently in each epoch.
                 Defaults to `False`.
             seed: Seed of the order, not negative. Defaults to `0`.
-            label_mode: `"categorical"` (float32 one-hot) or `"int"` (int32).
-                Defaults to `"categorical"`.
+            label_mode: Format of the labels: `"categorical"` (float32 one-hot)
+                or `"int"` (int32). Defaults to `"categorical"`.
             initial_epoch: The number of the first epoch, or a function that
                 returns the number at the start of each iteration. Defaults to
                 `0`.
