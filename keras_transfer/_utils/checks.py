@@ -43,6 +43,11 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def is_number(value: Any) -> bool:
+    """Tells whether `value` is an integer or float of Python, not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_integer(name: str, value: Any, least: int) -> None:
     """Raises unless `value` is an integer of at least `least`."""
     if not is_integer(value) or value < least:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from keras_transfer._utils.checks import is_integer, refuse
+from keras_transfer.data.splitting import SPLITS
 
 Size = tuple[int, int]
+
+
+def check_split_names(argument: str, names: Iterable[str]) -> None:
+    """Raises unless the keys of a dict name splits, train among them.
+
+    Args:
+        argument: Name of the argument that holds the dict.
+        names: The keys of the dict.
+
+    Raises:
+        ValueError: If a key is unknown, or train is missing.
+    """
+    names = list(names)
+    if "train" not in names or any(name not in SPLITS for name in names):
+        raise ValueError(
+            f'`{argument}` must have the key "train" and, optionally, '
+            f'"validation" and "test". Received: keys {names}.'
+        )
 
 
 def check_image_size(image_size: Any) -> Size | None:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.data.splitting import SPLITS
 from keras_transfer.structure import graph
@@ -190,12 +191,7 @@ def _sources_of_splits(data: Any) -> dict[str, Any]:
         return {k: v for k, v in splits.items() if len(v) or k == "train"}
     if not isinstance(data, Mapping):
         return {"train": data}
-    unknown = [name for name in data if name not in SPLITS]
-    if unknown or "train" not in data:
-        raise ValueError(
-            '`data` must have the key "train" and, optionally, "validation" '
-            f'and "test". Received: keys {list(data)}.'
-        )
+    check_split_names("data", data)
     return {name: data[name] for name in SPLITS if data.get(name) is not None}
 
 

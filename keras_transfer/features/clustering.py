@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_transfer._utils.checks import check_integer, is_integer, refuse
 from keras_transfer.features.features import Features, FeatureSplit, unit_norm
+from keras_transfer.probes.linear import check_finite
 from keras_transfer.reports.plots import plot_clusters
 
 # Number of principal components that are clustered: distances in thousands of
@@ -239,11 +240,7 @@ def _values(features: FeatureSplit | np.ndarray) -> np.ndarray:
             "`features` must be vectors, one per example. Received: shape "
             f'{array.shape}. Extract them with `pooling="avg"`.'
         )
-    if not np.isfinite(array).all():
-        raise ValueError(
-            "`features` must be finite. Received: NaN or infinity; check the "
-            "weights of the backbone and the pixels."
-        )
+    check_finite(array)
     return array.astype(np.float64)
 
 

@@ -28,7 +28,9 @@ from keras_transfer.data import (
     LabelledData,
     TextSplit,
 )
+from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.examples import Examples, examples_of
+from keras_transfer.data.splitting import SPLITS
 from keras_transfer.data.texts.texts import is_texts
 from keras_transfer.distribute import (
     ProcessGroup,
@@ -213,8 +215,7 @@ class _SplitInputs(NamedTuple):
 
 def _inputs_of_splits(data: Any) -> dict[str, _SplitInputs]:
     if isinstance(data, LabelledData):
-        names = ("train", "validation", "test")
-        splits = {name: getattr(data, name) for name in names}
+        splits = {name: getattr(data, name) for name in SPLITS}
         splits = {name: split for name, split in splits.items() if len(split)}
         if isinstance(data, ImageData):
             splits = {
@@ -223,12 +224,7 @@ def _inputs_of_splits(data: Any) -> dict[str, _SplitInputs]:
             }
         return {name: _inputs_of(split) for name, split in splits.items()}
     if isinstance(data, Mapping):
-        unknown = sorted(set(data) - {"train", "validation", "test"})
-        if unknown or "train" not in data:
-            raise ValueError(
-                '`data` must have the key "train" and, optionally, '
-                f'"validation" and "test". Received: keys {sorted(data)}.'
-            )
+        check_split_names("data", data)
         return {name: _inputs_of(split) for name, split in data.items()}
     return {"train": _inputs_of(data)}
 

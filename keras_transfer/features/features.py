@@ -200,7 +200,7 @@ class Features:
                 f"  {part.start:>6} to {part.stop:<6} {part.backbone} "
                 f"{part.block}"
             )
-        for name in ("train", "validation", "test"):
+        for name in splitting.SPLITS:
             split = getattr(self, name)
             lines.append(f"  {name}: {len(split) if split else 0} examples")
         return "\n".join(lines) + ">"
@@ -238,7 +238,7 @@ def stack_features(features: Sequence[Features]) -> Features:
             f"`extract_features`. Received: {type(features).__name__}."
         )
     splits: dict[str, FeatureSplit | None] = {}
-    for name in ("train", "validation", "test"):
+    for name in splitting.SPLITS:
         same_name = [getattr(one, name) for one in features]
         if any(split is None for split in same_name):
             splits[name] = None

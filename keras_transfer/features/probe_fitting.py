@@ -24,6 +24,7 @@ from keras_transfer.features.features import (
     unit_norm,
 )
 from keras_transfer.features.fitted_probe import FittedProbe
+from keras_transfer.probes.linear import check_finite
 
 _KINDS = {
     "logistic": probes.logistic,
@@ -366,11 +367,7 @@ def _gather_rows(
             for fit, held_out in _folds(y, target.kind, folds, seed)
         )
     y = np.repeat(y, views, axis=0)
-    if not np.isfinite(x).all():
-        raise ValueError(
-            "`features` must be finite. Received: NaN or infinity; check the "
-            "weights of the backbone and the pixels."
-        )
+    check_finite(x)
     return _Rows(x.astype(np.float64), y, splits, views, num_train)
 
 

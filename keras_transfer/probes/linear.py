@@ -314,6 +314,11 @@ def _check(features: np.ndarray, labels: np.ndarray) -> None:
             f"features of shape {features.shape}, labels of shape "
             f"{labels.shape}"
         )
+    check_finite(features)
+
+
+def check_finite(features: np.ndarray) -> None:
+    """Raises unless all features are finite."""
     if not np.isfinite(features).all():
         raise ValueError(
             "`features` must be finite. Received: NaN or infinity; check the "

@@ -284,7 +284,7 @@ def write_link(path):
     ("make", "reason"),
     [
         (lambda path: path.touch(), r"the file is empty \(0 bytes\)"),
-        (write_text, "its content is no image format that Pillow reads"),
+        (write_text, "its content is not in an image format that Pillow reads"),
         (lambda path: path.mkdir(), "it is a folder"),
         (write_link, "it is a broken symbolic link"),
         (lambda path: os.mkfifo(path), "it is not a regular file"),

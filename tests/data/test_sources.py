@@ -110,7 +110,7 @@ def test_unicode_and_very_long_names(make_folder, make_image):
     images, _ = next(iter(data.train.batches(100)))
     assert images.shape[0] == len(data.train)
     (root / "花" / names[-1]).write_bytes(b"broken")
-    with raises("花/.*its content is no image format"):
+    with raises("花/.*its content is not in an image format"):
         load_images(root)
 
 
@@ -144,7 +144,7 @@ def messy(make_folder):
 BAD = {
     "a/cut.jpg": "truncated",
     "a/zero.png": r"empty \(0 bytes\)",
-    "a/text.jpg": "no image format that Pillow reads",
+    "a/text.jpg": "not in an image format that Pillow reads",
     "b/folder.jpg": "it is a folder",
     "b/link.png": "broken symbolic link",
     "b/large.png": "3000x1000 pixels are more than `max_pixels`=1000000",
@@ -481,8 +481,8 @@ def floats(*values):
         (floats()[0] * 255, [0, 1, 0, 1], r"Add the axis: images\[..., None\]"),
         (floats()[0, 0] * 255, [0, 1], r"Received: shape=\(4, 3\)"),
         (floats()[:0], [], "must hold images. Received: none"),
-        (floats() * 255, [0, 1, 0, -1], "must be integers from 0"),
-        (floats() * 255, [0, 1, 0, 0.5], "must be integers from 0"),
+        (floats() * 255, [0, 1, 0, -1], "must be integers of at least 0"),
+        (floats() * 255, [0, 1, 0, 0.5], "must be integers of at least 0"),
         (floats() * 255, np.full((4, 3), 0.3), "must be one-hot"),
         (floats() * 255, [[1, 1], [0, 1]] * 2, "Pass multi_label=True"),
         (floats() * 255, [0, 0, 0, 0], "at least two classes"),
@@ -515,7 +515,7 @@ def test_more_wrong_arrays(arrays):
         TypeError, match="`source` must be a folder, .* type int"
     ):
         load_images(3)
-    with pytest.raises(TypeError, match="must have numbers as images"):
+    with pytest.raises(TypeError, match="must have images of numbers"):
         load_images((images.astype(str), labels))
 
 

@@ -112,7 +112,7 @@ def test_given_classes():
 
 def test_encoding(tmp_path):
     file = write(tmp_path / "x.tsv", ["café\t1", "thé\t0"], "latin-1")
-    with pytest.raises(ValueError, match="`encoding` must be that of"):
+    with pytest.raises(ValueError, match="`encoding` must be the encoding of"):
         load_texts(file)
     data = load_texts(file, encoding="latin-1", split=ALL)
     assert data.train.texts[0] == "café"

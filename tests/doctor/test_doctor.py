@@ -729,8 +729,8 @@ SEVERAL = np.maximum(ONE_HOT, ONE_HOT[::-1])
 @pytest.mark.parametrize(
     ("labels", "loss", "words"),
     [
-        (LABELS, "categorical_crossentropy", "reads one-hot rows"),
-        (COLUMN, "categorical_crossentropy", "one number an example"),
+        (LABELS, "categorical_crossentropy", "expects one-hot rows"),
+        (COLUMN, "categorical_crossentropy", "one number per example"),
         (LABELS, keras.losses.CategoricalCrossentropy(), "one-hot rows"),
         (ONE_HOT, "sparse_categorical_crossentropy", r"rows of 3 \(one-hot\)"),
         (
@@ -738,12 +738,12 @@ SEVERAL = np.maximum(ONE_HOT, ONE_HOT[::-1])
             keras.losses.sparse_categorical_crossentropy,
             "expects integers",
         ),
-        (LABELS / 2, "sparse_categorical_crossentropy", "cuts their fractions"),
+        (LABELS / 2, "sparse_categorical_crossentropy", "truncates them"),
         (SEVERAL, "categorical_crossentropy", r"sum to 1 \(multi-hot\)"),
         (5 * ONE_HOT, "categorical_crossentropy", r"sum to 1 \(numbers\)"),
         (COLUMN, "mse", "compares it with 3 outputs"),
         (LABELS / 2, None, "the output is a softmax"),
-        (np.array(["a", "b", "c"] * 10), None, "which is no number"),
+        (np.array(["a", "b", "c"] * 10), None, "which is not a number"),
     ],
 )
 def test_label_format(classifier, labels, loss, words):

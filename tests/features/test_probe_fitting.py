@@ -450,7 +450,7 @@ def test_bad_features_are_refused(features):
         fit_probe(make_split(values, hot), kind="nearest-mean")
     with pytest.raises(ValueError, match='must be "ridge" for labels that are'):
         fit_probe(make_split(values, values[:, 0]))
-    with pytest.raises(ValueError, match="all of them finite"):
+    with pytest.raises(ValueError, match="must have finite labels"):
         fit_probe(make_split(values, values[:, 0] * np.nan), kind="ridge")
     values[3, 3] = np.inf
     with pytest.raises(ValueError, match="must be finite. Received: NaN"):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.data import tfds
+from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.images import decoding
 from keras_transfer.data.images.pixels import ArrayPixels
 from keras_transfer.data.splitting import SPLITS
@@ -29,12 +30,7 @@ def read_in_memory(
     if not isinstance(source, Mapping):
         splits = {"all": _read_split(source, "source", image_size)}
     else:
-        unknown = [name for name in source if name not in SPLITS]
-        if unknown or "train" not in source:
-            raise ValueError(
-                '`source` must have the key "train" and, optionally, '
-                f'"validation" and "test". Received: keys {list(source)}.'
-            )
+        check_split_names("source", source)
         splits = {
             name: _read_split(source[name], f"source[{name!r}]", image_size)
             for name in SPLITS

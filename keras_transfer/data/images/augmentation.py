@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from keras_transfer._utils.checks import refuse
+from keras_transfer._utils.checks import is_number, refuse
 from keras_transfer.data.pipeline import Epoch, epoch_numbers
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ class Augmentation:
                 )
         for name, limit in _LIMITS.items():
             value = getattr(self, name)
-            number = isinstance(value, int | float)
-            number = number and not isinstance(value, bool)
-            if not number or not 0 <= value <= limit:
+            if not is_number(value) or not 0 <= value <= limit:
                 unit = " degrees" if name == "rotation" else ""
                 refuse(name, f"a number in [0, {limit:g}]{unit}", value)
 
