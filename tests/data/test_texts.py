@@ -301,7 +301,7 @@ def test_wrong_files(tmp_path):
 @pytest.mark.pretrained
 def test_sst2(assets):
     folder = assets / "text" / "sst2"
-    with pytest.warns(UserWarning, match="2 groups of identical texts stand"):
+    with pytest.warns(UserWarning, match="2 groups of identical texts are in"):
         data = load_texts(folder)
     sizes = [len(data.train), len(data.validation), len(data.test)]
     assert sizes == [6920, 872, 1821]

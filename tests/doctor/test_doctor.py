@@ -461,7 +461,7 @@ def test_nan_weights():
 def test_pixels_for_a_model_that_scales(classifier, images, words):
     diagnosis = check(classifier, (images, LABELS))
     assert words in only(diagnosis, "pixel-range")
-    assert "[0, 255] itself" in diagnosis[0].message
+    assert "itself scales pixels of [0, 255]" in diagnosis[0].message
     dataset = tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(8)
     assert words in only(check(classifier, dataset), "pixel-range")
 
@@ -760,7 +760,7 @@ def test_label_format_of_binary_crossentropy():
     )
     assert "from 0 to 2" in message
     diagnosis = check(sigmoids, (NORMAL, LABELS), loss="binary_crossentropy")
-    assert "reads 3 of 0 or 1" in only(diagnosis, "label-format")
+    assert "expects 3 of 0 or 1" in only(diagnosis, "label-format")
 
 
 def test_several_labels_and_a_softmax(classifier):
