@@ -1,4 +1,4 @@
-"""Digests of examples."""
+"""Size of the digests of examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which takes the place of `path` at the end."""
+    """Yields a temporary path, which is renamed to `path` at the end."""
     if not path.parent.is_dir():
         raise FileNotFoundError(
             "`path` must be in a folder that exists. Received: "
             f"{str(path)!r}. Make {str(path.parent)!r} first."
         )
-    # Two processes may write the same file; the last one stands.
+    # Two processes may write the same file; the last to finish wins.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

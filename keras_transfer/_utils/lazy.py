@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Lazy imports: names of a package, imported on first use."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def importing(
     """Makes the `__getattr__` of a package.
 
     Args:
-        namespace: `globals()` of the package.
-        modules: For each name the module of the package that has it.
+        namespace: The package's `globals()`.
+        modules: The module of the package that defines each name, by name.
 
     Returns:
-        Function from a name to what it names.
+        Function from a name to the object of that name.
     """
     package = namespace["__name__"]
 

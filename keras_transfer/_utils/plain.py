@@ -1,4 +1,4 @@
-"""Plain values that JSON and another process read alike."""
+"""Descriptions of values that do not depend on the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def plain(value: Any) -> Any:
-    """Returns a value that JSON and another process read alike."""
+    """Describes a value in JSON types, equally in every process."""
     if isinstance(value, np.ndarray):
         content = hashlib.sha256(np.ascontiguousarray(value).tobytes())
         return [str(value.dtype), list(value.shape), content.hexdigest()]

@@ -1,4 +1,4 @@
-"""Lines for people on standard output."""
+"""Progress lines on standard output."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 class Progress:
-    """Writes lines for people to read on standard output.
+    """Writer of progress lines on standard output.
 
     Args:
-        verbose: `0` for none.
+        verbose: Verbosity; `0` writes nothing.
     """
 
     def __init__(self, verbose: int) -> None:
         self.verbose = verbose
 
     def say(self, text: str) -> None:
-        """Writes a line."""
+        """Writes a line, unless silent or empty."""
         if text and self.verbose:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
@@ -29,10 +29,10 @@ class Progress:
         """Writes the line of an epoch.
 
         Args:
-            row: The row.
-            total: Epochs of the phase.
-            seconds: Time that the rest of the run is expected to take.
-            best: Whether it is the best so far.
+            row: The epoch's row of the history.
+            total: Number of epochs in the phase.
+            seconds: Expected time of the rest of the run, in seconds.
+            best: Whether this epoch is the best so far.
         """
         skipped = ("phase", "name", "epoch", "depth", "learning_rate")
         numbers = "  ".join(

@@ -9,7 +9,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Keras draws the seeds of initializers from Python's generator."""
+    """Seeds the initializers of layers that are built within the context.
+
+    Keras draws the seeds of initializers from Python's `random`, whose state
+    is restored afterwards.
+    """
     state = random.getstate()
     random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""Images and texts, from anywhere, as indexed data with stable ids."""
+"""Data sets of images and texts, indexed and with stable ids."""
 
 from keras_transfer.data.images.augmentation import Augmentation
 from keras_transfer.data.images.images import ImageData, ImageSplit

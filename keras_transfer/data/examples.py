@@ -1,4 +1,4 @@
-"""Examples by index, with a digest of each."""
+"""Examples by index, each with a digest of its content."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ class Examples:
 
     Args:
         read: Function from an index to one input.
-        num_examples: How many there are.
+        num_examples: Number of examples.
         shape: Shape of one input.
-        dtype: Its dtype, `"string"` of texts.
-        reading: What decides the input beside the content: sizes and the like.
+        dtype: Dtype of the inputs, `"string"` for texts.
+        reading: Settings that determine an input together with its content,
+            such as the size that images are resized to.
         digest: Function that computes the digests, uint8 `(n, 16)`.
     """
 
@@ -40,12 +41,12 @@ class Examples:
 
     @property
     def numpy_dtype(self) -> type:
-        """The dtype of arrays of them."""
+        """The dtype of arrays of examples."""
         return object if self.dtype == "string" else np.dtype(self.dtype).type
 
     @functools.cached_property
     def digests(self) -> np.ndarray:
-        """uint8 `(n, 16)`, computed once."""
+        """Digests of the examples, uint8 `(n, 16)`, computed once."""
         return self.digest()
 
 
@@ -56,9 +57,9 @@ def examples_of(
     """Makes `Examples` of a split or of an array.
 
     Args:
-        data: A split, or an array `(n, ...)` of what a network takes.
-        image_size: `(height, width)` to resize images of a split to. Defaults
-            to `None`, that of the data.
+        data: A split, or an array `(n, ...)` of inputs of a network.
+        image_size: Size `(height, width)` that images of a split are resized
+            to. Defaults to `None`, the size of the data.
 
     Returns:
         `Examples`.
@@ -91,15 +92,15 @@ def examples_of(
 
 
 def _reading_of(shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
-    """The same for images of a split and for the same images in an array."""
+    """Describes the reading, equally for a split and for an array."""
     return {"shape": list(shape), "dtype": dtype}
 
 
 def _digest_rows(array: np.ndarray) -> np.ndarray:
-    found = np.empty((len(array), DIGEST_BYTES), np.uint8)
+    digests = np.empty((len(array), DIGEST_BYTES), np.uint8)
     for index, row in enumerate(array):
-        found[index] = np.frombuffer(
+        digests[index] = np.frombuffer(
             digest_text(row) if isinstance(row, str) else digest_image(row),
             np.uint8,
         )
-    return found
+    return digests

@@ -1,4 +1,4 @@
-"""Labelled examples as indexed splits with stable ids, whatever they are."""
+"""Labelled examples of any kind, as indexed splits with stable ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import check_choice, check_integer
 from keras_transfer.data import splitting
 from keras_transfer.data.checks import check_indices
 from keras_transfer.data.report import DataReport
@@ -16,13 +16,13 @@ from keras_transfer.data.report import DataReport
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LabelledSplit:
-    """Some of the examples of a data set.
+    """The examples of one split of a data set.
 
     Args:
-        name: `"train"`, `"validation"` or `"test"`.
-        ids: Tuple of stable strings.
-        labels: int32 `(n,)`, or float32 0/1 `(n, num_classes)` where
-            multi-label.
+        name: Name of the split: `"train"`, `"validation"` or `"test"`.
+        ids: Tuple of stable ids, as strings.
+        labels: int32 `(n,)`, or float32 0/1 `(n, num_classes)` if examples may
+            have several classes.
         class_names: Tuple of the names of the classes.
     """
 
@@ -36,7 +36,7 @@ class LabelledSplit:
 
     @property
     def multi_label(self) -> bool:
-        """Whether an example may have several classes."""
+        """Tells whether an example may have several classes."""
         return self.labels.ndim == 2
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> Self:
@@ -49,41 +49,39 @@ class LabelledSplit:
             A split of the same kind.
 
         Raises:
-            ValueError: If an index is out of range or no integer.
+            ValueError: If an index is out of range or not an integer.
         """
         chosen = check_indices(indices, len(self))
         return dataclasses.replace(
             self,
             ids=tuple(self.ids[i] for i in chosen),
             labels=self.labels[chosen],
-            **self._rows(chosen),
+            **self._row_fields(chosen),
         )
 
     def shots(self, k: int, seed: int = 0) -> Self:
         """Returns `k` examples per class.
 
-        With one seed, the examples of a smaller `k` are among those of a
-        larger one.
+        With the same seed, the examples for a smaller `k` are a subset of those
+        for a larger `k`.
 
         Args:
-            k: Integer, examples per class.
-            seed: Integer; another seed draws others. Defaults to `0`.
+            k: Number of examples per class.
+            seed: Seed of the draw. Defaults to `0`.
 
         Returns:
             A split of the same kind, of `k * num_classes` examples.
 
         Raises:
-            ValueError: If a class has fewer than `k`, or if multi-label.
+            ValueError: If a class has fewer than `k` examples, or examples have
+                several classes.
         """
         if self.multi_label:
             raise ValueError(
                 "`shots` needs one class per example. Received: multi-label "
                 "data. Use `subset(indices)`."
             )
-        if not is_integer(k) or k < 1:
-            raise ValueError(
-                f"`k` must be an integer above 0. Received: k={k}."
-            )
+        check_integer("k", k, 1)
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         if counts.min() < k:
             name = self.class_names[counts.argmin()]
@@ -94,12 +92,12 @@ class LabelledSplit:
         return self.subset(splitting.draw_shots(self.ids, self.labels, k, seed))
 
     def joined(self, other: Self) -> Self:
-        """Returns the examples of both, those of `other` behind.
+        """Returns the examples of both splits, those of `other` last.
 
         Args:
-            other: A split of the same kind, of the same source.
+            other: A split of the same kind and source.
         """
-        rows = {"labels": other.labels, **other._rows(slice(None))}
+        rows = {"labels": other.labels, **other._row_fields(slice(None))}
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(self, name), more])
             for name, more in rows.items()
@@ -110,24 +108,20 @@ class LabelledSplit:
             **joined,
         )
 
-    def _rows(self, chosen: np.ndarray | slice) -> dict[str, Any]:
-        """The fields of a kind of split that have a row for each example."""
+    def _row_fields(self, chosen: np.ndarray | slice) -> dict[str, Any]:
+        """Returns rows of the fields that subclasses add, by field name."""
         return {}
 
     def labels_for(self, label_mode: str) -> np.ndarray:
-        """Returns the labels as `batches` gives them.
+        """Returns the labels in the format of `batches`.
 
         Args:
-            label_mode: `"categorical"` or `"int"`.
+            label_mode: Format of the labels, `"categorical"` or `"int"`.
 
         Raises:
-            ValueError: If it is neither, or does not fit the labels.
+            ValueError: If the format is unknown, or does not fit the labels.
         """
-        if label_mode not in ("categorical", "int"):
-            raise ValueError(
-                '`label_mode` must be "categorical" or "int". Received: '
-                f"label_mode={label_mode!r}."
-            )
+        check_choice("label_mode", label_mode, ("categorical", "int"))
         if label_mode == "categorical":
             return self.one_hot()
         if self.multi_label:
@@ -138,10 +132,10 @@ class LabelledSplit:
         return self.labels
 
     def one_hot(self) -> np.ndarray:
-        """Returns the labels as rows.
+        """Returns the labels as one-hot or multi-hot rows.
 
         Returns:
-            float32 one-hot (multi-hot) array `(n, num_classes)`.
+            float32 array `(n, num_classes)`.
         """
         if self.multi_label:
             return self.labels
@@ -153,11 +147,11 @@ class LabelledData:
     """A labelled data set in three splits.
 
     Args:
-        train: The examples to train on.
-        validation: The examples to choose by; may be empty.
-        test: The examples to measure on; may be empty.
-        class_names: Tuple of names; the label of a class is its place.
-        report: What was skipped, ignored or found twice.
+        train: The training examples.
+        validation: The validation examples; may be empty.
+        test: The test examples; may be empty.
+        class_names: Tuple of names; the label of a class is its index.
+        report: Report of skipped and ignored files and of duplicates.
     """
 
     train: LabelledSplit
@@ -172,16 +166,16 @@ class LabelledData:
         return len(self.class_names)
 
     def class_weights(self) -> dict[int, float]:
-        """Returns the weights that balance the classes of train, for `fit`.
+        """Returns weights that balance the training classes, for `fit`.
 
-        `weight_c = n / (C * n_c)` over the C classes that train holds, as
+        `weight_c = n / (C * n_c)` over the C classes with training examples, as
         scikit-learn's `"balanced"`.
 
         Returns:
-            Dict of class index to weight, of the classes that train holds.
+            Dict from class index to weight, for classes with training examples.
 
         Raises:
-            ValueError: If multi-label.
+            ValueError: If examples have several classes.
         """
         if self.train.multi_label:
             raise ValueError(

@@ -1,12 +1,12 @@
 """The `tf.data` pipeline of a split, and the arithmetic of its epochs.
 
-What an epoch holds follows from the seed, the number of the epoch and the
-number of the step alone, not from a state that a stopped run would lose:
+The contents of a batch depend only on the seed, the number of the epoch and the
+number of the step, not on a state that an interrupted run would lose:
 
     indices -> shuffle -> decode, or copy from RAM -> augment
 
-Only indices are shuffled, and pixels are kept before the shuffle and before
-augmentation, so that every epoch is augmented anew.
+Only indices are shuffled, and pixels are cached before the shuffle and before
+augmentation, so that each epoch is augmented differently.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Batches decoded at the same time, at most: each waits in RAM.
+# Largest number of batches decoded in parallel, since each takes memory.
 _PARALLEL_BATCHES = 8
 
 
 class PixelCache:
-    """Keeps decoded images, `n * height * width * channels` bytes of RAM.
+    """Cache of decoded images, `n * height * width * channels` bytes of RAM.
 
     Args:
         read: Function from an index to a uint8 array of `shape`.
-        num_images: How many images there are.
-        shape: `(height, width, channels)`.
+        num_images: Number of images.
+        shape: Shape `(height, width, channels)` of an image.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class PixelCache:
         self._filled = np.zeros(num_images, bool)
 
     def __call__(self, index: int) -> np.ndarray:
-        """Returns image `index`, decoding it the first time."""
-        # Two threads may both decode an image; they write the same pixels.
+        """Returns image `index`, decoded on first use."""
+        # If two threads decode the same image, they write the same pixels.
         if not self._filled[index]:
             self._images[index] = self._read(index)
             self._filled[index] = True
@@ -62,20 +62,22 @@ class PixelCache:
 Epoch = int | Callable[[], int]
 
 
-# Of each batch the parts `first` to `last` of `count`, in a process of several.
+# Shards `first` to before `last` of the `count` shards of each batch, which one
+# of several processes reads.
 Part = tuple[int, int, int]
 
 
 def part_of(size: int, part: Part) -> tuple[int, int]:
-    """Returns where the part of a batch begins and ends.
+    """Returns the range of a batch that a process reads.
 
     Args:
-        size: Examples in the batch.
-        part: First part, the one after the last, and how many there are.
+        size: Number of examples in the batch.
+        part: Tuple of the first shard, the shard after the last, and the number
+            of shards.
 
     Returns:
-        Two integers. Of a batch that has not an example for each part, all
-        are for everybody.
+        Tuple `(start, stop)`. A batch with fewer examples than shards is read
+        whole by every process.
 
     Example:
 
@@ -88,28 +90,29 @@ def part_of(size: int, part: Part) -> tuple[int, int]:
     return first * size // count, last * size // count
 
 
-def _forgettable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a function for `tf.numpy_function`, which never lets go of it.
+def _weakly_referenced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a function for `tf.numpy_function` in a weak reference.
 
-    TensorFlow keeps it, and with it decoded images or a whole model, until the
-    process ends. The dataset keeps the real one alive: its `map` does.
+    TensorFlow never releases a function passed to `tf.numpy_function`, nor the
+    decoded images or the model that it refers to. The `map` of the dataset
+    holds the function itself for as long as the dataset lives.
     """
     reference = weakref.ref(function)
 
     def call(*arguments: Any) -> Any:
-        real = reference()
-        if real is None:
-            raise RuntimeError("The dataset of this iterator is gone.")
-        return real(*arguments)
+        target = reference()
+        if target is None:
+            raise RuntimeError("The dataset of this iterator was deleted.")
+        return target(*arguments)
 
     return call
 
 
 def as_written(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps TensorFlow from rewriting a function whose Python is plain.
+    """Excludes a function from conversion by AutoGraph.
 
-    Rewriting takes a tenth of a second for each; only `if` and `for` over
-    tensors need it.
+    A conversion takes a tenth of a second, and only `if` and `for` over tensors
+    need it.
     """
     import tensorflow as tf
 
@@ -119,8 +122,8 @@ def as_written(function: Callable[..., Any]) -> Callable[..., Any]:
 def epoch_numbers(initial_epoch: Epoch = 0) -> tf.data.Dataset:
     """Makes a dataset of one int64, the number of the epoch.
 
-    It grows by 1 each time the dataset is iterated, from `initial_epoch` on;
-    or it is what `initial_epoch()` says when an iteration begins.
+    The number starts at `initial_epoch` and grows by 1 with each iteration; if
+    `initial_epoch` is a function, it is called at the start of each iteration.
     """
     import tensorflow as tf
 
@@ -136,7 +139,7 @@ def epoch_numbers(initial_epoch: Epoch = 0) -> tf.data.Dataset:
             return np.int64(next_epoch())
 
     def number(zero: tf.Tensor) -> tf.Tensor:
-        epoch = tf.numpy_function(_forgettable(count), [zero], tf.int64)
+        epoch = tf.numpy_function(_weakly_referenced(count), [zero], tf.int64)
         return tf.ensure_shape(epoch, ())
 
     return tf.data.Dataset.range(1).map(as_written(number))
@@ -145,12 +148,12 @@ def epoch_numbers(initial_epoch: Epoch = 0) -> tf.data.Dataset:
 def epoch_order(
     num_examples: int, shuffle: bool, seed: int
 ) -> Callable[[int], np.ndarray]:
-    """Makes the function from the epoch to the order of the examples."""
+    """Makes a function from the epoch to the order of the examples."""
     if not shuffle:
         order = np.arange(num_examples)
         return lambda epoch: order
 
-    # Steps of two epochs may be in flight, and a few iterators at once.
+    # Steps of two epochs may be in flight, in several iterators.
     @functools.lru_cache(maxsize=4)
     def permutation(epoch: int) -> np.ndarray:
         generator = np.random.default_rng((seed, epoch))
@@ -175,14 +178,14 @@ def make_batches(
 
     Args:
         read: Function from an index to an array of `shape`.
-        labels: One row per example.
-        shape: Of one array, such as `(height, width, channels)`.
-        batch_size: Integer, at least 1.
+        labels: Labels, one row per example.
+        shape: Shape of one array, such as `(height, width, channels)`.
+        batch_size: Number of examples per batch.
         drop_remainder: Whether to drop a last batch that is not full.
         order: Function from the epoch to the order of the examples.
-        initial_epoch: As for `epoch_numbers`.
-        dtype: Of the images. Defaults to `np.uint8`.
-        part: What is read of each batch. Defaults to `None`, all.
+        initial_epoch: Number of the first epoch, as in `epoch_numbers`.
+        dtype: Dtype of the images. Defaults to `np.uint8`.
+        part: The shards of each batch that are read. Defaults to `None`, all.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
@@ -217,27 +220,28 @@ def gather_batches(
     initial_epoch: Epoch,
     part: Part | None = None,
 ) -> tf.data.Dataset:
-    """Makes the dataset of batches of what a function reads.
+    """Makes the dataset of batches that a function loads.
 
     Args:
-        load: Function from indices and the number of the epoch to arrays,
-            one row for each index.
-        specs: Shape, without the batch, and dtype of each array.
-        num_examples: How many examples there are.
-        batch_size: Integer, at least 1.
+        load: Function from indices and the number of the epoch to arrays with a
+            row per index.
+        specs: Shape, without the batch axis, and dtype of each array.
+        num_examples: Number of examples.
+        batch_size: Number of examples per batch.
         drop_remainder: Whether to drop a last batch that is not full. Defaults
             to `False`.
         order: Function from the epoch to the order of the examples.
-        initial_epoch: As for `epoch_numbers`.
-        part: What is read of each batch. Defaults to `None`, all.
+        initial_epoch: Number of the first epoch, as in `epoch_numbers`.
+        part: The shards of each batch that are read. Defaults to `None`, all.
 
     Returns:
         `tf.data.Dataset` of tuples, of known cardinality.
     """
     import tensorflow as tf
 
-    full, rest = divmod(num_examples, batch_size)
-    num_batches = full if drop_remainder or not rest else full + 1
+    num_full, remainder = divmod(num_examples, batch_size)
+    partial = bool(remainder) and not drop_remainder
+    num_batches = num_full + partial
     length = batch_size if drop_remainder else None
 
     def load_step(epoch: np.int64, step: np.int64) -> list[np.ndarray]:
@@ -249,7 +253,7 @@ def gather_batches(
 
     def to_batch(epoch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         arrays = tf.numpy_function(
-            _forgettable(load_step),
+            _weakly_referenced(load_step),
             [epoch, step],
             [tf.as_dtype(dtype) for _, dtype in specs],
         )
@@ -278,13 +282,13 @@ def slice_batches(
     batch_size: int,
     initial_epoch: Epoch,
 ) -> tf.data.Dataset:
-    """Makes the dataset of the numbers that a batch is gathered by.
+    """Makes the dataset of the indices that batches are gathered by.
 
     Args:
         rows: Function from the epoch to an int64 array `(num_examples, k)`.
-        num_examples: How many rows there are.
-        batch_size: Integer, at least 1.
-        initial_epoch: As for `epoch_numbers`.
+        num_examples: Number of rows.
+        batch_size: Number of rows per batch.
+        initial_epoch: Number of the first epoch, as in `epoch_numbers`.
 
     Returns:
         `tf.data.Dataset` of int64 `(batch, k)`, of known cardinality.
@@ -293,13 +297,15 @@ def slice_batches(
 
     num_batches = -(-num_examples // batch_size)
 
-    def of_epoch(epoch: np.int64) -> np.ndarray:
+    def load_epoch(epoch: np.int64) -> np.ndarray:
         return rows(int(epoch))
 
-    def whole(epoch: tf.Tensor) -> tf.Tensor:
-        found = tf.numpy_function(_forgettable(of_epoch), [epoch], tf.int64)
-        return tf.ensure_shape(found, (num_examples, None))
+    def to_rows(epoch: tf.Tensor) -> tf.Tensor:
+        array = tf.numpy_function(
+            _weakly_referenced(load_epoch), [epoch], tf.int64
+        )
+        return tf.ensure_shape(array, (num_examples, None))
 
-    batches = epoch_numbers(initial_epoch).map(as_written(whole))
+    batches = epoch_numbers(initial_epoch).map(as_written(to_rows))
     batches = batches.rebatch(batch_size)
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches))

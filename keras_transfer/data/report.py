@@ -1,47 +1,49 @@
-"""What loading found out about the data: bad files, duplicates, oddities."""
+"""`DataReport`: skipped files, duplicates and notes from loading a data set."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 
-SHOWN = 10
+_ITEMS_SHOWN = 10
 
 
 def printable(text: str) -> str:
-    """Returns `text` with bytes that are not UTF-8 shown as escapes."""
+    """Escapes the bytes of `text` that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def list_problems(problems: Sequence[tuple[str, str]]) -> str:
-    """Lists the first problems, one per line, and counts the rest."""
-    lines = [f"  {printable(name)}: {why}" for name, why in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  ... and {len(problems) - SHOWN} more")
+    """Lists the first problems, one per line, and the number of others."""
+    lines = [
+        f"  {printable(name)}: {why}" for name, why in problems[:_ITEMS_SHOWN]
+    ]
+    if len(problems) > _ITEMS_SHOWN:
+        lines.append(f"  ... and {len(problems) - _ITEMS_SHOWN} more")
     return "\n".join(lines)
 
 
-def refuse(skipped: Sequence[tuple[str, str]], kind: str) -> None:
-    """Raises one error that lists what cannot be used, if anything.
+def raise_for_unusable(problems: Sequence[tuple[str, str]], kind: str) -> None:
+    """Raises one error that lists all unusable examples, if there are any.
 
     Args:
-        skipped: `(id, reason)` of each.
-        kind: What they are, such as `"images"`.
+        problems: Pairs `(id, reason)` of the unusable examples.
+        kind: Name of the examples, such as `"images"`.
 
     Raises:
-        ValueError: If there are any.
+        ValueError: If there are any problems.
     """
-    if skipped:
+    if problems:
         raise ValueError(
             f"`source` must hold {kind} that can be used. Received: "
-            f"{len(skipped)} that cannot:\n{list_problems(skipped)}\n"
+            f"{len(problems)} that cannot:\n{list_problems(problems)}\n"
             'Repair or remove them, or pass on_error="skip".'
         )
 
 
-def check_named(found: set[str], class_names: tuple[str, ...]) -> None:
-    """Raises where a source has classes that `class_names` lacks."""
-    unknown = sorted(found.difference(class_names))
+def check_named(present: set[str], class_names: tuple[str, ...]) -> None:
+    """Raises if `class_names` lacks a class of the source."""
+    unknown = sorted(present.difference(class_names))
     if unknown:
         raise ValueError(
             "`class_names` must name every class of the source. Received: "
@@ -52,23 +54,23 @@ def check_named(found: set[str], class_names: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DataReport:
-    """What loading found; `str(report)` is the readable form.
+    """Findings from loading a data set; `str(report)` is a readable text.
 
     Args:
-        skipped: Tuple of `(example id, reason)` of everything left out with
+        skipped: Tuple of `(example id, reason)` for all examples skipped by
             `on_error="skip"`. Defaults to `()`.
-        leaks: Groups of ids of identical examples that stand in different
-            splits. Defaults to `()`.
+        leaks: Groups of ids of identical examples in different splits. Defaults
+            to `()`.
         conflicts: Groups of ids of identical examples with different labels.
             Defaults to `()`.
         copies: Groups of ids of identical examples with the same label in the
-            same split, which does no harm. Defaults to `()`.
-        ignored: Names of files and folders that are no candidates: another
-            extension, or beside the split folders. Hidden ones are not
-            listed. Defaults to `()`.
-        notes: Sentences about the splits, such as a class too small to stand
-            in each of them. Defaults to `()`.
-        kind: What the examples are. Defaults to `"images"`.
+            same split, which are harmless. Defaults to `()`.
+        ignored: Names of ignored files and folders: files with another
+            extension, or next to the folders of the splits. Hidden files are
+            not listed. Defaults to `()`.
+        notes: Sentences about the splits, such as one about a class too small
+            for every split. Defaults to `()`.
+        kind: Name of the examples. Defaults to `"images"`.
 
     Example:
 
@@ -90,33 +92,34 @@ class DataReport:
 
     @property
     def duplicates(self) -> tuple[tuple[str, ...], ...]:
-        """Groups of identical examples that do harm: leaks and conflicts."""
+        """Groups of harmful duplicates: leaks and conflicts."""
         return tuple(sorted({*self.leaks, *self.conflicts}))
 
     def __str__(self) -> str:
-        parts = []
+        lines = []
         if self.skipped:
-            parts.append(f"{len(self.skipped)} skipped:")
-            parts.append(list_problems(self.skipped))
+            lines.append(f"{len(self.skipped)} skipped:")
+            lines.append(list_problems(self.skipped))
         for title, groups in (
             (f"identical {self.kind} in different splits", self.leaks),
             (f"identical {self.kind} with different labels", self.conflicts),
-            ("harmless copies (same split and label)", self.copies),
+            ("harmless duplicates (same split and label)", self.copies),
         ):
             if groups:
-                parts.append(f"{len(groups)} groups of {title}:")
-                parts += [f"  {_join(group)}" for group in groups[:SHOWN]]
-                if len(groups) > SHOWN:
-                    parts.append(f"  ... and {len(groups) - SHOWN} more")
+                shown = groups[:_ITEMS_SHOWN]
+                lines.append(f"{len(groups)} groups of {title}:")
+                lines += [f"  {_join(group)}" for group in shown]
+                if len(groups) > len(shown):
+                    lines.append(f"  ... and {len(groups) - len(shown)} more")
         if self.ignored:
-            parts.append(
-                f"{len(self.ignored)} ignored, no {self.kind} by their name: "
+            lines.append(
+                f"{len(self.ignored)} ignored, not {self.kind} by their name: "
                 f"{_join(self.ignored)}"
             )
-        parts += self.notes
-        return "\n".join(parts) if parts else "Nothing to report."
+        lines += self.notes
+        return "\n".join(lines) if lines else "Nothing to report."
 
 
 def _join(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:SHOWN])
-    return f"{shown}, ..." if len(names) > SHOWN else shown
+    shown = ", ".join(printable(name) for name in names[:_ITEMS_SHOWN])
+    return f"{shown}, ..." if len(names) > _ITEMS_SHOWN else shown

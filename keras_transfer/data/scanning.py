@@ -1,4 +1,4 @@
-"""Looks at every example once, in parallel: is it good, what is in it?"""
+"""Inspection of every example, in parallel: digests, sizes, unusable files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from keras_transfer.data.images import decoding
 from keras_transfer.data.images.pixels import ArrayPixels, FilePixels
 from keras_transfer.data.report import DataReport
 
-_CHUNK = 4096
+_EXAMPLES_PER_CHUNK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What was seen; each tuple has one entry per example.
+    """Result of `scan`; each tuple has one entry per example.
 
     Args:
-        digests: Identifies the content; `None` where the example is bad.
-        sizes: `(height, width)`; `None` where it is not known.
-        reasons: Why the example is bad; `None` where it is good.
+        digests: Digest of the content; `None` for an unusable example.
+        sizes: Size `(height, width)`; `None` if unknown.
+        reasons: Reason why the example is unusable; `None` if it is usable.
     """
 
     digests: tuple[bytes | None, ...]
@@ -33,7 +33,7 @@ class Scan:
 
 
 def scan(pixels: FilePixels | ArrayPixels, verify: bool) -> Scan:
-    """Inspects every example; with `verify` each file is decoded once."""
+    """Inspects every example; `verify` decodes each file once."""
 
     def inspect(index: int) -> tuple[Any, Any, str | None]:
         try:
@@ -42,31 +42,35 @@ def scan(pixels: FilePixels | ArrayPixels, verify: bool) -> Scan:
             return None, None, decoding.reason(err)
 
     with warnings.catch_warnings():
-        # Remarks about odd metadata, which would not name the file.
+        # Warnings about unusual metadata would not name the file.
         warnings.simplefilter("ignore")
-        seen = list(parallel_map(inspect, range(len(pixels))))
-    digests, sizes, reasons = zip(*seen, strict=True) if seen else ((),) * 3
+        results = list(parallel_map(inspect, range(len(pixels))))
+    digests, sizes, reasons = (
+        zip(*results, strict=True) if results else ((),) * 3
+    )
     return Scan(digests, sizes, reasons)
 
 
 def parallel_map(
     function: Callable[[int], Any], indices: Sequence[int]
 ) -> Iterator[Any]:
-    """Maps over indices in threads, keeping the order."""
+    """Maps over indices in threads, in their order."""
+    # In chunks, since `pool.map` submits all of its calls immediately.
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for start in range(0, len(indices), _CHUNK):
-            yield from pool.map(function, indices[start : start + _CHUNK])
+        for start in range(0, len(indices), _EXAMPLES_PER_CHUNK):
+            chunk = indices[start : start + _EXAMPLES_PER_CHUNK]
+            yield from pool.map(function, chunk)
 
 
 def cpu_count() -> int:
     """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Not on every system.
+    if hasattr(os, "sched_getaffinity"):  # On Linux only.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def group_equal(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Groups the positions that hold equal keys, in order of appearance."""
+    """Groups the positions of equal keys, in order of appearance."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for position, key in enumerate(keys):
         groups[key].append(position)
@@ -80,8 +84,8 @@ def report_duplicates(
     labels: Sequence[Hashable],
     splits: Sequence[str],
 ) -> DataReport:
-    """Adds groups of identical examples to the report, and warns of harm."""
-    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    """Adds duplicates to the report, and warns of the harmful ones."""
+    duplicates: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for group in groups:
         if len(group) < 2:
             continue
@@ -89,26 +93,26 @@ def report_duplicates(
         leak = len({splits[i] for i in group}) > 1
         conflict = len({labels[i] for i in group}) > 1
         if leak:
-            found["leaks"].append(names)
+            duplicates["leaks"].append(names)
         if conflict:
-            found["conflicts"].append(names)
+            duplicates["conflicts"].append(names)
         if not leak and not conflict:
-            found["copies"].append(names)
+            duplicates["copies"].append(names)
     report = dataclasses.replace(
         report,
-        leaks=tuple(found["leaks"]),
-        conflicts=tuple(found["conflicts"]),
-        copies=tuple(found["copies"]),
+        leaks=tuple(duplicates["leaks"]),
+        conflicts=tuple(duplicates["conflicts"]),
+        copies=tuple(duplicates["copies"]),
     )
-    for harm, groups_ in (
-        ("stand in different splits, so scores are too good", report.leaks),
+    for harm, harmful in (
+        ("are in different splits, so scores are too high", report.leaks),
         ("have different labels", report.conflicts),
     ):
-        if groups_:
+        if harmful:
             warnings.warn(
-                f"{len(groups_)} groups of identical {report.kind} {harm}, the "
-                f"first being {', '.join(groups_[0][:4])}. "
-                "`report.duplicates` lists them all; remove the wrong copies.",
+                f"{len(harmful)} groups of identical {report.kind} {harm}. The "
+                f"first is {', '.join(harmful[0][:4])}. `report.duplicates` "
+                "lists all of them; remove the wrong ones.",
                 UserWarning,
                 stacklevel=3,
             )

@@ -1,13 +1,12 @@
 """Stratified splits that are the same on every machine and library version.
 
-Every example has a place in an order that depends on nothing but the seed and
-its id (a hash), never on the order of the files or on a random generator. Down
-this order, class by class, each example goes to the split that is furthest
-behind its share.
+Examples are ordered by a hash of the seed and their id, so that neither the
+order of the files nor a random generator matters. In this order, class by
+class, each example goes to the split that is furthest behind its share.
 
-scikit-learn's `train_test_split(stratify=...)` is not used: it refuses classes
-with one example and any part with fewer examples than there are classes, which
-is what few-label data look like; it knows neither groups nor multi-label.
+scikit-learn's `train_test_split(stratify=...)` is not used: it raises for
+classes with one example and for splits with fewer examples than classes, which
+are common with few labels, and it supports neither groups nor several labels.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ SPLITS = ("train", "validation", "test")
 def check_fractions(split: object) -> tuple[float, float, float]:
     """Checks the fractions for train, validation and test."""
     try:
-        fractions = tuple(float(part) for part in split)  # type: ignore
-        good = (
+        fractions = tuple(float(x) for x in split)  # type: ignore
+        valid = (
             len(fractions) == 3
-            and all(0 <= part <= 1 for part in fractions)
+            and all(0 <= fraction <= 1 for fraction in fractions)
             and abs(sum(fractions) - 1) < 1e-6
             and fractions[0] > 0
         )
     except (TypeError, ValueError):
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise ValueError(
             "`split` must be three fractions in [0, 1] for train, validation "
             f"and test that sum to 1, train above 0. Received: split={split}."
@@ -45,19 +44,19 @@ def check_fractions(split: object) -> tuple[float, float, float]:
 def missing_fractions(
     given: Iterable[str], split: tuple[float, float, float]
 ) -> dict[str, float]:
-    """Returns what to split train into, where the source gives some splits.
+    """Returns the fractions of the splits that are taken from train.
 
-    The parts keep their proportion to train: with a test set given,
-    `(0.8, 0.1, 0.1)` makes 1/9 of the source's train the validation set.
+    Their proportion to train stays the same: with a test split in the source,
+    `(0.8, 0.1, 0.1)` makes 1/9 of its training examples the validation split.
     """
     given = set(given)
-    parts = {
-        name: part
-        for name, part in zip(SPLITS, split, strict=True)
+    fractions = {
+        name: fraction
+        for name, fraction in zip(SPLITS, split, strict=True)
         if name == "train" or name not in given
     }
-    total = sum(parts.values())
-    return {name: part / total for name, part in parts.items()}
+    total = sum(fractions.values())
+    return {name: fraction / total for name, fraction in fractions.items()}
 
 
 def split_examples(
@@ -70,16 +69,17 @@ def split_examples(
     """Assigns every example to a split.
 
     Args:
-        ids: One id per example.
-        labels: The class names of each example; several if multi-label.
-        groups: Positions that must stay on one side (identical images);
-            together they hold each position once.
-        fractions: Share of each split; has `"train"`.
-        seed: Integer; another seed gives another split.
+        ids: The id of each example.
+        labels: The class names of each example.
+        groups: Groups of positions that must be in the same split (identical
+            images); together they hold each position once.
+        fractions: The fraction of each split, `"train"` included.
+        seed: Seed of the order.
 
     Returns:
-        The name of the split for each example. Each class has its share to
-        within one or two examples, and at least one group in train.
+        The name of the split for each example. The share of each class is
+        correct to within one or two examples, and at least one group of each
+        class is in train.
 
     Example:
 
@@ -87,15 +87,15 @@ def split_examples(
     >>> labels = [("cat",)] * 5 + [("dog",)] * 5
     >>> groups = [[i] for i in range(10)]
     >>> shares = {"train": 0.8, "test": 0.2}
-    >>> parts = split_examples(ids, labels, groups, shares, seed=0)
-    >>> parts.count("test"), parts[:5].count("test")
+    >>> splits = split_examples(ids, labels, groups, shares, seed=0)
+    >>> splits.count("test"), splits[:5].count("test")
     (2, 1)
     """
     frequency = Counter(label for names in labels for label in names)
     units = []
     for group in groups:
         names = sorted({label for i in group for label in labels[i]})
-        # A multi-label example counts for the rarest of its classes.
+        # Of several classes, the rarest one is stratified.
         stratum = min(names, key=lambda n: (frequency[n], n), default="")
         first = min(ids[i] for i in group)
         key = (place(stratum, seed), stratum, place(first, seed), first)
@@ -103,26 +103,26 @@ def split_examples(
     units.sort(key=lambda unit: unit[0])
 
     # A split without a share must never be furthest behind.
-    fractions = {name: part for name, part in fractions.items() if part > 0}
+    fractions = {name: x for name, x in fractions.items() if x > 0}
     assigned = [""] * len(ids)
-    anchored: set[str] = set()
-    behind = dict.fromkeys(fractions, 0.0)
+    in_train: set[str] = set()  # classes with an example in train
+    behind = dict.fromkeys(fractions, 0.0)  # examples that a split lacks
     for _, names, group in units:
         for name, fraction in fractions.items():
             behind[name] += fraction * len(group)
-        choice = max(behind, key=lambda name: behind[name])
-        if not anchored.issuperset(names):
-            choice = "train"
-        if choice == "train":
-            anchored.update(names)
-        behind[choice] -= len(group)
+        split = max(behind, key=lambda name: behind[name])
+        if not in_train.issuperset(names):
+            split = "train"
+        if split == "train":
+            in_train.update(names)
+        behind[split] -= len(group)
         for i in group:
-            assigned[i] = choice
+            assigned[i] = split
     return assigned
 
 
 def place(name: str, seed: int) -> bytes:
-    """Returns where `name` stands in the order that belongs to `seed`."""
+    """Returns the sort key of `name` in the order of a seed."""
     text = f"{seed}/{name}".encode("utf-8", "surrogateescape")
     return hashlib.blake2b(text, digest_size=8).digest()
 
@@ -133,21 +133,21 @@ def draw_shots(
     """Draws `k` examples of each class, by their ids.
 
     Args:
-        ids: Stable names.
+        ids: Stable ids of the examples.
         labels: Class indices `(n,)`.
-        k: Examples of a class; each has as many.
-        seed: Another one draws others.
+        k: Number of examples per class; no class has fewer.
+        seed: Seed of the draw.
 
     Returns:
-        Their places, in order.
+        Indices of the drawn examples, ascending.
     """
-    taken: Counter[int] = Counter()
-    chosen = []
+    counts: Counter[int] = Counter()
+    drawn = []
     for i in sorted(range(len(ids)), key=lambda i: place(ids[i], seed)):
-        if taken[label := int(labels[i])] < k:
-            taken[label] += 1
-            chosen.append(i)
-    return sorted(chosen)
+        if counts[label := int(labels[i])] < k:
+            counts[label] += 1
+            drawn.append(i)
+    return sorted(drawn)
 
 
 def notes_on_splits(
@@ -155,13 +155,13 @@ def notes_on_splits(
     splits: Sequence[str],
     fractions: Mapping[str, float],
 ) -> tuple[str, ...]:
-    """Says which classes are too small to stand in each split."""
+    """Returns notes about classes that are too small, and empty splits."""
     total = Counter(label for names in labels for label in names)
     notes = [
         f'Class "{name}" has 1 example: it is in train, and no other split '
         "can measure this class."
         for name, count in sorted(total.items())
-        if count == 1 and sum(part > 0 for part in fractions.values()) > 1
+        if count == 1 and sum(x > 0 for x in fractions.values()) > 1
     ]
     counts = Counter(splits)
     notes += [
@@ -181,26 +181,40 @@ def assign_splits(
     fractions: tuple[float, float, float],
     seed: int,
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the split of each example, and notes on what came out small."""
-    parts = missing_fractions(filter(None, given), fractions)
-    places = [i for i, name in enumerate(given) if name in (None, "train")]
-    inside = {place: position for position, place in enumerate(places)}
-    within = [[inside[i] for i in group if i in inside] for group in groups]
-    labels = [labels[i] for i in places]
+    """Returns the split of each example, and notes on small classes.
+
+    Args:
+        ids: The id of each example.
+        labels: The class names of each example.
+        given: The split of each example in the source, or `None`.
+        groups: Groups of positions that must be in the same split.
+        fractions: Fractions of train, validation and test.
+        seed: Seed of the order.
+
+    Returns:
+        Tuple of the names of the splits, and the notes.
+    """
+    missing = missing_fractions(filter(None, given), fractions)
+    # Only examples without a split, or in train, are assigned; their positions
+    # among all examples, and the groups of positions among them.
+    positions = [i for i, name in enumerate(given) if name in (None, "train")]
+    index_of = {position: index for index, position in enumerate(positions)}
+    inner = [[index_of[i] for i in group if i in index_of] for group in groups]
+    labels = [labels[i] for i in positions]
     assigned = split_examples(
-        [ids[i] for i in places],
+        [ids[i] for i in positions],
         labels,
-        [group for group in within if group],
-        parts,
+        [group for group in inner if group],
+        missing,
         seed,
     )
-    notes = notes_on_splits(labels, assigned, parts)
+    notes = notes_on_splits(labels, assigned, missing)
     for note in notes:
         if note.startswith("Class"):
             warnings.warn(note, UserWarning, stacklevel=3)
     splits = [name or "train" for name in given]
-    for place, name in zip(places, assigned, strict=True):
-        splits[place] = name
+    for position, name in zip(positions, assigned, strict=True):
+        splits[position] = name
     return splits, notes
 
 

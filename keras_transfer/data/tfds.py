@@ -1,4 +1,4 @@
-"""Reads TensorFlow Datasets, downloading and preparing them where needed."""
+"""TensorFlow Datasets, downloaded and prepared as needed."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ def open_splits(
     """Opens the splits of a classification data set.
 
     Args:
-        source: `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`.
-        kind: Name of the feature that goes in: `"Image"` or `"Text"`.
+        source: The data set: `"tfds:name"`, `"tfds:name/config"` or
+            `"tfds:name:version"`.
+        kind: Type of the input feature: `"Image"` or `"Text"`.
 
     Returns:
-        Tuple of a dict from `"train"` and others to `tf.data.Dataset` of
+        Tuple of a dict from the names of splits to `tf.data.Dataset` of
         (input, label), and the names of the classes.
 
     Raises:
         ImportError: If TensorFlow Datasets is missing.
-        ValueError: If there is no such data set, it cannot be prepared, or is
-            no such classification.
+        ValueError: If there is no such data set, it cannot be prepared, or it
+            is not a classification of such inputs.
     """
     try:
         import tensorflow_datasets as tfds
@@ -44,20 +45,20 @@ def open_splits(
     builder = _builder(tfds, source.removeprefix("tfds:"))
     input_key, label_key = _keys(tfds, builder, source, kind)
     _prepare(builder, source)
-    parts = {}
+    datasets = {}
     for split in builder.info.splits:
         if split not in _SPLITS or not builder.info.splits[split].num_examples:
             continue
         dataset = builder.as_dataset(split=split, shuffle_files=False)
-        parts[_SPLITS[split]] = dataset.map(
+        datasets[_SPLITS[split]] = dataset.map(
             lambda x: (x[input_key], x[label_key])
         )
-    if "train" not in parts:
+    if "train" not in datasets:
         raise ValueError(
             '`source` must have a split "train". Received: '
             f"source={source!r} with splits {list(builder.info.splits)}."
         )
-    return parts, tuple(builder.info.features[label_key].names)
+    return datasets, tuple(builder.info.features[label_key].names)
 
 
 def read_texts(
@@ -66,21 +67,21 @@ def read_texts(
     """Reads texts into memory.
 
     Args:
-        source: `"tfds:name"` and the like.
+        source: The data set, such as `"tfds:name"`.
 
     Returns:
-        Texts and the names of their classes by split, and all names in order.
+        Tuple of texts and class names by split, and the names of all classes.
     """
     datasets, names = open_splits(source, "Text")
-    found = {}
+    by_split = {}
     for split, dataset in datasets.items():
         pairs = [
             (text.decode("utf-8", "replace"), names[label])
             for text, label in dataset.as_numpy_iterator()
         ]
         texts, labels = zip(*pairs, strict=True)
-        found[split] = (list(texts), list(labels))
-    return found, names
+        by_split[split] = (list(texts), list(labels))
+    return by_split, names
 
 
 def _builder(tfds: Any, name: str) -> Any:
@@ -90,13 +91,14 @@ def _builder(tfds: Any, name: str) -> Any:
         stem = name.split("/")[0].split(":")[0]
         known: Iterable[str] = tfds.list_builders(with_community_datasets=False)
         raise ValueError(
-            '`source` must be "tfds:" and the name of a data set of TensorFlow '
-            f"Datasets. Received: {name!r}.{did_you_mean(stem, known)}"
+            '`source` must be "tfds:" followed by the name of a data set of '
+            f"TensorFlow Datasets. Received: {name!r}."
+            f"{did_you_mean(stem, known)}"
         ) from err
     except (ValueError, AssertionError, RuntimeError) as err:
         raise ValueError(
-            "`source` must name a config and a version that the data set has. "
-            f"Received: {name!r}. TFDS says: {err}"
+            "`source` must name an existing config and version of the data "
+            f"set. Received: {name!r}. TFDS says: {err}"
         ) from err
 
 
@@ -104,8 +106,8 @@ def _keys(tfds: Any, builder: Any, source: str, kind: str) -> tuple[str, str]:
     features = builder.info.features
     is_dict = isinstance(features, tfds.features.FeaturesDict)
     items = list(features.items()) if is_dict else []
-    wanted = getattr(tfds.features, kind)
-    inputs = [k for k, f in items if type(f) is wanted]
+    input_type = getattr(tfds.features, kind)
+    inputs = [k for k, f in items if type(f) is input_type]
     labels = [k for k, f in items if isinstance(f, tfds.features.ClassLabel)]
     supervised = builder.info.supervised_keys or ()
     for keys in (inputs, labels):
@@ -131,12 +133,12 @@ def _prepare(builder: Any, source: str) -> None:
             f"install: pip install {err.name}"
         ) from err
     except Exception as err:
-        # Downloads fail in as many ways as there are data sets.
+        # Each data set has its own way to fail in a download.
         raise ValueError(
             f"`source` must be a data set that is prepared or can be "
             f"downloaded. Received: source={source!r}, not prepared in "
             f"{builder.data_path}, and preparing it failed "
             f"({type(err).__name__}: {str(err)[:200]}). Prepare it on a "
-            "machine with internet and copy the folder here, set "
-            "TFDS_DATA_DIR to where it is, or pass a folder instead."
+            "machine with internet access and copy the folder here, set "
+            "TFDS_DATA_DIR to its location, or pass a folder instead."
         ) from err

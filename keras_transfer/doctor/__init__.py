@@ -1,6 +1,6 @@
-"""Finds, before training, what makes a training fail in silence."""
+"""Checks, before training, for mistakes that fail silently."""
 
-from keras_transfer.doctor.checking import check
+from keras_transfer.doctor.checkup import check
 from keras_transfer.doctor.diagnosis import Diagnosis, Finding
 from keras_transfer.structure.outputs import output_activation
 

@@ -1,4 +1,4 @@
-"""Reads what the checks look at: model, splits of the data, loss."""
+"""Context of the checks: the model, the splits of the data, the loss."""
 
 from __future__ import annotations
 
@@ -11,38 +11,43 @@ import keras
 import numpy as np
 
 from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
+from keras_transfer.data.splitting import SPLITS
 from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block, backbone_of
-from keras_transfer.structure.depth import blocks
+from keras_transfer.structure.depth import blocks, check_depth
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-SPLITS = ("train", "validation", "test")
+# Batches of a `tf.data.Dataset` that are read.
+_BATCHES_READ = 2
 
 
-_BATCHES = 2
+class LossInfo(NamedTuple):
+    """A loss of Keras.
 
-
-class Loss(NamedTuple):
-    """A loss of Keras: its function's name, and what it takes outputs for."""
+    Attributes:
+        name: Name of the loss function, such as `"binary_crossentropy"`.
+        from_logits: Whether the loss expects logits.
+    """
 
     name: str
     from_logits: bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """What is known of one split.
+class InspectedSplit:
+    """The inputs and labels of one split, as far as they were read.
 
     Args:
-        name: `"train"`, `"validation"` or `"test"`.
-        source: What the user passed.
-        inputs: All of an array, the first batches of a dataset; `None` for an
-            `LabelledSplit`, which is never decoded here.
-        labels: Likewise; those of a `LabelledSplit` are all.
+        name: Name of the split: `"train"`, `"validation"` or `"test"`.
+        source: The value that the user passed.
+        inputs: All inputs of an array, or the first batches of a dataset;
+            `None` for a `LabelledSplit`, which is not decoded here.
+        labels: All labels, or those of the first batches of a dataset.
         complete: Whether `labels` are all labels.
     """
 
@@ -54,11 +59,11 @@ class Part:
 
     @property
     def form(self) -> str:
-        """What the labels look like.
+        """The format of the labels.
 
         `"indices"`, `"one-hot"`, `"multi-hot"`, `"soft"` (rows sum to 1),
-        `"numbers"`, `"other"`; `"open"` where `batches` makes either of the
-        first two.
+        `"numbers"`, `"other"`; `"open"` if `batches` can make both of the first
+        two.
         """
         if isinstance(self.source, LabelledSplit):
             return "multi-hot" if self.source.multi_label else "open"
@@ -67,34 +72,34 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """All that a check may look at.
+    """Everything that a check reads.
 
     Args:
         model: The model.
-        parts: What is known of each split, by name.
-        loss: The loss, or `None` where it is not known or not Keras' own.
+        splits: The splits of the data, by name.
+        loss: The loss, or `None` if it is unknown or not one of Keras.
         class_names: Names of the classes in the data, or `None`.
         data: The `LabelledData`, or `None`.
-        named: Whether the user told train from validation.
-        opened: The blocks that `depth` opens, or `None` without `depth`.
+        named: Whether the user named the splits.
+        opened: The blocks that `depth` unfreezes, or `None` without `depth`.
     """
 
     model: keras.Model
-    parts: dict[str, Part]
-    loss: Loss | None
+    splits: dict[str, InspectedSplit]
+    loss: LossInfo | None
     class_names: tuple[str, ...] | None
     data: LabelledData | None
     named: bool
     opened: tuple[Block, ...] | None
 
     @property
-    def train(self) -> Part:
+    def train(self) -> InspectedSplit:
         """The training examples."""
-        return self.parts["train"]
+        return self.splits["train"]
 
     @property
     def built(self) -> bool:
-        """Whether the model has preprocessing, backbone and head."""
+        """Tells whether the model has preprocessing, backbone and head."""
         return self.backbone is not self.model
 
     @property
@@ -106,7 +111,7 @@ class Context:
 
     @property
     def units(self) -> int | None:
-        """The number of outputs of a model `(batch, units)`, else `None`."""
+        """The number of outputs, `None` if they are not `(batch, units)`."""
         shape = getattr(self.model, "output_shape", None)
         if not isinstance(shape, tuple) or len(shape) != 2:
             return None
@@ -114,19 +119,20 @@ class Context:
 
 
 def label_form(labels: np.ndarray) -> str:
-    """Returns what labels look like; see `Part.form`."""
+    """Returns the format of labels; see `InspectedSplit.form`."""
     if labels.dtype.kind not in "biuf":
         return "other"
     if labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1):
-        whole = np.isfinite(labels).all() and (labels == np.floor(labels)).all()
-        return "indices" if whole else "numbers"
+        integers = np.isfinite(labels).all()
+        integers = integers and (labels == np.floor(labels)).all()
+        return "indices" if integers else "numbers"
     if labels.ndim != 2:
         return "other"
     sums = labels.sum(axis=1)
     if ((labels == 0) | (labels == 1)).all():
         return "one-hot" if (sums == 1).all() else "multi-hot"
-    shares = (labels >= 0).all() and np.allclose(sums, 1, atol=1e-3)
-    return "soft" if shares else "numbers"
+    distributions = (labels >= 0).all() and np.allclose(sums, 1, atol=1e-3)
+    return "soft" if distributions else "numbers"
 
 
 def read_context(
@@ -135,30 +141,32 @@ def read_context(
     loss: str | keras.losses.Loss | None,
     depth: int | Literal["all"] | None,
 ) -> Context:
-    """Reads the arguments of `check`; raises where they are none."""
+    """Reads the arguments of `check`; raises if one is invalid."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             f"`model` must be a keras.Model. Received: model={model!r:.100}."
         )
     named = isinstance(data, LabelledData | Mapping)
-    parts = {name: _part(name, part) for name, part in _splits(data).items()}
+    splits = {
+        name: _inspect(name, source)
+        for name, source in _sources_of_splits(data).items()
+    }
     if loss is None and model.compiled:
         loss = model.loss
-    source = parts["train"].source
-    names = getattr(source, "class_names", None)
+    names = getattr(splits["train"].source, "class_names", None)
     return Context(
         model=model,
-        parts=parts,
+        splits=splits,
         loss=read_loss(loss),
         class_names=None if names is None else tuple(map(str, names)),
         data=data if isinstance(data, LabelledData) else None,
         named=named,
-        opened=None if depth is None else _opened(model, depth),
+        opened=None if depth is None else _unfrozen_blocks(model, depth),
     )
 
 
-def read_loss(loss: Any) -> Loss | None:
-    """Returns name and `from_logits` of one of Keras' own losses."""
+def read_loss(loss: Any) -> LossInfo | None:
+    """Reads a loss of Keras; returns `None` for any other one."""
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
@@ -173,43 +181,38 @@ def read_loss(loss: Any) -> Loss | None:
     if loss is None or (own is not loss and own is not type(loss)):
         return None
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    return Loss(name, bool(getattr(loss, "from_logits", False)))
+    return LossInfo(name, bool(getattr(loss, "from_logits", False)))
 
 
-def _splits(data: Any) -> dict[str, Any]:
+def _sources_of_splits(data: Any) -> dict[str, Any]:
     if isinstance(data, LabelledData):
-        found = {name: getattr(data, name) for name in SPLITS}
-        # An empty split is none, but there is always one to train on.
-        return {k: v for k, v in found.items() if len(v) or k == "train"}
+        splits = {name: getattr(data, name) for name in SPLITS}
+        # Other splits are left out if empty, but train is always present.
+        return {k: v for k, v in splits.items() if len(v) or k == "train"}
     if not isinstance(data, Mapping):
         return {"train": data}
-    unknown = [name for name in data if name not in SPLITS]
-    if unknown or "train" not in data:
-        raise ValueError(
-            '`data` must have the key "train" and, where there are any, '
-            f'"validation" and "test". Received: keys {list(data)}.'
-        )
+    check_split_names("data", data)
     return {name: data[name] for name in SPLITS if data.get(name) is not None}
 
 
-def _part(name: str, source: Any) -> Part:
+def _inspect(name: str, source: Any) -> InspectedSplit:
     if isinstance(source, LabelledSplit):
-        return Part(name, source, None, source.labels, complete=True)
+        return InspectedSplit(name, source, None, source.labels, complete=True)
     if hasattr(source, "element_spec"):
-        return _dataset_part(name, source)
+        return _inspect_dataset(name, source)
     if not isinstance(source, tuple | list) or len(source) not in (2, 3):
         raise TypeError(
-            "`data` must be what `load_images` returns, a pair of arrays "
+            "`data` must be an `ImageData` or `TextData`, a pair of arrays "
             "(inputs, labels), a batched tf.data.Dataset, or a dict of these. "
             f"Received: {type(source).__name__} for {name}."
         )
     inputs, labels = np.asarray(source[0]), np.asarray(source[1])
     _check_pair(name, inputs.shape, labels.shape)
-    return Part(name, source, inputs, labels, complete=True)
+    return InspectedSplit(name, source, inputs, labels, complete=True)
 
 
-def _lazy() -> tf.data.Options:
-    """Options under which nothing is read that nobody asked for."""
+def _without_read_ahead() -> tf.data.Options:
+    """Returns options under which only the requested batches are read."""
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -218,7 +221,7 @@ def _lazy() -> tf.data.Options:
     return options
 
 
-def _dataset_part(name: str, dataset: Any) -> Part:
+def _inspect_dataset(name: str, dataset: Any) -> InspectedSplit:
     spec = dataset.element_spec
     arrays = isinstance(spec, tuple) and len(spec) in (2, 3)
     if not arrays or not all(hasattr(s, "shape") for s in spec[:2]):
@@ -231,16 +234,18 @@ def _dataset_part(name: str, dataset: Any) -> Part:
             "`data` must be a tf.data.Dataset of batches. Received: single "
             f"examples, labels of shape () for {name}. Add `.batch(32)`."
         )
-    few = dataset.with_options(_lazy()).take(_BATCHES)
-    batches = [(inputs.numpy(), labels.numpy()) for inputs, labels, *_ in few]
+    first = dataset.with_options(_without_read_ahead()).take(_BATCHES_READ)
+    batches = [(x.numpy(), y.numpy()) for x, y, *_ in first]
     if not batches:
         empty = [np.zeros((0, *(n or 1 for n in s.shape[1:]))) for s in spec]
-        return Part(name, dataset, empty[0], empty[1], complete=True)
+        return InspectedSplit(name, dataset, empty[0], empty[1], complete=True)
     inputs = [batch[0] for batch in batches]
     if len({array.shape[1:] for array in inputs}) > 1:
         inputs = inputs[:1]  # Batches of different image sizes.
     labels = np.concatenate([batch[1] for batch in batches])
-    return Part(name, dataset, np.concatenate(inputs), labels, complete=False)
+    return InspectedSplit(
+        name, dataset, np.concatenate(inputs), labels, complete=False
+    )
 
 
 def _check_pair(
@@ -253,16 +258,9 @@ def _check_pair(
         )
 
 
-def _opened(
+def _unfrozen_blocks(
     model: keras.Model, depth: int | Literal["all"]
 ) -> tuple[Block, ...]:
-    found = blocks(model)
-    if depth == "all":
-        return found
-    if not is_integer(depth) or not 0 <= depth <= len(found):
-        raise ValueError(
-            f'`depth` must be an integer in [0, {len(found)}] or "all" for '
-            f"model {model.name!r} ({len(found)} blocks). Received: "
-            f"depth={depth!r}"
-        )
-    return found[len(found) - depth :]
+    all_blocks = blocks(model)
+    num_unfrozen = check_depth(model, depth, len(all_blocks))
+    return all_blocks[len(all_blocks) - num_unfrozen :]

@@ -1,4 +1,4 @@
-"""What `check` returns."""
+"""`Diagnosis` and `Finding`: the result of `check`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or may be.
+    """One problem, or possible problem.
 
     Args:
         name: Stable identifier, such as `"stale-compile"`.
-        severity: `"error"`: the training cannot give what is wanted;
-            `"warning"`: it may be meant.
-        message: What was found.
-        cure: What to type.
+        severity: `"error"` if the training cannot succeed, `"warning"` if the
+            setting may be intended.
+        message: Description of the problem.
+        cure: Code or advice that solves it.
 
     Example:
 
@@ -31,19 +31,18 @@ class Finding:
     cure: str
 
     def __str__(self) -> str:
-        return f"{self.severity} {self.name}: {self.message}\n  Cure: " + (
-            self.cure
-        )
+        problem = f"{self.severity} {self.name}: {self.message}"
+        return f"{problem}\n  Cure: {self.cure}"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Diagnosis(Sequence[Finding]):
     """The findings of `check`, errors first; `str(diagnosis)` lists them.
 
-    A read-only sequence of `Finding`, empty where nothing was found.
+    A read-only sequence of `Finding`, empty if nothing was found.
 
     Args:
-        findings: Tuple of `Finding`. Defaults to `()`.
+        findings: The findings, as a tuple. Defaults to `()`.
 
     Example:
 
@@ -67,14 +66,14 @@ class Diagnosis(Sequence[Finding]):
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors."""
+        """Tells whether there are no errors."""
         return not self.errors
 
     def without(self, *names: str) -> Diagnosis:
-        """Returns the diagnosis without the findings of these names.
+        """Returns the diagnosis without the findings of some names.
 
         Args:
-            *names: Such as `"stale-compile"`.
+            *names: Names of findings, such as `"stale-compile"`.
 
         Returns:
             A `Diagnosis`.
@@ -82,7 +81,7 @@ class Diagnosis(Sequence[Finding]):
         return Diagnosis(tuple(f for f in self if f.name not in names))
 
     def raise_for_errors(self) -> None:
-        """Raises all errors at once, with their cures.
+        """Raises one error that lists all errors, with their cures.
 
         Raises:
             ValueError: If there is an error.
@@ -117,10 +116,10 @@ def _table(findings: Sequence[Finding]) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Returns number and noun, which takes an `s` beyond one."""
+    """Returns number and noun, the latter with an `s` unless it is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def some(names: Sequence[str]) -> str:
-    """Returns the first three names."""
+def first_names(names: Sequence[str]) -> str:
+    """Lists the first three names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Checks of the model: what trains, what moves, what it computes in."""
+"""Checks of the model: trainable state, BatchNormalization, dtypes, weights."""
 
 from __future__ import annotations
 
@@ -8,47 +8,48 @@ import keras
 import numpy as np
 
 from keras_transfer.doctor.context import Context
-from keras_transfer.doctor.diagnosis import Finding, plural, some
-from keras_transfer.doctor.reading import RANDOM_LAYERS
+from keras_transfer.doctor.diagnosis import Finding, first_names, plural
+from keras_transfer.doctor.expected_pixels import RANDOM_LAYERS
 from keras_transfer.structure import graph
 from keras_transfer.structure.compile_state import read_stale
 from keras_transfer.structure.outputs import layers_of
 
 
 def stale_compile(context: Context) -> Iterator[Finding]:
-    """What `fit` would train is not what the layers say."""
+    """Finds variables whose `trainable` changed after a training."""
     stale = read_stale(context.model)
-    parts = []
+    changes = []
     if stale.unfrozen:
-        parts.append(
-            f"{plural(len(stale.unfrozen), 'variable')} made trainable since "
-            f"({some(stale.unfrozen)}) "
-            + ("will not train" if stale.traced else "will be refused by `fit`")
+        changes.append(
+            f"{plural(len(stale.unfrozen), 'variable')} unfrozen since "
+            f"({first_names(stale.unfrozen)}) "
+            + ("will not train" if stale.traced else "will make `fit` raise")
         )
     if stale.frozen:
-        parts.append(
+        changes.append(
             f"{plural(len(stale.frozen), 'variable')} frozen since "
-            f"({some(stale.frozen)}) will train all the same"
+            f"({first_names(stale.frozen)}) will still train"
         )
-    if parts:
+    if changes:
         yield Finding(
             "stale-compile",
             "error",
-            "The model was trained since it was compiled, and Keras goes on "
-            f"with what was trainable then: {'; '.join(parts)}.",
+            "The model was trained after it was compiled, and Keras continues "
+            "with the variables that were trainable then: "
+            f"{'; '.join(changes)}.",
             "Call `model.compile(...)` again, with a new optimizer object.",
         )
 
 
 def nothing_trainable(context: Context) -> Iterator[Finding]:
-    """No variable trains."""
+    """Finds that no variable is trainable."""
     model = context.model
     if not model.built:
         return
     trained = list(model.trainable_variables)
     if context.opened is not None:
         if context.built:
-            # Only the head and the chosen blocks will be open.
+            # Only the head and the chosen blocks will be trainable.
             trained = list(model.get_layer("head").trainable_variables)
         trained += [
             weight
@@ -58,21 +59,22 @@ def nothing_trainable(context: Context) -> Iterator[Finding]:
             if not isinstance(layer, keras.layers.BatchNormalization)
         ]
     if not trained:
-        where = "" if context.opened is None else " at this `depth`"
-        cure = "Open layers (`layer.trainable = True`)"
+        at_depth = "" if context.opened is None else " at this `depth`"
+        cure = "Unfreeze layers (`layer.trainable = True`)"
         if context.built:
-            cure = 'Open the head: `model.get_layer("head").trainable = True`'
+            head = 'model.get_layer("head")'
+            cure = f"Unfreeze the head: `{head}.trainable = True`"
         yield Finding(
             "nothing-trainable",
             "error",
-            f"None of the {len(model.weights)} weights is trainable{where}: "
+            f"None of the {len(model.weights)} weights is trainable{at_depth}: "
             "training would change nothing.",
             f"{cure}, or blocks (`unfreeze(model, depth=1)`); then compile.",
         )
 
 
 def batch_norm_moves(context: Context) -> Iterator[Finding]:
-    """Statistics of a pretrained network would follow the new batches."""
+    """Finds statistics of a pretrained network that training would update."""
     norms = [
         layer
         for layer in layers_of(context.backbone)
@@ -81,15 +83,15 @@ def batch_norm_moves(context: Context) -> Iterator[Finding]:
     moving = [n for n in norms if n.trainable and _has_statistics(n)]
     if not moving:
         return
-    part = len(moving) < len(norms)
-    count = f"{len(moving)} of {len(norms)}" if part else f"All {len(norms)}"
+    all_move = len(moving) == len(norms)
+    count = f"{'All' if all_move else f'{len(moving)} of'} {len(norms)}"
     yield Finding(
         "batch-norm-moves",
         "warning",
         f"{count} BatchNormalization layers with statistics from an earlier "
-        f"training are trainable ({some([n.name for n in moving])}): they "
-        "normalise by the batch, and their statistics move with each. Right "
-        "only for a long training of everything.",
+        f"training are trainable ({first_names([n.name for n in moving])}): "
+        "they normalise by the batch, and each batch updates their statistics. "
+        "That is correct only for a long training of all layers.",
         "`freeze(model)`, then `unfreeze(model, depth)`, which leaves them "
         "frozen; then compile.",
     )
@@ -102,7 +104,7 @@ def _has_statistics(layer: keras.layers.BatchNormalization) -> bool:
 
 
 def new_batch_norm(context: Context) -> Iterator[Finding]:
-    """What never saw a batch does not normalise."""
+    """Finds frozen BatchNormalization layers that were never trained."""
     norms = [
         layer
         for layer in layers_of(context.backbone)
@@ -114,11 +116,10 @@ def new_batch_norm(context: Context) -> Iterator[Finding]:
         "new-batch-norm",
         "warning",
         f"The {plural(len(norms), 'BatchNormalization layer')} of the backbone "
-        "are as new, and frozen: they let everything pass as it is, and in a "
-        "deep network nothing of an image arrives at the head. These weights "
-        "were never trained.",
+        "were never trained, and are frozen: they do not normalise, and in a "
+        "deep network nothing of an image reaches the head.",
         'Train them: `fine_tune(model, data, strategy="from-scratch")`; or '
-        "load pretrained ones.",
+        "load pretrained weights.",
     )
 
 
@@ -129,7 +130,7 @@ def _is_new(layer: keras.layers.BatchNormalization) -> bool:
 
 
 def augmentation_in_model(context: Context) -> Iterator[Finding]:
-    """A frozen part would have to be computed anew in each epoch."""
+    """Finds augmentation in front of frozen layers, which prevents caching."""
     random = [
         layer.name
         for layer in layers_of(context.model)
@@ -143,31 +144,31 @@ def augmentation_in_model(context: Context) -> Iterator[Finding]:
         yield Finding(
             "augmentation-in-model",
             "warning",
-            f"The model augments ({some(random)}): what is frozen behind "
-            "gives other features in each epoch, and features kept for "
-            "training would hold those of one.",
+            f"The model augments ({first_names(random)}): the frozen layers "
+            "behind it give other features in each epoch, and cached features "
+            "would be those of a single epoch.",
             "Augment the training batches instead: "
             "`data.train.batches(augment=Augmentation())`.",
         )
 
 
 def dtype(context: Context) -> Iterator[Finding]:
-    """A probability in 16 bits loses the loss."""
+    """Finds outputs in 16 bits, in which small probabilities become 0."""
     if not graph.is_functional(context.model):
         return
     dtypes = {t.dtype for t in graph.tensors_out(context.model)}
-    for found in sorted(dtypes & {"float16", "bfloat16"}):
+    for name in sorted(dtypes & {"float16", "bfloat16"}):
         yield Finding(
             "dtype",
             "warning",
-            f"The output is {found}: small probabilities become 0, and the "
-            "loss infinite or NaN.",
+            f"The output is {name}: small probabilities become 0, and the loss "
+            "infinite or NaN.",
             'Give the output layer `dtype="float32"`.',
         )
 
 
 def nan_weights(context: Context) -> Iterator[Finding]:
-    """A weight is not finite, and so is what follows from it."""
+    """Finds weights that are not finite."""
     bad = [
         weight.path
         for weight in context.model.weights
@@ -179,9 +180,10 @@ def nan_weights(context: Context) -> Iterator[Finding]:
             "nan-weights",
             "error",
             f"There is NaN or infinity in {len(bad)} of the "
-            f"{plural(len(context.model.weights), 'weight')} ({some(bad)}).",
-            "Build or load the model again; the training that made them needs "
-            "a lower learning rate.",
+            f"{plural(len(context.model.weights), 'weight')} "
+            f"({first_names(bad)}).",
+            "Build or load the model again; if training caused this, lower the "
+            "learning rate.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Outputs in, numbers out: metrics, intervals, mistakes."""
+"""Evaluation of model outputs: metrics, confidence intervals, mistakes."""
 
 from keras_transfer.evaluation.evaluation import (
     KINDS,

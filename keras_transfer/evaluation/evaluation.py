@@ -1,4 +1,4 @@
-"""What a model's outputs are worth: metrics, intervals, mistakes."""
+"""`Evaluation`: metrics, intervals and mistakes of a model's outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer._utils.checks import check_integer, did_you_mean
 from keras_transfer.evaluation import metrics
 from keras_transfer.evaluation.intervals import student, wilson
 from keras_transfer.evaluation.metrics import ClassScore, Confusion, Mistake
@@ -18,20 +18,21 @@ KINDS = ("classification", "multi-label", "regression")
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Evaluation(Mapping[str, float]):
-    """Metrics of a model on labelled examples, with each single output.
+    """Metrics of a model on labelled examples, with the output for each.
 
     A read-only mapping from the names of metrics to numbers, made by
     `evaluate_outputs`; `str(evaluation)` is a table.
 
     Args:
-        metrics: Number by name.
-        ids: The examples' ids, `n` of them.
-        labels: int64 `(n,)` class indices; int64 0/1 `(n, num_classes)` of
+        metrics: The metrics, as numbers by name.
+        ids: The ids of the `n` examples.
+        labels: int64 `(n,)` class indices; int64 0/1 `(n, num_classes)` for
             several labels; float64 `(n, ...)` in regression.
         outputs: The model's outputs, float32 `(n, ...)`.
         losses: The loss of each example, float64 `(n,)`.
         class_names: Names of the classes; `()` in regression.
-        kind: `"classification"`, `"multi-label"` or `"regression"`.
+        kind: Kind of the labels: `"classification"`, `"multi-label"` or
+            `"regression"`.
         from_logits: Whether `outputs` are logits. Defaults to `False`.
 
     Example:
@@ -64,7 +65,7 @@ class Evaluation(Mapping[str, float]):
     @property
     def probabilities(self) -> np.ndarray:
         """Probabilities by class, float64 `(n, num_classes)`."""
-        self._need_classes("probabilities")
+        self._check_classes("probabilities")
         logits = self.outputs.astype("float64")
         if not self.from_logits:
             return logits
@@ -74,7 +75,7 @@ class Evaluation(Mapping[str, float]):
 
     @property
     def predictions(self) -> np.ndarray:
-        """What the model says, in the form of `labels`."""
+        """The predictions of the model, in the format of `labels`."""
         if self.kind == "classification":
             return self.outputs.argmax(axis=1)
         if self.kind == "multi-label":
@@ -87,9 +88,10 @@ class Evaluation(Mapping[str, float]):
     ) -> tuple[float, float]:
         """Returns a confidence interval for a metric on unseen examples.
 
-        Wilson's for a share of the examples (accuracy, exact match); Student's
-        over examples for other means. The accuracy of several labels is such a
-        mean, since the labels of one image do not err independently.
+        Wilson's interval for a share of the examples (accuracy, exact match);
+        Student's interval over examples for other means. The accuracy of
+        several labels is such a mean, since errors in the labels of one image
+        are not independent.
 
         Args:
             metric: A key of this mapping. Defaults to `"accuracy"`.
@@ -99,8 +101,8 @@ class Evaluation(Mapping[str, float]):
             Tuple `(low, high)`.
 
         Raises:
-            ValueError: If the metric is unknown or no mean over examples (R2),
-                there are fewer examples than two for Student's interval, or
+            ValueError: If the metric is unknown or not a mean over examples
+                (R2), Student's interval has fewer than two examples, or
                 `confidence` is out of range.
         """
         values = self._values(metric)
@@ -112,28 +114,29 @@ class Evaluation(Mapping[str, float]):
                 f'{len(values)}, metric="{metric}".'
             )
         mean, half_width = student(values, confidence)
-        most = 1.0 if metric == "accuracy" else np.inf
-        return max(mean - half_width, 0.0), min(mean + half_width, most)
+        largest = 1.0 if metric == "accuracy" else np.inf
+        return max(mean - half_width, 0.0), min(mean + half_width, largest)
 
     def confusion_matrix(self) -> np.ndarray:
-        """Counts how often each class was taken for each.
+        """Returns the number of examples of each class predicted as each class.
 
         Returns:
             int64 `(num_classes, num_classes)`: rows are the true classes,
-            columns the predicted ones.
+            columns the predicted classes.
 
         Raises:
-            ValueError: If the classes do not exclude each other, or there are
+            ValueError: If the classes are not mutually exclusive, or there are
                 none.
         """
-        self._need_classes("confusion_matrix")
+        self._check_classes("confusion_matrix")
         if self.kind == "multi-label":
             raise ValueError(
-                "`confusion_matrix` needs one class per example: with several "
-                "labels none is taken for another. Received: "
+                "`confusion_matrix` needs one class per example: several "
+                "labels cannot be confused with each other. Received: "
                 'kind="multi-label". Use `per_class()`.'
             )
         size = len(self.class_names)
+        # A pair (true, predicted) as one number: its index in the flat matrix.
         pairs = self.labels * size + self.predictions
         return np.bincount(pairs, minlength=size * size).reshape(size, size)
 
@@ -141,16 +144,16 @@ class Evaluation(Mapping[str, float]):
         """Returns the pairs of classes that were confused most often.
 
         Args:
-            count: At most how many. Defaults to `10`.
+            count: Maximum number of pairs. Defaults to `10`.
 
         Returns:
             Tuple of `Confusion` (true, predicted, count), most frequent first.
 
         Raises:
-            ValueError: As `confusion_matrix`, or if `count` is no integer
-                from 0.
+            ValueError: As `confusion_matrix`, or if `count` is not an integer
+                of at least 0.
         """
-        _check_count(count)
+        check_integer("count", count, 0)
         matrix = self.confusion_matrix()
         np.fill_diagonal(matrix, 0)
         order = np.argsort(-matrix, axis=None, kind="stable")[:count]
@@ -170,24 +173,24 @@ class Evaluation(Mapping[str, float]):
         """Returns the examples with the largest loss.
 
         Args:
-            count: At most how many. Defaults to `10`.
+            count: Maximum number of examples. Defaults to `10`.
 
         Returns:
             Tuple of `Mistake` (id, true, predicted, confidence, loss), largest
             loss first.
 
         Raises:
-            ValueError: If `count` is no integer from 0.
+            ValueError: If `count` is not an integer of at least 0.
         """
-        _check_count(count)
+        check_integer("count", count, 0)
         order = np.argsort(-self.losses, kind="stable")[:count]
         confidences = self._confidences()
         predictions = self.predictions
         return tuple(
             Mistake(
                 self.ids[i],
-                self._named(self.labels[i]),
-                self._named(predictions[i]),
+                self._label_name(self.labels[i]),
+                self._label_name(predictions[i]),
                 float(confidences[i]),
                 float(self.losses[i]),
             )
@@ -195,7 +198,7 @@ class Evaluation(Mapping[str, float]):
         )
 
     def per_class(self) -> dict[str, ClassScore]:
-        """Scores each class by itself.
+        """Returns precision, recall and F1 of each class.
 
         Returns:
             Dict of class name to `ClassScore` (precision, recall, f1,
@@ -204,17 +207,19 @@ class Evaluation(Mapping[str, float]):
         Raises:
             ValueError: If there are no classes.
         """
-        self._need_classes("per_class")
+        self._check_classes("per_class")
         if self.kind == "classification":
             eye = np.eye(len(self.class_names), dtype="int64")
             true, predicted = eye[self.labels], eye[self.predictions]
         else:
             true, predicted = self.labels, self.predictions
+        # Counts per class, over examples.  [num_classes]
         hits, support = (true & predicted).sum(0), true.sum(0)
-        found = predicted.sum(0)
-        precision = metrics.ratio(hits, found)
+        num_predicted = predicted.sum(0)
+        precision = metrics.ratio(hits, num_predicted)
         recall = metrics.ratio(hits, support)
-        f1 = metrics.ratio(2 * hits, support + found)
+        # 2 p r / (p + r), which is 2 hits / (support + num_predicted).
+        f1 = metrics.ratio(2 * hits, support + num_predicted)
         return {
             name: ClassScore(
                 float(precision[i]),
@@ -226,8 +231,8 @@ class Evaluation(Mapping[str, float]):
         }
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{k} {v:.4g}" for k, v in self.metrics.items())
-        return f"<Evaluation: {found}, {len(self.ids)} examples>"
+        values = ", ".join(f"{k} {v:.4g}" for k, v in self.metrics.items())
+        return f"<Evaluation: {values}, {len(self.ids)} examples>"
 
     def __str__(self) -> str:
         head = f"{len(self.ids)} examples"
@@ -251,7 +256,7 @@ class Evaluation(Mapping[str, float]):
         return "\n".join(lines)
 
     def _values(self, metric: str) -> np.ndarray:
-        """The values by example whose mean a metric is; bool for a share."""
+        """Returns the values whose mean a metric is; booleans for a share."""
         if metric not in self.metrics:
             raise ValueError(
                 f"`metric` must be one of {', '.join(self.metrics)}. Received: "
@@ -275,23 +280,24 @@ class Evaluation(Mapping[str, float]):
     def _confidences(self) -> np.ndarray:
         if self.kind == "regression":
             return np.full(len(self.ids), np.nan)
-        found = self.probabilities
+        probabilities = self.probabilities
         if self.kind == "multi-label":
-            return np.maximum(found, 1 - found).min(axis=1)
-        return found.max(axis=1)
+            # Of the decisions for and against each class, the least certain.
+            return np.maximum(probabilities, 1 - probabilities).min(axis=1)
+        return probabilities.max(axis=1)
 
-    def _named(self, label: np.ndarray) -> Any:
+    def _label_name(self, label: np.ndarray) -> Any:
         if self.kind == "classification":
             return self.class_names[int(label)]
         if self.kind == "multi-label":
             return ";".join(self.class_names[i] for i in np.flatnonzero(label))
         return label.tolist()
 
-    def _need_classes(self, what: str) -> None:
+    def _check_classes(self, method: str) -> None:
         if self.kind == "regression":
             raise ValueError(
-                f"`{what}` needs classes, and a regression has none. Received: "
-                'kind="regression". Use `top_losses()`.'
+                f"`{method}` needs classes, and a regression has none. "
+                'Received: kind="regression". Use `top_losses()`.'
             )
 
 
@@ -306,26 +312,28 @@ def evaluate_outputs(
 ) -> Evaluation:
     """Compares the outputs of a model with the labels, in float64.
 
-    Metrics by kind, all of them means over examples but for the last:
+    Metrics by kind, all of them means over examples except R2:
     `"classification"`: `loss` (cross-entropy, `-log p(label)`), `accuracy`;
     `"multi-label"`: `loss` (binary cross-entropy, mean over classes),
-    `accuracy` (of all decisions at 0.5), `exact_match` (all decisions of an
-    example right); `"regression"`: `loss` and `mse` (the same), `mae`, `r2`.
+    `accuracy` (of all decisions at 0.5), `exact_match` (all decisions for an
+    example correct); `"regression"`: `loss` and `mse` (the same), `mae`, `r2`.
 
-    Probabilities are clipped to `[1e-7, 1 - 1e-7]`, as Keras does. (Its
-    `evaluate` sees the logits below a softmax and does not clip: its loss is
-    larger where a model is surer than that, and wrong.)
+    Probabilities are clipped to `[1e-7, 1 - 1e-7]`, as in Keras. (Its
+    `evaluate` reads the logits below a softmax and does not clip, so its loss
+    is larger for wrong predictions of higher confidence.)
 
     Args:
-        outputs: What `model.predict` returned: `(n, num_classes)`; `(n, ...)`
-            in regression.
+        outputs: Outputs of `model.predict`: `(n, num_classes)`; `(n, ...)` in
+            regression.
         labels: Class indices `(n,)` or one-hot `(n, num_classes)`; 0/1
-            `(n, num_classes)` of several labels; `(n, ...)` in regression.
-        ids: One string for each example. Defaults to `None`: `"0"`, `"1"`...
-        class_names: Names of the classes. Defaults to `None`: `"0"`, `"1"`...
-        kind: `"classification"`, `"multi-label"` (any number of classes an
-            example, and yes or no) or `"regression"`. Defaults to
-            `"classification"`.
+            `(n, num_classes)` for several labels; `(n, ...)` in regression.
+        ids: A string for each example. Defaults to `None`, which means `"0"`,
+            `"1"`...
+        class_names: Names of the classes. Defaults to `None`, which means
+            `"0"`, `"1"`...
+        kind: Kind of the labels: `"classification"`, `"multi-label"` (any
+            number of classes per example, also for a single yes or no) or
+            `"regression"`. Defaults to `"classification"`.
         from_logits: Whether `outputs` are logits instead of probabilities.
             Defaults to `False`.
 
@@ -333,8 +341,8 @@ def evaluate_outputs(
         An `Evaluation`.
 
     Raises:
-        ValueError: If shapes do not fit each other, outputs are not finite or
-            no probabilities, or labels are out of range.
+        ValueError: If shapes do not match, outputs are not finite or not
+            probabilities, or labels are out of range.
 
     Example:
 
@@ -351,10 +359,10 @@ def evaluate_outputs(
             f"`kind` must be one of {', '.join(map(repr, KINDS))}. Received: "
             f"kind={kind!r}.{did_you_mean(str(kind), KINDS)}"
         )
-    with np.errstate(over="ignore"):  # becomes infinity, which is refused
+    with np.errstate(over="ignore"):  # becomes infinity, which raises below
         stored = np.array(outputs, "float32")
-    found, targets = stored.astype("float64"), np.asarray(labels)
-    metrics.check_lengths(found, targets, ids)
+    values, targets = stored.astype("float64"), np.asarray(labels)
+    metrics.check_lengths(values, targets, ids)
     if kind == "regression":
         if class_names is not None or from_logits:
             raise ValueError(
@@ -363,23 +371,23 @@ def evaluate_outputs(
                 f"from_logits={from_logits}."
             )
         names: tuple[str, ...] = ()
-        targets = metrics.check_numbers(targets, found)
-        numbers, losses = metrics.regression(found, targets)
+        targets = metrics.check_numbers(targets, values)
+        numbers, losses = metrics.regression(values, targets)
     else:
-        names = metrics.check_classes(found, class_names, kind, from_logits)
+        names = metrics.check_classes(values, class_names, kind, from_logits)
         if kind == "multi-label":
-            targets = metrics.check_multi_hot(targets, found)
-            numbers, losses = metrics.multi_label(found, targets, from_logits)
+            targets = metrics.check_multi_hot(targets, values)
+            numbers, losses = metrics.multi_label(values, targets, from_logits)
         else:
             targets = metrics.check_labels(targets, len(names))
             numbers, losses = metrics.classification(
-                found, targets, from_logits
+                values, targets, from_logits
             )
     for array in (stored, targets, losses):
         array.setflags(write=False)
     return Evaluation(
         metrics={name: float(value) for name, value in numbers.items()},
-        ids=tuple(map(str, range(len(found)) if ids is None else ids)),
+        ids=tuple(map(str, range(len(values)) if ids is None else ids)),
         labels=targets,
         outputs=stored,
         losses=losses,
@@ -387,10 +395,3 @@ def evaluate_outputs(
         kind=kind,
         from_logits=from_logits,
     )
-
-
-def _check_count(count: Any) -> None:
-    if not is_integer(count) or count < 0:
-        raise ValueError(
-            f"`count` must be an integer from 0. Received: count={count!r}."
-        )

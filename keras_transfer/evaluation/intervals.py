@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from keras_transfer._utils.checks import refuse
 
 
 def check_confidence(confidence: float) -> None:
     """Raises ValueError unless `confidence` is a probability in (0, 1)."""
     if not 0 < confidence < 1:
-        raise ValueError(
-            "`confidence` must be a probability in (0, 1). Received: "
-            f"confidence={confidence!r}."
-        )
+        refuse("confidence", "a probability in (0, 1)", confidence)
 
 
 def student(
     values: Sequence[float] | np.ndarray, confidence: float
 ) -> tuple[float, float]:
-    """Returns mean and half-width `t(n - 1) * s / sqrt(n)`; needs `n >= 2`."""
+    """Returns mean and half-width `t(n - 1) * s / sqrt(n)`, for `n >= 2`."""
     from scipy import stats
 
     check_confidence(confidence)
@@ -54,13 +49,14 @@ def paired_interval(
 ) -> tuple[float, float]:
     """Returns the mean of `a - b` over pairs and its half-width.
 
-    Student's interval over the differences, for two methods measured on the
-    same repetitions (seeds, folds): what a repetition adds to both cancels.
-    An interval without 0 is a difference at that confidence.
+    Student's interval of the differences, for two methods that were measured
+    in the same repetitions (seeds, folds): effects of a repetition on both
+    cancel. If the interval does not contain 0, the methods differ at that
+    confidence.
 
     Args:
-        a: One number for each repetition, at least two.
-        b: One number for each of the same repetitions, in the same order.
+        a: A number per repetition, at least two.
+        b: A number for each of the same repetitions, in the same order.
         confidence: Probability in `(0, 1)`. Defaults to `0.95`.
 
     Returns:
@@ -99,15 +95,15 @@ def mean_interval(
     `mean -+ t(n - 1) * s / sqrt(n)`, Student's interval for the mean.
 
     Args:
-        values: One number for each repetition, at least one.
+        values: A number per repetition, at least one.
         confidence: Probability in `(0, 1)`. Defaults to `0.95`.
 
     Returns:
-        Tuple `(mean, half_width)`. One repetition does not say how far
-        others would be: its half-width is NaN.
+        Tuple `(mean, half_width)`. The half-width of a single repetition is
+        NaN, since it says nothing about the spread.
 
     Raises:
-        ValueError: If there are no values, or `confidence` is no probability.
+        ValueError: If there are no values, or `confidence` is out of range.
 
     Example:
 

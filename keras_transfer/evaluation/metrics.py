@@ -1,7 +1,7 @@
-"""Metrics of a model's outputs, and checks of what they are computed from.
+"""Metrics of a model's outputs, and checks of outputs and labels.
 
-Everything is NumPy in float64; a metric is a mean over examples where that can
-be.
+All metrics are computed in NumPy, in float64. All but R2 are means over
+examples.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 from keras_transfer._utils.checks import check_class_names
 
-# Keras' `epsilon()`: no probability is taken to be nearer to 0 or 1.
+# Keras' `epsilon()`: probabilities are clipped to [epsilon, 1 - epsilon].
 _EPSILON = 1e-7
 
 
 class Confusion(NamedTuple):
-    """How often a class was taken for another.
+    """A pair of classes that were confused.
 
     Attributes:
-        true: Name of the class.
-        predicted: Name of the class that it was taken for.
+        true: Name of the true class.
+        predicted: Name of the predicted class.
         count: Number of examples.
     """
 
@@ -35,13 +35,13 @@ class Mistake(NamedTuple):
     """An example with its loss.
 
     Attributes:
-        id: The example's id.
+        id: Id of the example.
         true: Name of its class; several labels are joined by `;`. In
             regression, the numbers.
-        predicted: Likewise, what the model says.
-        confidence: Probability in `[0, 1]` of the predicted class; of several
+        predicted: The prediction of the model, in the same format.
+        confidence: Probability in `[0, 1]` of the predicted class; for several
             labels, that of the least certain decision; NaN in regression.
-        loss: The loss of this example.
+        loss: Loss of the example.
     """
 
     id: str
@@ -52,14 +52,14 @@ class Mistake(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """How well one class is found; fractions are in `[0, 1]`.
+    """Scores of one class; fractions are in `[0, 1]`.
 
     Attributes:
-        precision: Of the examples predicted to be it, how many are; 0 where
-            none is predicted.
-        recall: Of its examples, how many are predicted; 0 where it has none.
-        f1: Harmonic mean of the two; 0 where both are.
-        support: Number of its examples.
+        precision: Fraction of correct predictions of this class; 0 if it is
+            never predicted.
+        recall: Fraction of its examples that are predicted; 0 if it has none.
+        f1: Harmonic mean of precision and recall; 0 if both are 0.
+        support: Number of examples of the class.
     """
 
     precision: float
@@ -76,14 +76,15 @@ def classification(
 ) -> _Result:
     """Returns metrics by name, and the loss of each example."""
     if from_logits:
-        logs = log_softmax(outputs)
+        log_probabilities = log_softmax(outputs)
     else:
-        # Keras does not ask for a sum of 1 either, and divides by it.
-        shares = outputs / outputs.sum(axis=1, keepdims=True)
-        logs = np.log(np.clip(shares, _EPSILON, 1 - _EPSILON))
-    losses = -logs[np.arange(len(labels)), labels]
-    right = outputs.argmax(axis=1) == labels
-    return {"loss": losses.mean(), "accuracy": right.mean()}, losses
+        # Keras divides by the sum, too.  [n, num_classes]
+        probabilities = outputs / outputs.sum(axis=1, keepdims=True)
+        clipped = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
+        log_probabilities = np.log(clipped)
+    losses = -log_probabilities[np.arange(len(labels)), labels]
+    correct = outputs.argmax(axis=1) == labels
+    return {"loss": losses.mean(), "accuracy": correct.mean()}, losses
 
 
 def multi_label(
@@ -98,25 +99,26 @@ def multi_label(
         terms = -np.log(np.where(labels == 1, clipped, 1 - clipped))
     losses = terms.mean(axis=1)
     threshold = 0.0 if from_logits else 0.5
-    right = (outputs > threshold) == labels
+    correct = (outputs > threshold) == labels  # [n, num_classes]
     metrics = {
         "loss": losses.mean(),
-        "accuracy": right.mean(),
-        "exact_match": right.all(axis=1).mean(),
+        "accuracy": correct.mean(),
+        "exact_match": correct.all(axis=1).mean(),
     }
     return metrics, losses
 
 
 def regression(outputs: np.ndarray, labels: np.ndarray) -> _Result:
     """Returns metrics by name, and the loss of each example."""
-    errors = rows(outputs - labels)
+    errors = rows(outputs - labels)  # [n, targets]
     losses = (errors**2).mean(axis=1)
-    spread = rows(labels) - rows(labels).mean(axis=0)
-    left, total = (errors**2).sum(axis=0), (spread**2).sum(axis=0)
-    # A constant target leaves nothing to explain: 1 if met exactly, else 0.
+    deviations = rows(labels) - rows(labels).mean(axis=0)
+    # R2 = 1 - sum of squared errors / sum of squared deviations, by target.
+    residual, total = (errors**2).sum(axis=0), (deviations**2).sum(axis=0)
+    # A constant target has no variance to explain: 1 if exact, else 0.
     constant = total == 0
-    explained = 1 - left / np.where(constant, 1, total)
-    explained = np.where(constant, left == 0, explained)
+    explained = 1 - residual / np.where(constant, 1, total)
+    explained = np.where(constant, residual == 0, explained)
     metrics = {
         "loss": losses.mean(),
         "mse": losses.mean(),
@@ -127,18 +129,18 @@ def regression(outputs: np.ndarray, labels: np.ndarray) -> _Result:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the logarithms of the probabilities, by row."""
+    """Returns the logarithms of the probabilities, row by row."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def ratio(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Returns `counts / of`, and 0 where that is 0 / 0."""
+    """Returns `counts / of`, and 0 for 0 / 0."""
     return np.where(of > 0, counts / np.maximum(of, 1), 0.0)
 
 
 def rows(values: np.ndarray) -> np.ndarray:
-    """Returns the values as `(n, k)`."""
+    """Reshapes values `(n, ...)` to `(n, k)`."""
     return values.reshape(len(values), -1)
 
 
@@ -148,7 +150,7 @@ def rows(values: np.ndarray) -> np.ndarray:
 def check_lengths(
     outputs: np.ndarray, labels: np.ndarray, ids: Sequence[str] | None
 ) -> None:
-    """Raises ValueError unless all have one length and outputs are finite."""
+    """Raises unless all have the same length and the outputs are finite."""
     if not outputs.ndim or not labels.ndim or not outputs.size:
         raise ValueError(
             "`outputs` and `labels` must hold at least one example, along the "
@@ -164,12 +166,12 @@ def check_lengths(
     bad = ~np.isfinite(rows(outputs)).all(axis=1)
     if bad.any():
         first = int(bad.argmax())
-        where = first if ids is None else repr(ids[first])
+        example = first if ids is None else repr(ids[first])
         raise ValueError(
-            "`outputs` must be finite. Received: the model gives NaN or "
-            f"infinity for {bad.sum()} of {len(bad)} examples, first for "
-            f"{where}. Its training diverged, or its input or weights hold "
-            "NaN: lower the learning rate."
+            "`outputs` must be finite. Received: NaN or infinity for "
+            f"{bad.sum()} of {len(bad)} examples, the first of which is "
+            f"{example}. The training diverged (lower the learning rate), or "
+            "inputs or weights hold NaN."
         )
 
 
@@ -189,19 +191,19 @@ def check_classes(
     if kind == "classification" and count == 1:
         raise ValueError(
             "`outputs` must have at least two columns, one for each class. "
-            f"Received: shape={outputs.shape}. For yes or no pass "
+            f"Received: shape={outputs.shape}. For a single yes or no pass "
             'kind="multi-label"; for numbers, kind="regression".'
         )
     low, high = outputs.min(), outputs.max()
-    # 16 bits hold a probability to three digits.
+    # The tolerance allows for 16 bits, which hold three decimal digits.
     sums = outputs.sum(axis=1) if kind == "classification" else np.ones(1)
-    off = np.abs(sums - 1).max() > 0.02
-    if not from_logits and (low < -1e-3 or high > 1.001 or off):
-        what = "rows that do not sum to 1, " if off else ""
+    wrong_sum = np.abs(sums - 1).max() > 0.02
+    if not from_logits and (low < -1e-3 or high > 1.001 or wrong_sum):
+        detail = "rows that do not sum to 1, " if wrong_sum else ""
         raise ValueError(
-            f"`outputs` must be probabilities. Received: {what}values from "
+            f"`outputs` must be probabilities. Received: {detail}values from "
             f"{low:.4g} to {high:.4g}. Pass from_logits=True for logits"
-            + (', kind="multi-label" for sigmoids.' if off else ".")
+            + (', kind="multi-label" for sigmoids.' if wrong_sum else ".")
         )
     names = check_class_names(class_names)
     if names is not None and len(names) != count:
@@ -214,44 +216,45 @@ def check_classes(
 
 def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns class indices, int64 `(n,)`."""
-    good: Any = labels.dtype.kind in "biuf"
-    if good and labels.ndim == 2 and labels.shape[1] == num_classes:
-        good = np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()
-        whole = labels.argmax(axis=1)
+    valid: Any = labels.dtype.kind in "biuf"
+    if valid and labels.ndim == 2 and labels.shape[1] == num_classes:
+        valid = np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()
+        indices = labels.argmax(axis=1)
     else:
-        whole = labels[:, 0] if labels.shape[1:] == (1,) else labels
-        good = good and whole.ndim == 1 and np.array_equal(whole, whole // 1)
-    if not good or whole.min() < 0 or whole.max() >= num_classes:
+        indices = labels[:, 0] if labels.shape[1:] == (1,) else labels
+        valid = valid and indices.ndim == 1
+        valid = valid and np.array_equal(indices, indices // 1)
+    if not valid or indices.min() < 0 or indices.max() >= num_classes:
         raise ValueError(
             f"`labels` must be integers in [0, {num_classes}), or one-hot of "
             f"shape (n, {num_classes}), for {num_classes} outputs. Received: "
             f"{_describe(labels)}"
         )
-    return whole.astype("int64")
+    return indices.astype("int64")
 
 
 def check_multi_hot(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Returns the labels as int64 of 0 and 1, of the shape of the outputs."""
+    """Returns the labels as int64 0/1, in the shape of the outputs."""
     if labels.ndim == 1 and outputs.shape[1] == 1:
         labels = labels[:, None]
     if labels.shape != outputs.shape or not np.isin(labels, (0, 1)).all():
         raise ValueError(
-            f"`labels` must be 0 or 1 and of shape {outputs.shape}, as the "
+            f"`labels` must be 0 or 1 and of shape {outputs.shape}, like the "
             f"outputs. Received: {_describe(labels)}"
         )
     return labels.astype("int64")
 
 
 def check_numbers(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Returns the labels as float64 of the shape of the outputs."""
-    good = labels.dtype.kind in "biuf" and np.isfinite(labels).all()
-    good = good and len(labels) == len(outputs)
-    # (n,) and (n, 1) are the same numbers; broadcasting would pair all.
+    """Returns the labels as float64, in the shape of the outputs."""
+    valid = labels.dtype.kind in "biuf" and np.isfinite(labels).all()
+    valid = valid and len(labels) == len(outputs)
+    # (n,) and (n, 1) hold the same numbers, but broadcast to (n, n).
     squeezed = tuple(size for size in labels.shape[1:] if size != 1)
-    if not good or squeezed != tuple(s for s in outputs.shape[1:] if s != 1):
+    if not valid or squeezed != tuple(s for s in outputs.shape[1:] if s != 1):
         raise ValueError(
-            f"`labels` must be finite numbers of shape {outputs.shape}, as the "
-            f"outputs. Received: {_describe(labels)}"
+            f"`labels` must be finite numbers of shape {outputs.shape}, like "
+            f"the outputs. Received: {_describe(labels)}"
         )
     return labels.astype("float64").reshape(outputs.shape)
 

@@ -1,17 +1,17 @@
-"""Features of a frozen backbone: extraction, probes, clusters."""
+"""Features of frozen backbones: extraction, probes, clusters."""
 
 from keras_transfer.features.clustering import Clusters, cluster
 from keras_transfer.features.extraction import extract_features
+from keras_transfer.features.feature_extractor import FeatureExtractor
 from keras_transfer.features.features import (
+    BlockColumns,
     Features,
     FeatureSplit,
-    Part,
     stack_features,
 )
 from keras_transfer.features.fitted_probe import FittedProbe
+from keras_transfer.features.probe_fitting import fit_probe
 from keras_transfer.features.probe_score import ProbeScore, probe_score
-from keras_transfer.features.probing import fit_probe
-from keras_transfer.features.transformer import FeatureExtractor
 
 __all__ = [
     "Clusters",
@@ -19,7 +19,7 @@ __all__ = [
     "FeatureSplit",
     "Features",
     "FittedProbe",
-    "Part",
+    "BlockColumns",
     "ProbeScore",
     "cluster",
     "extract_features",

@@ -1,4 +1,4 @@
-"""Checks of what the scores take."""
+"""Checks of the features, labels and probabilities that scores take."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from keras_transfer.features.features import Features, FeatureSplit
 
 
 def ids_of(features: Any) -> tuple[str, ...]:
-    """Returns the ids of examples; their rows where they have none."""
+    """Returns the ids of examples, or their row numbers without any."""
     if isinstance(features, Features):
         raise TypeError(
-            "`features` must be an array or one split of what "
-            "`extract_features` returned, such as `features.train`. Received: "
-            "all of it."
+            "`features` must be an array or one split of `Features`, such as "
+            "`features.train`. Received: all splits."
         )
     if isinstance(features, FeatureSplit) and features.ids is not None:
         return features.ids
@@ -36,9 +35,9 @@ def check_features(
     array = np.asarray(features)
     if array.ndim != 2 or array.dtype.kind not in "biuf" or not array.shape[1]:
         raise ValueError(
-            f"`{name}` must be numbers of shape (examples, {name}). "
-            f"Received: {array.dtype} of shape {array.shape}. Pool feature "
-            "maps first."
+            f"`{name}` must be an array of numbers of shape (examples, "
+            f"{name}). Received: {array.dtype} of shape {array.shape}. Pool "
+            "feature maps first."
         )
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
@@ -48,24 +47,21 @@ def check_features(
         )
     if len(array) < least:
         raise ValueError(
-            f"`{name}` must hold {least} examples at least. Received: "
+            f"`{name}` must hold at least {least} examples. Received: "
             f"{len(array)}."
         )
     return array
 
 
 def check_classes(labels: Any, count: int) -> np.ndarray:
-    """Returns class indices `(n,)`, `0` to the number of classes less one.
-
-    Classes without an example are left out.
-    """
+    """Returns class indices `(n,)`, renumbered without absent classes."""
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] > 1:
         binary = ((array == 0) | (array == 1)).all()
         if not binary or not (array.sum(axis=1) == 1).all():
             raise ValueError(
-                "`labels` must name one class for each example: indices or "
-                "one-hot rows. Received: rows with several, or other numbers."
+                "`labels` must name one class per example: indices or one-hot "
+                "rows. Received: rows that are not one-hot."
             )
         array = array.argmax(axis=1)
     array = array.reshape(len(array), -1)[:, 0] if array.ndim == 2 else array
@@ -74,11 +70,11 @@ def check_classes(labels: Any, count: int) -> np.ndarray:
             f"`labels` must be {count} integers, one for each example. "
             f"Received: {array.dtype} of shape {array.shape}."
         )
-    found, indices = np.unique(array, return_inverse=True)
-    if len(found) < 2:
+    classes, indices = np.unique(array, return_inverse=True)
+    if len(classes) < 2:
         raise ValueError(
-            "`labels` must name two classes at least: of one there is nothing "
-            f"to tell apart. Received: class {found.tolist()} alone."
+            "`labels` must name at least two classes. Received: only class "
+            f"{classes.tolist()}."
         )
     return indices.reshape(-1)
 
@@ -89,8 +85,8 @@ def check_probabilities(probabilities: Any, least: int = 2) -> np.ndarray:
     sums = array.sum(axis=1)
     if (array < 0).any() or not np.allclose(sums, 1, atol=1e-3):
         raise ValueError(
-            "`probabilities` must be at least 0, and rows sum to 1: what the "
-            "softmax of the source classifier says. Received: rows that sum "
-            f"to {sums.min():.3g} to {sums.max():.3g}."
+            "`probabilities` must be at least 0, with rows that sum to 1, as "
+            "the softmax of the source classifier gives them. Received: row "
+            f"sums from {sums.min():.3g} to {sums.max():.3g}."
         )
     return array / sums[:, None]

@@ -1,4 +1,4 @@
-"""Backbones, cut at the blocks whose outputs are wanted."""
+"""Backbones, cut at the blocks whose outputs are features."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 BackboneLike: TypeAlias = str | Path | Backbone | keras.Model
 
 
-class Loaded(NamedTuple):
-    """A backbone, wherever it comes from."""
+class LoadedBackbone(NamedTuple):
+    """A backbone of any origin, with its preprocessing."""
 
     name: str
     preprocessing: keras.Model
@@ -37,50 +37,58 @@ class Loaded(NamedTuple):
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """`(height, width, channels)`, `None` where free; `()` of texts."""
+        """`(height, width, channels)`, `None` for any size; `()` for texts."""
         return tuple(self.preprocessing.input_shape[1:])
 
     @property
     def takes_texts(self) -> bool:
-        """Whether texts go in."""
+        """Tells whether the inputs are texts."""
         return graph.takes_texts(self.preprocessing)
 
 
-class Outputs(NamedTuple):
-    """A backbone and what is wanted of it."""
+class BackboneOutputs(NamedTuple):
+    """A backbone and the networks that compute its outputs.
+
+    Attributes:
+        name: Name of the backbone.
+        engine: Name of the engine that computes.
+        compute: Function from pixels to all outputs, for all splits.
+        targets: A network from pixels to each output.
+        blocks: Names of the blocks, one per output.
+    """
 
     name: str
     engine: str
-    compute: Compute  # from pixels to all outputs, for all splits
-    targets: tuple[keras.Model, ...]  # from pixels to each
+    compute: Compute
+    targets: tuple[keras.Model, ...]
     blocks: tuple[str, ...]
 
 
-def load(backbone: BackboneLike, shape: tuple[int, ...]) -> Loaded:
+def load(backbone: BackboneLike, shape: tuple[int, ...]) -> LoadedBackbone:
     """Returns a backbone for examples of a shape.
 
     Args:
-        backbone: A name, a file, what `load_backbone` returned, or a model
+        backbone: A name, a file, a `Backbone` from `load_backbone`, or a model
             made by a builder.
-        shape: `(height, width, channels)` of the examples.
+        shape: Shape `(height, width, channels)` of the examples.
 
     Returns:
-        `Loaded`.
+        A `LoadedBackbone`.
 
     Raises:
-        ValueError: If the examples do not fit it.
-        TypeError: If it is something else.
+        ValueError: If the examples do not fit the backbone.
+        TypeError: If `backbone` is of another type.
     """
     if isinstance(backbone, keras.Model):
         if not has_children(backbone):
             raise TypeError(
-                "`backbones` must be names, what `load_backbone` returned, or "
-                "models made by a builder. Received: another model. Wrap it: "
+                "`backbones` must be names, `Backbone`s or models made by a "
+                "builder. Received: another model. Wrap it: "
                 '`load_backbone(model, pixel_range="[0, 255]")`.'
             )
         loaded = _of_model(backbone)
     elif isinstance(backbone, Backbone):
-        loaded = Loaded(backbone.name, backbone.preprocessing, backbone.model)
+        loaded = _of_backbone(backbone)
     elif isinstance(backbone, str | Path):
         if len(shape) not in (0, 3):
             raise ValueError(
@@ -89,118 +97,123 @@ def load(backbone: BackboneLike, shape: tuple[int, ...]) -> Loaded:
             )
         if shape:
             height, width, channels = shape
-            found = load_backbone(
-                backbone, input_shape=(height, width, channels)
+            loaded = _of_backbone(
+                load_backbone(backbone, input_shape=(height, width, channels))
             )
         else:
-            found = load_text_backbone(backbone)
-        loaded = Loaded(found.name, found.preprocessing, found.model)
+            loaded = _of_backbone(load_text_backbone(backbone))
     else:
         raise TypeError(
-            "`backbones` must be names, what `load_backbone` returned, or "
-            f"models made by a builder. Received: {type(backbone).__name__}"
+            "`backbones` must be names, `Backbone`s or models made by a "
+            f"builder. Received: {type(backbone).__name__}."
         )
     if loaded.takes_texts != (not shape):
-        taken, given = ("texts", "images") if shape else ("images", "texts")
+        expected = "texts" if loaded.takes_texts else "images"
         raise ValueError(
-            f"`data` must be {taken if loaded.takes_texts else 'images'} for "
-            f"{loaded.name}. Received: {given}."
+            f"`data` must be {expected} for {loaded.name}. Received: "
+            f"{'images' if shape else 'texts'}."
         )
-    wanted = loaded.input_shape
-    fits = len(shape) == len(wanted) and all(
-        want in (None, size) for want, size in zip(wanted, shape, strict=True)
+    expected_shape = loaded.input_shape
+    fits = len(shape) == len(expected_shape) and all(
+        expected_size in (None, size)
+        for expected_size, size in zip(expected_shape, shape, strict=True)
     )
     if not fits:
         raise ValueError(
-            f"`data` must have images of shape {loaded.input_shape} for "
+            f"`data` must have images of shape {expected_shape} for "
             f"{loaded.name} (None: any). Received: {shape}. Load one of them "
-            "anew: `load_images(..., image_size=...)` or `load_backbone(..., "
+            "again: `load_images(..., image_size=...)` or `load_backbone(..., "
             "input_shape=...)`."
         )
     return loaded
 
 
-def _of_model(model: keras.Model) -> Loaded:
+def _of_backbone(backbone: Backbone) -> LoadedBackbone:
+    return LoadedBackbone(backbone.name, backbone.preprocessing, backbone.model)
+
+
+def _of_model(model: keras.Model) -> LoadedBackbone:
     name = model.name.removesuffix("_classifier").removesuffix("_regressor")
-    return Loaded(
+    return LoadedBackbone(
         name, model.get_layer("preprocessing"), model.get_layer("backbone")
     )
 
 
 def check_layers(layers: Any, names: Sequence[str]) -> None:
-    """Raises for a dict of blocks with names of other backbones."""
+    """Raises if the keys of a dict of blocks are not names of backbones."""
     if isinstance(layers, Mapping):
         unknown = sorted(set(layers) - set(names))
         if unknown:
             raise ValueError(
-                f"`layers` must have names of the backbones, {', '.join(names)}"
-                f", as keys. Received: {unknown[0]!r}."
+                "`layers` must have names of the backbones as keys, "
+                f"{', '.join(names)}. Received: {unknown[0]!r}."
                 f"{did_you_mean(unknown[0], names)}"
             )
 
 
 def cut_at(
-    backbone: Loaded,
+    backbone: LoadedBackbone,
     layers: str | Sequence[str] | Mapping[str, Sequence[str]] | None,
     pooling: str | None,
     shape: tuple[int, ...],
     engine: str,
     count: int,
     strategy: tf.distribute.Strategy | None = None,
-) -> Outputs:
-    """Makes the networks from pixels to the blocks that are wanted.
+) -> BackboneOutputs:
+    """Makes the networks from pixels to the outputs of blocks.
 
     Args:
         backbone: The backbone.
         layers: Names of blocks or patterns, by backbone or for all, or `None`
-            for the output.
-        pooling: `"avg"`, `"max"` or `None`.
-        shape: `(height, width, channels)` of the examples.
-        engine: What computes.
-        count: How many examples there are.
-        strategy: What splits a batch over the devices of this process. Defaults
-            to `None`: one device.
+            for the output of the backbone.
+        pooling: Pooling over positions: `"avg"`, `"max"` or `None`.
+        shape: Shape `(height, width, channels)` of the examples.
+        engine: Name of the engine that computes.
+        count: Number of examples.
+        strategy: Distribution strategy that splits a batch over the devices of
+            this process. Defaults to `None`, one device.
 
     Returns:
-        `Outputs`.
+        `BackboneOutputs`.
 
     Raises:
-        ValueError: If a name matches no block, or there is none.
+        ValueError: If a name matches no block, or the backbone has no blocks.
     """
     if isinstance(layers, Mapping):
         layers = layers.get(backbone.name)
-    found = find_blocks(backbone.model)
-    if not found:
+    blocks = find_blocks(backbone.model)
+    if not blocks:
         raise ValueError(
             "`backbones` must have layers with weights. Received: "
             f"{backbone.name!r}, which has none."
         )
-    chosen: tuple[Block, ...] = (found[-1],)
+    chosen: tuple[Block, ...] = (blocks[-1],)
     if layers is not None:
         patterns = [layers] if isinstance(layers, str) else list(layers)
-        picked = match_blocks(found, patterns)
-        chosen = tuple(block for block in found if block in picked)
+        matches = match_blocks(blocks, patterns)
+        chosen = tuple(block for block in blocks if block in matches)
     ends = [
         backbone.model.outputs if layers is None else list(block.outputs)
         for block in chosen
     ]
-    (given,) = graph.tensors_in(backbone.preprocessing)
-    pixels = graph.input_like(given, given.name)
+    (model_input,) = graph.tensors_in(backbone.preprocessing)
+    pixels = graph.input_like(model_input, model_input.name)
     flat = [tensor for end in ends for tensor in end]
-    inner = keras.Model(backbone.model.inputs[0], flat)
-    given_to = backbone.preprocessing(pixels)
-    flat = keras.tree.flatten(inner(given_to))
+    network = keras.Model(backbone.model.inputs[0], flat)
+    preprocessed = backbone.preprocessing(pixels)
+    flat = keras.tree.flatten(network(preprocessed))
     if backbone.takes_texts:
         outputs = [
-            _of_tokens(tensor, given_to, pooling) for tensor in _own(flat, ends)
+            _pool_tokens(tensor, preprocessed, pooling)
+            for tensor in _first_of_each(flat, ends)
         ]
-    elif not _is_map(ends):
-        outputs = [_pool(tensor, pooling) for tensor in _own(flat, ends)]
+    elif not _are_maps(ends):
+        outputs = [_pool(x, pooling) for x in _first_of_each(flat, ends)]
     else:
         outputs = [_pool(tensor, pooling) for tensor in flat]
         if len(outputs) > len(ends):
             outputs = _join(outputs, ends, pooling)
-    return Outputs(
+    return BackboneOutputs(
         backbone.name,
         *choose_engine(
             engine, keras.Model(pixels, outputs), shape, count, strategy
@@ -213,36 +226,37 @@ def cut_at(
     )
 
 
-def _is_map(ends: list[list[keras.KerasTensor]]) -> bool:
-    """Whether all that leaves the blocks are feature maps (NASNet: several)."""
+def _are_maps(ends: list[list[keras.KerasTensor]]) -> bool:
+    """Tells whether all outputs of blocks are feature maps."""
     return all(len(tensor.shape) == 4 for end in ends for tensor in end)
 
 
-def _own(
+def _first_of_each(
     outputs: list[keras.KerasTensor], ends: list[list[keras.KerasTensor]]
 ) -> list[keras.KerasTensor]:
-    """Takes what each block made itself of what leaves it.
+    """Returns the first output of each block, which the block computed.
 
-    The rest is what later blocks read as well: a mask, positions.
+    The others only pass through it, since later blocks read them too: a mask,
+    positions.
     """
     tensors = iter(outputs)
     return [[next(tensors) for _ in end][0] for end in ends]
 
 
-def _of_tokens(
+def _pool_tokens(
     features: keras.KerasTensor,
     token_ids: keras.KerasTensor,
     pooling: str | None,
 ) -> keras.KerasTensor:
-    """Pools vectors of tokens; vectors of texts are as they are."""
+    """Pools vectors of tokens; a vector of the whole text is unchanged."""
     if len(features.shape) != 3:
         return features
     if pooling is not None:
         return tokens.pool(features, token_ids >= 0, pooling)
     if features.shape[1] is None:
         raise ValueError(
-            "`pooling` must be given for texts of different lengths "
-            "(`bucketing=True`). Received: pooling=None"
+            '`pooling` must be "avg" or "max" for texts of different lengths '
+            "(`bucketing=True`). Received: pooling=None."
         )
     return features
 
@@ -264,16 +278,16 @@ def _join(
     ends: list[list[keras.KerasTensor]],
     pooling: str | None,
 ) -> list[keras.KerasTensor]:
-    """Joins the tensors of blocks that several leave (NASNet)."""
+    """Joins the outputs of each block that has several (NASNet)."""
     if pooling is None:
         raise ValueError(
-            "`pooling` must be given for blocks that several tensors leave. "
-            "Received: pooling=None"
+            '`pooling` must be "avg" or "max" for blocks with several outputs. '
+            "Received: pooling=None."
         )
     joined = []
     tensors = iter(outputs)
     for end in ends:
-        some = [next(tensors) for _ in end]
-        whole = len(some) == 1
-        joined.append(some[0] if whole else keras.layers.Concatenate()(some))
+        own = [next(tensors) for _ in end]
+        single = len(own) == 1
+        joined.append(own[0] if single else keras.layers.Concatenate()(own))
     return joined

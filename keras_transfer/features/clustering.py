@@ -1,4 +1,4 @@
-"""`cluster`: groups that frozen features see, without labels."""
+"""`cluster`: groups of examples by frozen features, without labels."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import check_integer, is_integer, refuse
 from keras_transfer.features.features import Features, FeatureSplit, unit_norm
+from keras_transfer.probes.linear import check_finite
 from keras_transfer.reports.plots import plot_clusters
 
-# Principal components that are clustered: distances in thousands of columns
-# are mostly noise.
+# Number of principal components that are clustered: distances in thousands of
+# columns are mostly noise.
 _COMPONENTS = 50
 
-
 _MOST_CLUSTERS = 20
-
 
 _SILHOUETTE_ROWS = 2000
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Clusters:
-    """Groups of examples; what `cluster` returns.
+    """Groups of examples; result of `cluster`.
 
     Attributes:
         labels: int64 `(n,)`, the cluster of each example.
-        silhouette: Mean in `[-1, 1]` of how much nearer the examples are to
-            their own cluster than to the next one; 0 is no difference.
-        silhouettes: The silhouette by number of clusters tried.
+        silhouette: Mean silhouette in `[-1, 1]`: by how much the examples are
+            closer to their own cluster than to the next one; 0 is no
+            difference.
+        silhouettes: The silhouettes by number of clusters, of all numbers that
+            were tried.
         nmi: Mutual information of clusters and classes, divided by the mean of
-            both entropies, in `[0, 1]`; `None` where examples have no class.
+            both entropies, in `[0, 1]`; `None` if examples have no class.
         centers: float64 `(num_clusters, components)`.
         points: float64 `(n, components)`, principal components of the features
-            at unit norm, most of the variance first.
+            at unit norm, in descending order of variance.
         classes: Class indices `(n,)`, or `None`.
         class_names: Names of the classes, or `None`.
-        ids: Names of the examples, or `None`.
+        ids: Ids of the examples, or `None`.
 
     Example:
 
-    >>> found = cluster(np.repeat([[0.0, 1], [1, 0]], 5, axis=0), 2)
-    >>> len(set(found.labels[:5])), len(set(found.labels))
+    >>> clusters = cluster(np.repeat([[0.0, 1], [1, 0]], 5, axis=0), 2)
+    >>> len(set(clusters.labels[:5])), len(set(clusters.labels))
     (1, 2)
     """
 
@@ -64,32 +65,28 @@ class Clusters:
 
     @property
     def sizes(self) -> np.ndarray:
-        """int64 `(num_clusters,)`, how many examples each holds."""
+        """Number of examples in each cluster, int64 `(num_clusters,)`."""
         return np.bincount(self.labels, minlength=len(self))
 
     def typical(self, number: int, count: int = 5) -> np.ndarray:
         """Returns the examples nearest to the centre of a cluster.
 
         Args:
-            number: The cluster, from 0.
-            count: At most how many. Defaults to `5`.
+            number: Index of the cluster, from 0.
+            count: Maximum number of examples. Defaults to `5`.
 
         Returns:
             int64 rows, nearest first.
 
         Raises:
-            ValueError: If there is no such cluster, or `count` is no integer
-                above 0.
+            ValueError: If there is no such cluster, or `count` is not an
+                integer above 0.
         """
         if not is_integer(number) or not 0 <= number < len(self):
-            raise ValueError(
-                f"`number` must be an integer in [0, {len(self)}), a cluster. "
-                f"Received: number={number!r}"
+            refuse(
+                "number", f"an integer in [0, {len(self)}), a cluster", number
             )
-        if not is_integer(count) or count < 1:
-            raise ValueError(
-                f"`count` must be an integer above 0. Received: count={count!r}"
-            )
+        check_integer("count", count, 1)
         rows = np.flatnonzero(self.labels == number)
         distances = np.linalg.norm(
             self.points[rows] - self.centers[number], axis=1
@@ -107,16 +104,15 @@ class Clusters:
             int64 `(m,)`.
 
         Raises:
-            ValueError: If they have another number of columns.
+            ValueError: If `features` has another number of columns.
         """
         points = self._project(_values(features))
+        # [m, 1, components] - [clusters, components] -> [m, clusters]
         distances = ((points[:, None] - self.centers) ** 2).sum(axis=-1)
         return distances.argmin(axis=1)
 
     def plot(self, path: str | Path) -> None:
-        """Draws the first two principal components.
-
-        By cluster and, where they are known, by class.
+        """Plots the first two principal components, by cluster and by class.
 
         Args:
             path: PNG file to write.
@@ -164,25 +160,25 @@ def cluster(
 ) -> Clusters:
     """Groups examples by k-means on frozen features.
 
-    Each part of the features (a block of a backbone) is brought to unit norm,
-    and the 50 first principal components are clustered, with ten starts.
+    Each part of the features (a block of a backbone) is scaled to unit norm,
+    and the first 50 principal components are clustered, from ten starts.
 
     Args:
-        features: What `extract_features` returned, of which the training
-            examples are taken, or an array `(n, features)`.
-        num_clusters: Number of clusters. Defaults to `None`: the number of
-            classes where labels are known, else that of 2 to 20 with the best
-            silhouette.
-        seed: Of the starts and of the 2,000 rows at most that the silhouette
-            is measured on. Defaults to `0`.
+        features: `Features`, of which the training examples are clustered, a
+            `FeatureSplit`, or an array `(n, features)`.
+        num_clusters: Number of clusters. Defaults to `None`, which means the
+            number of classes if labels are known, or else the number from 2 to
+            20 with the best silhouette.
+        seed: Seed of the starts and of the sample of at most 2,000 rows that
+            the silhouette is measured on. Defaults to `0`.
 
     Returns:
         `Clusters`.
 
     Raises:
-        ValueError: If there are too few examples that differ, features that
-            are not finite or no vectors, or an argument is out of range.
-        TypeError: If `features` is something else.
+        ValueError: If there are too few distinct examples, features are not
+            finite or not vectors, or an argument is out of range.
+        TypeError: If `features` is of another type.
 
     Example:
 
@@ -195,22 +191,20 @@ def cluster(
         - Rousseeuw, 1987, https://doi.org/10.1016/0377-0427(87)90125-7
     """
     split, class_names = _split_of(features)
-    if not is_integer(seed) or seed < 0:
-        raise ValueError(
-            f"`seed` must be an integer of at least 0. Received: {seed!r}"
-        )
+    check_integer("seed", seed, 0)
     values = _values(split)
-    edges = _edges(split, values.shape[1])
-    normal = _unit(values, edges)
+    ranges = _column_ranges(split, values.shape[1])
+    normalized = _unit_norm_parts(values, ranges)
     classes = _classes(split)
-    wanted = _numbers(normal, classes, num_clusters)
-    points, project = _components(normal, edges, seed)
-    tried = {k: _k_means(points, k, seed) for k in wanted}
+    numbers = _numbers_to_try(normalized, classes, num_clusters)
+    points, project = _principal_components(normalized, ranges, seed)
+    clusterings = {k: _k_means(points, k, seed) for k in numbers}
     scores = {
-        k: _silhouette(points, found[0], seed) for k, found in tried.items()
+        k: _silhouette(points, labels, seed)
+        for k, (labels, _) in clusterings.items()
     }
     best = max(scores, key=lambda k: scores[k])
-    labels, centers = tried[best]
+    labels, centers = clusterings[best]
     return Clusters(
         labels,
         scores[best],
@@ -233,8 +227,9 @@ def _split_of(
     if isinstance(features, FeatureSplit | np.ndarray):
         return features, None
     raise TypeError(
-        "`features` must be what `extract_features` returned, or an array "
-        f"(n, features). Received: {type(features).__name__}"
+        "`features` must be `Features` from `extract_features`, one of their "
+        "splits or an array (n, features). Received: "
+        f"{type(features).__name__}."
     )
 
 
@@ -242,20 +237,17 @@ def _values(features: FeatureSplit | np.ndarray) -> np.ndarray:
     array = features if isinstance(features, np.ndarray) else features.values
     if array.ndim != 2:
         raise ValueError(
-            "`features` must be vectors, one for each example. Received: shape "
+            "`features` must be vectors, one per example. Received: shape "
             f'{array.shape}. Extract them with `pooling="avg"`.'
         )
-    if not np.isfinite(array).all():
-        raise ValueError(
-            "`features` must be finite. Received: NaN or infinity; check the "
-            "weights of the backbone and the pixels."
-        )
+    check_finite(array)
     return array.astype(np.float64)
 
 
-def _edges(
+def _column_ranges(
     split: FeatureSplit | np.ndarray, width: int
 ) -> tuple[tuple[int, int], ...]:
+    """Returns start and stop of the columns of each part."""
     parts = getattr(split, "parts", ())
     return tuple((p.start, p.stop) for p in parts) or ((0, width),)
 
@@ -267,58 +259,63 @@ def _classes(split: FeatureSplit | np.ndarray) -> np.ndarray | None:
     return labels
 
 
-def _numbers(
-    normal: np.ndarray, classes: np.ndarray | None, given: int | None
+def _numbers_to_try(
+    normalized: np.ndarray,
+    classes: np.ndarray | None,
+    num_clusters: int | None,
 ) -> list[int]:
-    """The numbers of clusters to try."""
-    count, different = len(normal), len(np.unique(normal, axis=0))
-    # Each cluster holds what differs from the others, and one of them more
-    # than one example, which have a distance.
-    most = min(different, count - 1)
-    if most < 2:
+    count, distinct = len(normalized), len(np.unique(normalized, axis=0))
+    # k-means needs distinct centres, and the silhouette is defined only if some
+    # cluster holds more than one example.
+    largest = min(distinct, count - 1)
+    if largest < 2:
         raise ValueError(
-            "`features` must hold at least three examples, two of which "
-            f"differ. Received: {count}, {different} of which differ."
+            "`features` must hold at least three examples, two of them "
+            f"distinct. Received: {count}, {distinct} of them distinct."
         )
-    if given is not None:
-        if not is_integer(given) or not 2 <= given <= most:
-            raise ValueError(
-                f"`num_clusters` must be an integer in [2, {most}] for "
-                f"{count} examples, {different} of which differ. Received: "
-                f"num_clusters={given!r}"
+    if num_clusters is not None:
+        if not is_integer(num_clusters) or not 2 <= num_clusters <= largest:
+            refuse(
+                "num_clusters",
+                f"an integer in [2, {largest}] for {count} examples, "
+                f"{distinct} of them distinct",
+                num_clusters,
             )
-        return [int(given)]
-    if classes is not None and 2 <= len(np.unique(classes)) <= most:
+        return [int(num_clusters)]
+    if classes is not None and 2 <= len(np.unique(classes)) <= largest:
         return [len(np.unique(classes))]
-    return list(range(2, min(_MOST_CLUSTERS, most) + 1))
+    return list(range(2, min(_MOST_CLUSTERS, largest) + 1))
 
 
-def _unit(values: np.ndarray, edges: tuple[tuple[int, int], ...]) -> np.ndarray:
-    found = values.copy()
-    for start, stop in edges:
-        found[:, start:stop] = unit_norm(found[:, start:stop])
-    return found
+def _unit_norm_parts(
+    values: np.ndarray, ranges: tuple[tuple[int, int], ...]
+) -> np.ndarray:
+    normalized = values.copy()
+    for start, stop in ranges:
+        normalized[:, start:stop] = unit_norm(normalized[:, start:stop])
+    return normalized
 
 
-def _components(
-    normal: np.ndarray, edges: tuple[tuple[int, int], ...], seed: int
+def _principal_components(
+    normalized: np.ndarray, ranges: tuple[tuple[int, int], ...], seed: int
 ) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """The points, and the function that makes them of other features."""
+    """Returns the points, and a function from other features to points."""
     from sklearn.decomposition import PCA
 
-    count, width = normal.shape
-    found = PCA(min(_COMPONENTS, count, width), random_state=seed).fit(normal)
+    count, width = normalized.shape
+    pca = PCA(min(_COMPONENTS, count, width), random_state=seed)
+    pca.fit(normalized)
 
     def project(values: np.ndarray) -> np.ndarray:
         if values.shape[1] != width:
             raise ValueError(
-                f"`features` must have {width} columns, as those that were "
-                f"clustered. Received: {values.shape[1]}. Are they of another "
-                "backbone?"
+                f"`features` must have {width} columns, like the features that "
+                f"were clustered. Received: {values.shape[1]}. Are they of "
+                "another backbone?"
             )
-        return found.transform(_unit(values, edges))
+        return pca.transform(_unit_norm_parts(values, ranges))
 
-    return found.transform(normal), project
+    return pca.transform(normalized), project
 
 
 def _k_means(
@@ -326,8 +323,8 @@ def _k_means(
 ) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.cluster import KMeans
 
-    found = KMeans(count, n_init=10, random_state=seed).fit(points)
-    return found.labels_.astype(np.int64), found.cluster_centers_
+    k_means = KMeans(count, n_init=10, random_state=seed).fit(points)
+    return k_means.labels_.astype(np.int64), k_means.cluster_centers_
 
 
 def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float:
@@ -337,7 +334,8 @@ def _silhouette(points: np.ndarray, labels: np.ndarray, seed: int) -> float:
         generator = np.random.default_rng(seed)
         rows = generator.permutation(len(points))[:_SILHOUETTE_ROWS]
         points, labels = points[rows], labels[rows]
-        if len(np.unique(labels)) < 2:  # an outlier that was not drawn
+        if len(np.unique(labels)) < 2:
+            # The sample holds no example of the smaller clusters.
             return 0.0
     return float(silhouette_score(points, labels))
 

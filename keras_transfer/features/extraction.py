@@ -1,4 +1,4 @@
-"""`extract_features`: what frozen backbones say of each example, kept."""
+"""`extract_features`: features of frozen backbones, stored for later calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import check_choice, check_integer, refuse
 from keras_transfer.caching.engines import check_engine
 from keras_transfer.caching.feeds import feed_inputs
 from keras_transfer.caching.filling import fill, open_entries
@@ -28,7 +28,9 @@ from keras_transfer.data import (
     LabelledData,
     TextSplit,
 )
+from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.examples import Examples, examples_of
+from keras_transfer.data.splitting import SPLITS
 from keras_transfer.data.texts.texts import is_texts
 from keras_transfer.distribute import (
     ProcessGroup,
@@ -37,15 +39,15 @@ from keras_transfer.distribute import (
 )
 from keras_transfer.features.backbone_outputs import (
     BackboneLike,
-    Outputs,
+    BackboneOutputs,
     check_layers,
     cut_at,
     load,
 )
 from keras_transfer.features.features import (
+    BlockColumns,
     Features,
     FeatureSplit,
-    Part,
     unit_norm,
 )
 
@@ -54,7 +56,6 @@ if TYPE_CHECKING:
 
 
 POOLINGS = ("avg", "max", None)
-
 
 DTYPES = ("float32", "float16")
 
@@ -75,65 +76,65 @@ def extract_features(
     seed: int = 0,
     verbose: int = 1,
 ) -> Any:
-    """Computes features with frozen backbones, or finds them in the store.
+    """Computes features with frozen backbones, or reads them from the store.
 
-    An example passes a backbone once: what is in the store already, of this
-    data set or of any other, is read from there. Of several blocks or
-    backbones each is scaled to unit Euclidean norm, example by example, and
-    they are joined.
+    An example passes a backbone once: features that are in the store already,
+    from this or any other data set, are read from there. If there are several
+    blocks or backbones, the features of each are scaled to unit Euclidean norm,
+    example by example, and joined.
 
     Args:
-        backbones: One or several: names out of `list_backbones()`, files, what
-            `load_backbone` returned, or models made by `build_classifier`.
-        data: What `load_images` returned; an `ImageSplit`; images
-            `(n, height, width, channels)` in `[0, 255]`; a pair `(images,
-            labels)`; or a dict of pairs with keys `"train"`, `"validation"`
-            and `"test"`.
-        layers: Names of blocks, or patterns for them, whose outputs are
-            wanted; `"*"` for all; a dict of these by the name of the backbone.
-            Defaults to `None`, the output of the backbone.
-        pooling: `"avg"` or `"max"` over positions, or `None` to keep feature
-            maps. Defaults to `"avg"`.
-        views: Views of each training image: the image itself, its mirror
-            image, and changed ones. Defaults to `1`.
-        augment: What changes in them. Defaults to `None`: mirrored, and
-            crops of three quarters of the side or more.
-        dtype: `"float32"`, or `"float16"` for half the room and three decimal
-            digits. Defaults to `"float32"`.
+        backbones: One or several backbones: names from `list_backbones()`,
+            files, `Backbone`s from `load_backbone`, or models made by
+            `build_classifier`.
+        data: An `ImageData` or `TextData`, from `load_images` or `load_texts`;
+            one of its splits; images `(n, height, width, channels)` in
+            `[0, 255]`; a pair `(images, labels)`; or a dict of pairs with keys
+            `"train"`, `"validation"` and `"test"`.
+        layers: Names of the blocks whose outputs are the features, or patterns
+            for them; `"*"` for all blocks; or a dict of these by name of the
+            backbone. Defaults to `None`, the output of the backbone.
+        pooling: Pooling over positions, `"avg"` or `"max"`, or `None` for
+            feature maps. Defaults to `"avg"`.
+        views: Number of views of each training image: the image itself, its
+            mirror image, and augmented images. Defaults to `1`.
+        augment: An `Augmentation` of the views. Defaults to `None`, which means
+            mirroring and crops of at least three quarters of the side.
+        dtype: Dtype of the stored features: `"float32"`, or `"float16"` for
+            half the space and three decimal digits. Defaults to `"float32"`.
         store: A `FeatureStore`, the folder of one, or `None` for the user's:
-            `$KERAS_TRANSFER_CACHE`, else `~/.cache`. `"memory"` keeps nothing
-            for the next call; to share memory give the same `FeatureStore()`
-            to each. Defaults to `None`.
-        batch_size: Images that are computed at once. Defaults to `32`.
-        engine: What computes them: `"tensorflow"`; `"openvino"`, on CPUs, or
+            `$KERAS_TRANSFER_CACHE`, or else `~/.cache`. `"memory"` stores
+            nothing for the next call; to share memory, pass the same
+            `FeatureStore()` to each call. Defaults to `None`.
+        batch_size: Number of images per batch. Defaults to `32`.
+        engine: Engine that computes: `"tensorflow"`; `"openvino"`, on CPUs, or
             `"openvino-bfloat16"`, faster with two to three decimal digits
-            (`pip install "keras_transfer[openvino]"`); `"auto"` times the
-            first two where there are 5,000 images or more. `"tensorflow"`
-            folds frozen weights: the numbers of the model to five digits.
-            `fine_tune` finds them where it trains one linear layer alone.
-            Defaults to `"tensorflow"`.
-        devices: `"auto"` for all GPUs of this machine, how many of them
-            (of logical CPUs where there is none), a
-            `tf.distribute.Strategy`, or what `connect_workers` returned: each
-            process computes its part of the examples, and all find all of them
-            in the store, a folder that they share, or in memory. Defaults to
-            `None`: one device.
-        seed: Of the views. Defaults to `0`.
+            (`pip install "keras_transfer[openvino]"`); `"auto"` times the first
+            two if there are at least 5,000 images. `"tensorflow"` folds frozen
+            weights, and equals the model to five digits. `fine_tune` reads
+            these features if it trains only one linear layer. Defaults to
+            `"tensorflow"`.
+        devices: Devices that compute: `"auto"` for all GPUs of this machine; a
+            number of GPUs (or, without any, of logical CPUs); a
+            `tf.distribute.Strategy`; or the result of `connect_workers`: each
+            process computes a shard of the examples, and all read the whole
+            from the store, a folder that they share, or from memory. Defaults
+            to `None`, one device.
+        seed: Seed of the views. Defaults to `0`.
         verbose: `0` for silence, `1` for a progress bar. Defaults to `1`.
 
     Returns:
-        `Features` with the splits of the data and, as `computed`, the number
-        of examples that were not found (by all workers together); a
-        `FeatureSplit` for one split, one
-        pair or one array. `values` are those of the first view, `all_views` of
-        all.
+        `Features` with the splits of the data and, as `computed`, the number of
+        examples that were not in the store (of all workers together); a
+        `FeatureSplit` if `data` is one split, one pair or one array. `values`
+        are the features of the first view, `all_views` of all views.
 
     Raises:
         ValueError: If an argument is out of range, a name matches no block, or
             the images do not fit a backbone.
-        TypeError: If `data` is something else.
+        TypeError: If `data` is of another type.
         ImportError: If `engine` is not installed.
-        OSError: If the store cannot be written to, or has no room.
+        OSError: If the store is not writable or full.
         RuntimeError: If another worker failed or is gone.
 
     Example:
@@ -150,40 +151,41 @@ def extract_features(
     check_engine(engine)
     if augment is not None and views == 1:
         raise ValueError(
-            "`views` must be above 1 where `augment` is given: the first view "
-            "is the image as it is. Received: views=1"
+            "`views` must be above 1 if `augment` is given, because the first "
+            "view is the unchanged image. Received: views=1."
         )
     strategy = choose_devices(devices)
     check_batch_size(batch_size, strategy)
     engine = _engine_for(engine, strategy)
     team = ProcessGroup(strategy)
     verbose = verbose if team.is_chief else 0
-    opened = open_store(store)
-    parts = _splits(data)
+    feature_store = open_store(store)
+    inputs = _inputs_of_splits(data)
     several = isinstance(backbones, Sequence) and not isinstance(backbones, str)
-    wanted = list(backbones) if several else [backbones]  # type: ignore[arg-type]
-    if not wanted:
+    listed = list(backbones) if several else [backbones]  # type: ignore[arg-type]
+    if not listed:
         raise ValueError("`backbones` must hold at least one. Received: none.")
-    shape = _common_shape(parts)
-    count = sum(len(part.examples) for part in parts.values())
-    loaded = [load(backbone, shape) for backbone in wanted]
+    shape = _common_shape(inputs)
+    count = sum(len(split.examples) for split in inputs.values())
+    loaded = [load(backbone, shape) for backbone in listed]
     check_layers(layers, [backbone.name for backbone in loaded])
     sources = [
         cut_at(backbone, layers, pooling, shape, engine, count, strategy)
         for backbone in loaded
     ]
-    found = {}
+    splits = {}
     computed = 0
-    for name, part in parts.items():
-        # Only training images are looked at in several ways.
-        looks = make_views(views if name == "train" else 1, augment, seed)
-        entries: list[list[Entry]] = [[] for _ in looks]
+    for name, split in inputs.items():
+        # Only training images have several views.
+        split_views = make_views(views if name == "train" else 1, augment, seed)
+        # Entries of the store, by view and block.
+        entries: list[list[Entry]] = [[] for _ in split_views]
         for source in sources:
             new, passes = _extract(
                 source,
-                part.examples,
-                looks,
-                opened,
+                split.examples,
+                split_views,
+                feature_store,
                 dtype,
                 batch_size,
                 f"{name} image" if verbose else "",
@@ -193,51 +195,45 @@ def extract_features(
             computed += passes
             for row, more in zip(entries, new, strict=True):
                 row += more
-        found[name] = _collect(entries, part, sources)
+        splits[name] = _join_entries(entries, split, sources)
     if isinstance(data, LabelledData | Mapping):
         return Features(
-            found["train"],
-            found.get("validation"),
-            found.get("test"),
+            splits["train"],
+            splits.get("validation"),
+            splits.get("test"),
             class_names=getattr(data, "class_names", None),
             computed=computed,
         )
-    return found["train"]
+    return splits["train"]
 
 
-class _Split(NamedTuple):
+class _SplitInputs(NamedTuple):
     examples: Examples
     labels: np.ndarray | None
     ids: tuple[str, ...] | None
 
 
-def _splits(data: Any) -> dict[str, _Split]:
+def _inputs_of_splits(data: Any) -> dict[str, _SplitInputs]:
     if isinstance(data, LabelledData):
-        names = ("train", "validation", "test")
-        parts = {name: getattr(data, name) for name in names}
-        parts = {name: part for name, part in parts.items() if len(part)}
+        splits = {name: getattr(data, name) for name in SPLITS}
+        splits = {name: split for name, split in splits.items() if len(split)}
         if isinstance(data, ImageData):
-            parts = {
-                name: dataclasses.replace(part, image_size=data.image_size)
-                for name, part in parts.items()
+            splits = {
+                name: dataclasses.replace(split, image_size=data.image_size)
+                for name, split in splits.items()
             }
-        return {name: _split(part) for name, part in parts.items()}
+        return {name: _inputs_of(split) for name, split in splits.items()}
     if isinstance(data, Mapping):
-        unknown = sorted(set(data) - {"train", "validation", "test"})
-        if unknown or "train" not in data:
-            raise ValueError(
-                '`data` must have the keys "train" and, where there are any, '
-                f'"validation" and "test". Received: keys {sorted(data)}.'
-            )
-        return {name: _split(part) for name, part in data.items()}
-    return {"train": _split(data)}
+        check_split_names("data", data)
+        return {name: _inputs_of(split) for name, split in data.items()}
+    return {"train": _inputs_of(data)}
 
 
-def _common_shape(parts: Mapping[str, _Split]) -> tuple[int, ...]:
-    shapes = {name: part.examples.shape for name, part in parts.items()}
+def _common_shape(inputs: Mapping[str, _SplitInputs]) -> tuple[int, ...]:
+    shapes = {name: split.examples.shape for name, split in inputs.items()}
     if "train" not in shapes:
         raise ValueError(
-            "`data` must hold examples to train on. Received: "
+            "`data` must hold training examples. Received: "
             f"{', '.join(shapes) or 'nothing'}."
         )
     if len(set(shapes.values())) > 1:
@@ -249,61 +245,50 @@ def _common_shape(parts: Mapping[str, _Split]) -> tuple[int, ...]:
     return shapes["train"]
 
 
-def _split(part: Any) -> _Split:
-    if isinstance(part, ImageSplit | TextSplit):
-        return _Split(examples_of(part), part.labels, part.ids)
+def _inputs_of(split: Any) -> _SplitInputs:
+    if isinstance(split, ImageSplit | TextSplit):
+        return _SplitInputs(examples_of(split), split.labels, split.ids)
     labels = None
-    if isinstance(part, tuple | list) and len(part) == 2:
-        part, labels = part
+    if isinstance(split, tuple | list) and len(split) == 2:
+        split, labels = split
         labels = np.asarray(labels)
-    images = part if isinstance(part, np.ndarray) else None
-    texts = images is not None and is_texts(images)
-    if images is not None and texts:
-        images = images.astype(object)
-    elif images is None or images.ndim < 2 or images.dtype.kind not in "uif":
-        what = type(part).__name__
-        if images is not None:
-            what = f"an array of {images.dtype} of shape {images.shape}"
+    array = split if isinstance(split, np.ndarray) else None
+    if array is not None and is_texts(array):
+        array = array.astype(object)
+    elif array is None or array.ndim < 2 or array.dtype.kind not in "uif":
+        received = type(split).__name__
+        if array is not None:
+            received = f"an array of {array.dtype} of shape {array.shape}"
         raise TypeError(
-            "`data` must be what `load_images` or `load_texts` returned, one "
-            "of its splits, an array of images or of texts, a pair of these "
-            f"and labels or a dict of pairs. Received: {what}"
+            "`data` must be an `ImageData` or `TextData`, one of its splits, "
+            "an array of images or of texts, a pair of these and labels or a "
+            f"dict of pairs. Received: {received}."
         )
-    if not len(images) or (labels is not None and len(labels) != len(images)):
+    if not len(array) or (labels is not None and len(labels) != len(array)):
         raise ValueError(
             "`data` must hold at least one example, and as many labels as "
-            f"examples. Received: {len(images)} examples"
-            + ("" if labels is None else f", {len(labels)} labels")
+            f"examples. Received: {len(array)} examples"
+            + ("." if labels is None else f", {len(labels)} labels.")
         )
-    if labels is not None and labels.ndim == 2 and _one_hot(labels):
+    if labels is not None and labels.ndim == 2 and _is_one_hot(labels):
         labels = labels.argmax(axis=1).astype(np.int32)
-    return _Split(examples_of(images), labels, None)
+    return _SplitInputs(examples_of(array), labels, None)
 
 
-def _one_hot(labels: np.ndarray) -> bool:
+def _is_one_hot(labels: np.ndarray) -> bool:
     binary = bool(((labels == 0) | (labels == 1)).all())
     return labels.shape[1] > 1 and binary and bool((labels.sum(1) == 1).all())
 
 
 def _check(pooling: str | None, dtype: str, batch_size: int) -> None:
     if pooling not in POOLINGS:
-        raise ValueError(
-            '`pooling` must be "avg", "max" or None. Received: pooling='
-            f"{pooling!r}"
-        )
-    if dtype not in DTYPES:
-        raise ValueError(
-            f'`dtype` must be "float32" or "float16". Received: dtype={dtype!r}'
-        )
-    if not is_integer(batch_size) or batch_size < 1:
-        raise ValueError(
-            "`batch_size` must be an integer above 0. Received: batch_size="
-            f"{batch_size!r}"
-        )
+        refuse("pooling", '"avg", "max" or None', pooling)
+    check_choice("dtype", dtype, DTYPES)
+    check_integer("batch_size", batch_size, 1)
 
 
 def _engine_for(engine: str, strategy: tf.distribute.Strategy | None) -> str:
-    """The engine that all devices, and all workers, have."""
+    """Returns an engine that all devices and workers have."""
     if strategy is None or engine == "tensorflow":
         return engine
     if (
@@ -311,14 +296,14 @@ def _engine_for(engine: str, strategy: tf.distribute.Strategy | None) -> str:
         and strategy.num_replicas_in_sync > ProcessGroup(strategy).size
     ):
         raise ValueError(
-            '`engine` must be "tensorflow" where a process has several '
-            f"devices. Received: engine={engine!r}"
+            '`engine` must be "tensorflow" if a process has several devices. '
+            f"Received: engine={engine!r}."
         )
     return "tensorflow" if engine == "auto" else engine
 
 
 def _extract(
-    source: Outputs,
+    source: BackboneOutputs,
     examples: Examples,
     views: Sequence[View],
     store: FeatureStore,
@@ -348,62 +333,70 @@ def _extract(
     return entries, tally.passes
 
 
-def _collect(
-    entries: list[list[Entry]], part: _Split, sources: Sequence[Outputs]
+def _join_entries(
+    entries: list[list[Entry]],
+    split: _SplitInputs,
+    sources: Sequence[BackboneOutputs],
 ) -> FeatureSplit:
     """Joins the columns of all blocks and backbones."""
-    digests = part.examples.digests
-    places = [[entry.find(digests) for entry in row] for row in entries]
+    digests = split.examples.digests
+    positions = [[entry.find(digests) for entry in row] for row in entries]
     names = [(s.name, block) for s in sources for block in s.blocks]
     shapes = [entry.tensors[0].shape for entry in entries[0]]
     if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
         raise ValueError(
-            "`pooling` must be given where several blocks or backbones are "
-            f"joined. Received: features of shapes {shapes}."
+            '`pooling` must be "avg" or "max" if several blocks or backbones '
+            f"are joined. Received: features of shapes {shapes}."
         )
     widths = [shape[-1] for shape in shapes]
     stops = np.cumsum(widths).tolist()
     parts = tuple(
-        Part(name, block, stop - width, stop, _known_as(entry, part.examples))
+        BlockColumns(
+            name, block, stop - width, stop, _network_id(entry, split.examples)
+        )
         for (name, block), stop, width, entry in zip(
             names, stops, widths, entries[0], strict=True
         )
     )
     gather: Callable[[np.ndarray], np.ndarray] = functools.partial(
-        _gather, entries, places, len(shapes) > 1
+        _gather, entries, positions, len(shapes) > 1
     )
     shape = shapes[0] if len(shapes) == 1 else (stops[-1],)
     return FeatureSplit(
         gather,
-        len(part.examples),
+        len(split.examples),
         shape,
-        part.labels,
-        part.ids,
+        split.labels,
+        split.ids,
         parts,
         len(entries),
     )
 
 
-def _known_as(entry: Entry, examples: Examples) -> str:
-    """What computed features: the network, and the size of its inputs."""
+def _network_id(entry: Entry, examples: Examples) -> str:
+    """Identifies a network by its digest and the shape of its inputs."""
     size = "x".join(map(str, examples.shape))
     return f"{entry.description['network']} {size}"
 
 
 def _gather(
     entries: list[list[Entry]],
-    places: list[list[np.ndarray]],
+    positions: list[list[np.ndarray]],
     normalize: bool,
     rows: np.ndarray,
 ) -> np.ndarray:
-    looks = []
-    for some, where in zip(entries, places, strict=True):
+    """Reads rows of all blocks in all views, `(rows, views, ...)`."""
+    views = []
+    for view_entries, view_positions in zip(entries, positions, strict=True):
+        # One array per block: `position[rows]` are the rows in its entry.
         columns = [
-            entry.gather(place[rows])[0].astype(np.float32, copy=False)
-            for entry, place in zip(some, where, strict=True)
+            entry.gather(position[rows])[0].astype(np.float32, copy=False)
+            for entry, position in zip(
+                view_entries, view_positions, strict=True
+            )
         ]
         if normalize:
             columns = [unit_norm(column) for column in columns]
-        whole = len(columns) == 1
-        looks.append(columns[0] if whole else np.concatenate(columns, axis=-1))
-    return np.stack(looks, axis=1)
+        single = len(columns) == 1
+        views.append(columns[0] if single else np.concatenate(columns, axis=-1))
+    return np.stack(views, axis=1)

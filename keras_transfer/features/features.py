@@ -1,4 +1,4 @@
-"""Features of a data set: what frozen backbones say of each example."""
+"""`Features`: outputs of frozen backbones for the splits of a data set."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer.data import splitting
 from keras_transfer.data.checks import check_indices
 
 
-class Part(NamedTuple):
-    """Some columns of features: one block of one backbone.
+class BlockColumns(NamedTuple):
+    """Columns of features that one block of one backbone computed.
 
     Attributes:
         backbone: Name of the backbone.
-        block: Name of the block whose output it is.
+        block: Name of the block.
         start: First column.
         stop: Column after the last.
-        network: Digest of what computed it, pooling and weights included.
-            Defaults to `""`, not known.
+        network: Digest of the network that computed the columns, including
+            weights and pooling. Defaults to `""`, unknown.
 
     Example:
 
-    >>> Part("MobileNetV2", "block_16", 0, 1280).stop
+    >>> BlockColumns("MobileNetV2", "block_16", 0, 1280).stop
     1280
     """
 
@@ -39,19 +39,19 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FeatureSplit:
-    """Features of some examples, in order; read when they are needed.
+    """Features of the examples of a split, in order, read on demand.
 
     Args:
-        gather: Function from an int64 array of rows to `(rows, views, ...)`
-            float32; rows may be read from a file that is larger than memory.
-        num_rows: How many examples there are.
+        gather: Function from an int64 array of rows to float32
+            `(rows, views, ...)`, which may read from a file larger than memory.
+        num_rows: Number of examples.
         shape: Shape of the features of one example, such as `(1280,)`.
-        labels: int32 `(n,)`, float32 0/1 `(n, num_classes)` where an example
-            may have several classes, floats `(n, outputs)` for regression, or
+        labels: int32 `(n,)`, float32 0/1 `(n, num_classes)` if an example may
+            have several classes, floats `(n, outputs)` for regression, or
             `None`. Defaults to `None`.
-        ids: Stable names of the examples, or `None`. Defaults to `None`.
-        parts: What the columns are. Defaults to `()`.
-        views: Views of each example. Defaults to `1`.
+        ids: Stable ids of the examples, or `None`. Defaults to `None`.
+        parts: The columns of each block, first to last. Defaults to `()`.
+        views: Number of views of each example. Defaults to `1`.
 
     Example:
 
@@ -66,17 +66,17 @@ class FeatureSplit:
     shape: tuple[int, ...]
     labels: np.ndarray | None = None
     ids: tuple[str, ...] | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[BlockColumns, ...] = ()
     views: int = 1
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Returns features of rows, as NumPy would, of the first view."""
+        """Returns features of the first view, indexed like a NumPy array."""
         chosen = np.arange(self.num_rows)[rows]
-        found = self.gather(np.atleast_1d(chosen))[:, 0]
-        return found if np.ndim(chosen) else found[0]
+        features = self.gather(np.atleast_1d(chosen))[:, 0]
+        return features if np.ndim(chosen) else features[0]
 
     @property
     def values(self) -> np.ndarray:
@@ -89,10 +89,10 @@ class FeatureSplit:
         return self.gather(np.arange(self.num_rows))
 
     def chunks(self, rows: int = 1024) -> Iterator[np.ndarray]:
-        """Yields the features in pieces, for data larger than memory.
+        """Yields the features in chunks, for data larger than memory.
 
         Args:
-            rows: Examples in a piece. Defaults to `1024`.
+            rows: Number of examples per chunk. Defaults to `1024`.
 
         Yields:
             float32 arrays `(rows, ...)`.
@@ -110,7 +110,7 @@ class FeatureSplit:
             A `FeatureSplit`.
 
         Raises:
-            ValueError: If an index is out of range or no integer.
+            ValueError: If an index is out of range or not an integer.
         """
         chosen = check_indices(indices, len(self))
         gather = self.gather
@@ -125,30 +125,32 @@ class FeatureSplit:
         )
 
     def shots(self, k: int, seed: int = 0) -> FeatureSplit:
-        """Returns `k` examples per class, the same as those of the images.
+        """Returns `k` examples per class, the same as `shots` of the images.
 
         Args:
-            k: Integer, examples per class.
-            seed: Integer; another seed draws others. Defaults to `0`.
+            k: Number of examples per class.
+            seed: Seed of the draw. Defaults to `0`.
 
         Returns:
             A `FeatureSplit` of `k * num_classes` examples.
 
         Raises:
-            ValueError: If a class has fewer than `k`, or there is not one
-                class an example.
+            ValueError: If a class has fewer than `k` examples, or examples do
+                not have exactly one class.
         """
         labels = self.labels
         if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise ValueError(
-                "`shots` needs one class an example. Received: features "
+                "`shots` needs one class per example. Received: features "
                 "without classes, or with several. Use `subset(indices)`."
             )
-        counts = np.bincount(labels)
-        if not is_integer(k) or not 1 <= k <= counts.min():
-            raise ValueError(
-                f"`k` must be an integer in [1, {counts.min()}], the number of "
-                f"examples of the smallest class. Received: k={k!r}"
+        smallest = np.bincount(labels).min()
+        if not is_integer(k) or not 1 <= k <= smallest:
+            refuse(
+                "k",
+                f"an integer in [1, {smallest}], the number of examples of the "
+                "smallest class",
+                k,
             )
         ids = self.ids or tuple(f"{i:09d}" for i in range(len(self)))
         return self.subset(splitting.draw_shots(ids, labels, k, seed))
@@ -161,15 +163,16 @@ class FeatureSplit:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Features:
-    """Features of the splits of a data set; what `extract_features` returns.
+    """Features of the splits of a data set; result of `extract_features`.
 
     Args:
-        train: Those to train on.
-        validation: Those to choose by, or `None`. Defaults to `None`.
-        test: Those to measure on, or `None`. Defaults to `None`.
+        train: Features of the training examples.
+        validation: Features of the validation examples, or `None`. Defaults to
+            `None`.
+        test: Features of the test examples, or `None`. Defaults to `None`.
         class_names: Names of the classes, or `None`. Defaults to `None`.
-        computed: How many passes of single examples through backbones it took;
-            the rest was found in the store. Defaults to `0`.
+        computed: Number of passes of single examples through backbones; all
+            other features were read from the store. Defaults to `0`.
 
     Example:
 
@@ -186,8 +189,8 @@ class Features:
     computed: int = 0
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """What the columns are, first to last."""
+    def parts(self) -> tuple[BlockColumns, ...]:
+        """The columns of each block, first to last."""
         return self.train.parts
 
     def __repr__(self) -> str:
@@ -197,27 +200,28 @@ class Features:
                 f"  {part.start:>6} to {part.stop:<6} {part.backbone} "
                 f"{part.block}"
             )
-        for name in ("train", "validation", "test"):
+        for name in splitting.SPLITS:
             split = getattr(self, name)
             lines.append(f"  {name}: {len(split) if split else 0} examples")
         return "\n".join(lines) + ">"
 
 
 def stack_features(features: Sequence[Features]) -> Features:
-    """Joins features of the same examples, such as of other image sizes.
+    """Joins the columns of several features, such as of several image sizes.
 
-    Each backbone or block is at unit Euclidean norm, example by example, as
-    where `extract_features` joins several.
+    The features of each backbone or block are scaled to unit Euclidean norm,
+    example by example, as in `extract_features`.
 
     Args:
-        features: Two or more, of the same examples in the same order.
+        features: Two or more `Features` of the same examples, in the same
+            order.
 
     Returns:
         `Features` with the columns of all.
 
     Raises:
-        ValueError: If they are not of the same examples.
-        TypeError: If they are no `Features`.
+        ValueError: If the examples are not the same.
+        TypeError: If `features` is not a sequence of `Features`.
 
     Example:
 
@@ -230,21 +234,21 @@ def stack_features(features: Sequence[Features]) -> Features:
         isinstance(one, Features) for one in features
     ):
         raise TypeError(
-            "`features` must be a sequence of what `extract_features` "
-            f"returned. Received: {type(features).__name__}"
+            "`features` must be a sequence of `Features`, from "
+            f"`extract_features`. Received: {type(features).__name__}."
         )
     splits: dict[str, FeatureSplit | None] = {}
-    for name in ("train", "validation", "test"):
-        some = [getattr(one, name) for one in features]
-        if any(split is None for split in some):
+    for name in splitting.SPLITS:
+        same_name = [getattr(one, name) for one in features]
+        if any(split is None for split in same_name):
             splits[name] = None
-            if any(split is not None for split in some):
+            if any(split is not None for split in same_name):
                 raise ValueError(
                     "`features` must have the same splits. Received: "
-                    f"{name} examples in some of them alone."
+                    f"{name} examples in only some of them."
                 )
             continue
-        splits[name] = _stack(name, some)
+        splits[name] = _stack(name, same_name)
     train = splits.pop("train")
     if train is None:
         raise ValueError("`features` must hold at least one. Received: none.")
@@ -257,7 +261,7 @@ def stack_features(features: Sequence[Features]) -> Features:
 
 
 def unit_norm(features: np.ndarray) -> np.ndarray:
-    """Scales the last axis to unit Euclidean norm; zeros stay zeros.
+    """Scales the last axis to unit Euclidean norm; zero vectors stay zero.
 
     Example:
 
@@ -287,12 +291,13 @@ def _stack(name: str, splits: Sequence[FeatureSplit]) -> FeatureSplit:
         start += split.shape[0]
 
     def gather(rows: np.ndarray) -> np.ndarray:
-        joined = []
+        columns = []
         for split in splits:
-            found = split.gather(rows)
-            # Several parts are at unit norm already.
-            joined.append(found if len(split.parts) > 1 else unit_norm(found))
-        return np.concatenate(joined, axis=-1)
+            values = split.gather(rows)  # [rows, views, columns]
+            # Joined parts were scaled to unit norm when they were joined.
+            joined = len(split.parts) > 1
+            columns.append(values if joined else unit_norm(values))
+        return np.concatenate(columns, axis=-1)
 
     return dataclasses.replace(
         first, gather=gather, shape=(start,), parts=tuple(parts)

@@ -1,4 +1,4 @@
-"""What `fit_probe` gives back."""
+"""`FittedProbe`: result of `fit_probe`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 from keras_transfer.caching.cuts import Cut, network_to
 from keras_transfer.caching.fingerprints import digest_network
 from keras_transfer.evaluation.evaluation import Evaluation, evaluate_outputs
-from keras_transfer.features.features import FeatureSplit, Part
+from keras_transfer.features.features import BlockColumns, FeatureSplit
 from keras_transfer.probes import PathRow
 from keras_transfer.structure.blocks import find_blocks, has_children
 from keras_transfer.structure.class_names import find_class_names
 from keras_transfer.structure.depth import pooling_of
 
-_WORDS = {
+# Name of each kind of probe, and name of its strength.
+_NAMES = {
     "logistic": ("logistic regression", "lambda"),
     "ridge": ("ridge regression", "lambda"),
     "nearest-mean": ("nearest class mean", "variance"),
@@ -25,29 +26,32 @@ _WORDS = {
     "head2toe": ("Head2Toe", "lambda"),
 }
 
+_ROWS_PER_CHUNK = 1024
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class FittedProbe:
-    """A probe on frozen features; `str()` of it is the table of its path.
+    """A probe on frozen features; `str(probe)` is the table of its path.
 
     Attributes:
-        kind: `"logistic"`, `"ridge"`, `"knn"`, `"nearest-mean"` or
-            `"head2toe"`.
-        problem: `"classification"`, `"multi-label"` or `"regression"`.
-        strength: What was chosen: lambda, the number of neighbours, or the
-            variance around the means.
-        rows: The table it was chosen by: a `PathRow` (strength, loss,
-            accuracy, kept) for each strength, on what was held out.
-        chosen_by: What was held out, in words.
-        at_edge: Whether the choice is the largest or smallest strength tried,
-            so that one beyond may be better.
+        kind: Kind of the probe: `"logistic"`, `"ridge"`, `"knn"`,
+            `"nearest-mean"` or `"head2toe"`.
+        problem: Kind of the labels: `"classification"`, `"multi-label"` or
+            `"regression"`.
+        strength: The chosen lambda, number of neighbours, or variance around
+            the means.
+        rows: The table that the strength was chosen from: a `PathRow`
+            (strength, loss, accuracy, kept) per strength, on held-out examples.
+        chosen_by: Description of the held-out examples.
+        at_edge: Whether the chosen strength is the largest or smallest one
+            tried, so that one beyond it may be better.
         class_names: Names of the classes, or `None`.
-        parts: What the columns of the features are.
+        parts: The columns of each block, first to last.
         width: Number of columns.
-        kernel: float32 `(features, outputs)` for features as they are, or
-            `None` where the probe is no linear map.
+        kernel: float32 `(features, outputs)` for unscaled features, or `None`
+            if the probe is not a linear map.
         bias: float32 `(outputs,)`, or `None`.
-        kept: Columns that a Head2Toe probe uses, or `None`.
+        kept: Indices of the columns that a Head2Toe probe uses, or `None`.
 
     Example:
 
@@ -67,7 +71,7 @@ class FittedProbe:
     chosen_by: str
     at_edge: bool
     class_names: tuple[str, ...] | None
-    parts: tuple[Part, ...]
+    parts: tuple[BlockColumns, ...]
     width: int
     kernel: np.ndarray | None
     bias: np.ndarray | None
@@ -83,44 +87,44 @@ class FittedProbe:
                 `(n, features)`.
 
         Returns:
-            float32 `(n, outputs)`: probabilities; of a ridge regression
-            numbers, which for classes are nearer to 1 than to -1 where it
-            says yes.
+            float32 `(n, outputs)`: probabilities; for a ridge regression
+            numbers, which are positive for a predicted class.
 
         Raises:
-            ValueError: If they are not of the backbones and blocks that the
-                probe was fitted on.
+            ValueError: If the features are not of the backbones and blocks that
+                the probe was fitted on.
         """
         if isinstance(features, FeatureSplit):
             self._check_parts(features)
-            chunks = list(features.chunks())
+            chunks = list(features.chunks(_ROWS_PER_CHUNK))
         else:
             array = np.asarray(features)
             self._check_width(array.shape)
             chunks = [
-                array[i : i + 1024] for i in range(0, max(len(array), 1), 1024)
+                array[start : start + _ROWS_PER_CHUNK]
+                for start in range(0, max(len(array), 1), _ROWS_PER_CHUNK)
             ]
-        found = [self._outputs(chunk.astype(np.float64)) for chunk in chunks]
-        if not found:
+        outputs = [self._outputs(chunk.astype(np.float64)) for chunk in chunks]
+        if not outputs:
             return np.empty((0, self._num_outputs), np.float32)
-        return np.concatenate(found).astype(np.float32)
+        return np.concatenate(outputs).astype(np.float32)
 
     def evaluate(self, split: FeatureSplit) -> Evaluation:
         """Measures the probe on labelled features.
 
-        The scores of a ridge regression on classes are taken as logits: its
-        accuracy means what it says, its cross-entropy little.
+        The scores of a ridge regression on classes are treated as logits: its
+        accuracy is meaningful, its cross-entropy is not.
 
         Args:
             split: A `FeatureSplit` with labels, such as `features.test`.
 
         Returns:
-            An `Evaluation`, as of `Run.evaluate`.
+            An `Evaluation`, as from `Run.evaluate`.
 
         Raises:
-            ValueError: If there are no examples or labels, or the features or
-                labels are not of the kind that the probe was fitted on.
-            TypeError: If `split` is no `FeatureSplit`.
+            ValueError: If there are no examples or labels, or features or
+                labels do not match those that the probe was fitted on.
+            TypeError: If `split` is not a `FeatureSplit`.
         """
         if not isinstance(split, FeatureSplit):
             raise TypeError(
@@ -128,18 +132,18 @@ class FittedProbe:
                 f"Received: {type(split).__name__}"
             )
         if split.labels is None or not len(split):
-            what = "no labels" if len(split) else "no examples"
+            missing = "no labels" if len(split) else "no examples"
             raise ValueError(
-                f"`split` must hold labelled examples. Received: {what}."
+                f"`split` must hold labelled examples. Received: {missing}."
             )
         labels = split.labels
         if self.problem == "regression" and labels.ndim == 1:
             labels = labels[:, None]
-        wanted = (
+        label_shape = (
             () if self.problem == "classification" else (self._num_outputs,)
         )
         highest = labels.max() if self.problem == "classification" else 0
-        if labels.shape[1:] != wanted or highest >= self._num_outputs:
+        if labels.shape[1:] != label_shape or highest >= self._num_outputs:
             raise ValueError(
                 "`split` must be of the data set that the probe was fitted on "
                 f"({self.problem}, {self._num_outputs} outputs). Received: "
@@ -157,19 +161,19 @@ class FittedProbe:
     def write_to(self, model: keras.Model) -> None:
         """Writes the probe into the head of a model.
 
-        After it `model.predict(images)` is what `predict` says of the features
-        of the images, to rounding errors; with a linear output the logits of
-        that. The model must hold the backbone that the features are of, with
-        its weights and the same pooling.
+        Afterwards `model.predict(images)` equals `predict` on the features of
+        the images, up to rounding errors; with a linear output, the logits. The
+        model must hold the backbone that computed the features, with the same
+        weights and pooling.
 
         Args:
             model: A model made by `build_classifier` or `build_regressor`,
                 whose head is pooling and one dense layer.
 
         Raises:
-            ValueError: If the probe is no linear map, or not one for this
+            ValueError: If the probe is not a linear map, or does not fit the
                 model: other classes, another backbone, block or activation.
-            TypeError: If `model` is no `keras.Model`.
+            TypeError: If `model` is not a `keras.Model`.
         """
         if not isinstance(model, keras.Model):
             raise TypeError(
@@ -179,53 +183,54 @@ class FittedProbe:
         if self.kernel is None or self.bias is None:
             raise ValueError(
                 '`kind` must be "logistic", "nearest-mean" or "ridge" for a '
-                "probe that is written into a model: the others are no linear "
-                f'map of the features. Received: kind="{self.kind}".'
+                "probe that is written into a model, because the others are "
+                "not linear maps of the features. Received: "
+                f'kind="{self.kind}".'
             )
         if len(self.parts) > 1:
             raise ValueError(
                 "`features` must be of one block of one backbone for a probe "
                 f"that is written into a model. Received: {len(self.parts)} "
                 f"parts, such as {self.parts[0].backbone} "
-                f"{self.parts[0].block}. Extract those of the model's backbone "
-                "alone."
+                f"{self.parts[0].block}. Extract only the features of the "
+                "model's backbone."
             )
         layer = _dense_of(model)
-        objection = self._objection(model, layer)
-        if objection:
+        why_not = self._why_not(model, layer)
+        if why_not:
             raise ValueError(
                 "`model` must take the features and give the outputs of the "
-                f"probe. Received: {objection}."
+                f"probe. Received: {why_not}."
             )
         kernel, bias = self.kernel, self.bias
         if layer.units < self._num_outputs:
-            # A sigmoid of the difference is the softmax of two.
+            # softmax(s)[1] = sigmoid(s_1 - s_0)
             kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
         layer.kernel.assign(kernel)
         layer.bias.assign(bias)
 
     def summary(self) -> str:
-        """Returns what was fitted and how it was chosen, in a sentence."""
-        name, letter = _WORDS[self.kind]
+        """Returns a sentence about the probe and the choice of its strength."""
+        name, strength_name = _NAMES[self.kind]
         size = f"{self.width} features"
         if self.kept is not None:
             size = f"{len(self.kept)} of {size}"
         text = (
-            f"{name}, {size}, {self._num_outputs} outputs; {letter} "
+            f"{name}, {size}, {self._num_outputs} outputs; {strength_name} "
             f"{self.strength:.4g} by {self.chosen_by}"
         )
         if self.at_edge:
             text += (
-                ", the edge of what was tried: give more values beyond it in "
+                ", the edge of the values tried: pass more values beyond it as "
                 "`strengths`"
             )
         return text
 
     def __str__(self) -> str:
-        letter = _WORDS[self.kind][1]
+        strength_name = _NAMES[self.kind][1]
         lines = [self.summary()]
         if self.rows:
-            lines.append(f"  {letter:>10}  {'loss':>9}  {'accuracy':>8}")
+            lines.append(f"  {strength_name:>10}  {'loss':>9}  {'accuracy':>8}")
         chosen = min(
             (row for row in self.rows if row.strength == self.strength),
             key=lambda row: row.loss,
@@ -244,15 +249,16 @@ class FittedProbe:
         return f"<FittedProbe: {self.summary()}>"
 
     def _check_parts(self, split: FeatureSplit) -> None:
-        names = [(part.backbone, part.block) for part in self.parts]
-        found = [(part.backbone, part.block) for part in split.parts]
-        if names and found and names != found:
+        fitted = [(part.backbone, part.block) for part in self.parts]
+        received = [(part.backbone, part.block) for part in split.parts]
+        if fitted and received and fitted != received:
             raise ValueError(
                 "`features` must be of the backbones and blocks that the probe "
-                f"was fitted on, {_listed(names)}. Received: {_listed(found)}."
+                f"was fitted on, {_listed(fitted)}. Received: "
+                f"{_listed(received)}."
             )
-        for mine, part in zip(self.parts, split.parts, strict=False):
-            if mine.network != part.network:
+        for own, part in zip(self.parts, split.parts, strict=False):
+            if own.network != part.network:
                 raise ValueError(
                     f"`features` must be of the same {part.backbone} that the "
                     "probe was fitted on. Received: features of other weights, "
@@ -263,19 +269,20 @@ class FittedProbe:
     def _check_width(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or shape[1] != self.width:
             raise ValueError(
-                f"`features` must have shape (n, {self.width}), as those that "
-                f"the probe was fitted on. Received: shape {shape}. Are they "
-                "of another backbone, or not pooled?"
+                f"`features` must have shape (n, {self.width}), like the "
+                f"features that the probe was fitted on. Received: shape "
+                f"{shape}. Are they of another backbone, or not pooled?"
             )
 
-    def _objection(self, model: keras.Model, layer: keras.layers.Dense) -> str:
-        """What of the model does not fit the probe, or `""`."""
+    def _why_not(self, model: keras.Model, layer: keras.layers.Dense) -> str:
+        """Returns the reason why the probe does not fit a model, or `""`."""
         blocks = find_blocks(model.get_layer("backbone"))
         for part in self.parts:
-            own, suffix = model.name, ("_classifier", "_regressor")
-            named = part.backbone.lower().replace("/", "_")
-            if own.endswith(suffix) and own.rpartition("_")[0] != named:
-                return f"features of {part.backbone}, a model named {own!r}"
+            name, suffixes = model.name, ("_classifier", "_regressor")
+            backbone_name = part.backbone.lower().replace("/", "_")
+            built = name.endswith(suffixes)
+            if built and name.rpartition("_")[0] != backbone_name:
+                return f"features of {part.backbone}, a model named {name!r}"
             if part.block != blocks[-1].name:
                 return (
                     f"features of the block {part.block!r}, a head on top of "
@@ -286,7 +293,7 @@ class FittedProbe:
                 f"a probe on {self.width} features, a head on "
                 f"{layer.kernel.shape[0]}"
             )
-        if not self._is_of(model, layer):
+        if not self._has_same_network(model, layer):
             return (
                 "features of a backbone with other weights, image size, "
                 "sequence length or pooling than the model's"
@@ -297,12 +304,14 @@ class FittedProbe:
                 f"a probe for the classes {_listed(self.class_names)}, a model "
                 f"for {_listed(names)}"
             )
-        return self._objection_to_output(layer)
+        return self._why_not_output(layer)
 
-    def _is_of(self, model: keras.Model, layer: keras.layers.Dense) -> bool:
-        """Whether the model feeds its output layer with the probe's features.
+    def _has_same_network(
+        self, model: keras.Model, layer: keras.layers.Dense
+    ) -> bool:
+        """Tells whether the model computes the features of the probe.
 
-        As far as it is known what computed them.
+        Features of an unknown network are accepted.
         """
         cut = Cut(0, pooling_of(model) is not None, f"below {layer.name}")
         digest = digest_network(network_to(model, [cut]))
@@ -315,48 +324,49 @@ class FittedProbe:
                 return False
         return True
 
-    def _objection_to_output(self, layer: keras.layers.Dense) -> str:
+    def _why_not_output(self, layer: keras.layers.Dense) -> str:
+        """Returns the reason why the probe does not fit an output, or `""`."""
         activation = keras.activations.serialize(layer.activation)
-        fits = {"linear"}
+        fitting = {"linear"}
         units = self._num_outputs
         if self.kind != "ridge" and self.problem == "classification":
-            fits = {"linear", "softmax"}
+            fitting = {"linear", "softmax"}
             if layer.units == 1 and units == 2:
-                fits, units = {"sigmoid"}, 1
+                fitting, units = {"sigmoid"}, 1
         elif self.kind != "ridge":
-            fits = {"linear", "sigmoid"}
+            fitting = {"linear", "sigmoid"}
         if layer.units != units:
             return f"a probe of {units} outputs, a model of {layer.units}"
-        if activation in fits:
+        if activation in fitting:
             return ""
-        why = "numbers that are no probabilities or logits"
+        outputs = "numbers that are neither probabilities nor logits"
         if self.kind != "ridge":
-            why = "logits of " + (
+            outputs = "logits of " + (
                 "a softmax"
                 if self.problem == "classification"
                 else "a sigmoid for each output"
             )
         return (
             f"a model that ends in {activation!r}, a {self.kind} probe, which "
-            f"gives {why}; build the model with "
-            f'`activation="{sorted(fits)[-1]}"`'
+            f"gives {outputs}; build the model with "
+            f'`activation="{sorted(fitting)[-1]}"`'
         )
 
 
 def _dense_of(model: keras.Model) -> keras.layers.Dense:
-    """The one dense layer of the model's head."""
-    what = f"model {model.name!r}, which has no head"
+    """Returns the dense layer of a head; raises for any other head."""
+    received = f"model {model.name!r}, which has no head"
     if has_children(model):
         layers = model.get_layer("head").layers
         weighted = [layer for layer in layers if layer.weights]
-        found = weighted[0] if len(weighted) == 1 else None
-        if isinstance(found, keras.layers.Dense) and found.use_bias:
-            return found
-        what = "a head with " + ", ".join(layer.name for layer in weighted)
+        only = weighted[0] if len(weighted) == 1 else None
+        if isinstance(only, keras.layers.Dense) and only.use_bias:
+            return only
+        received = "a head with " + ", ".join(x.name for x in weighted)
     raise ValueError(
         "`model` must be made by `build_classifier` or `build_regressor`, with "
         "a head of pooling and one dense layer, which the probe is written "
-        f"into. Received: {what}."
+        f"into. Received: {received}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The accuracy of a linear probe, over folds."""
+"""`probe_score`: cross-validated accuracy of a linear probe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FOLDS = 5
 
 
 class ProbeScore(NamedTuple):
-    """What a linear head reaches on examples that it did not see.
+    """Accuracy of a linear head on unseen examples.
 
     Attributes:
-        accuracy: The share that is right.
-        low: The lower end of its 95 % interval.
-        high: The upper end.
+        accuracy: Fraction of correct predictions.
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
     """
 
     accuracy: float
@@ -29,11 +29,11 @@ class ProbeScore(NamedTuple):
 
     @classmethod
     def of(cls, right: int, count: int) -> ProbeScore:
-        """Returns the accuracy of so many right ones.
+        """Makes the score of a number of correct predictions.
 
         Args:
-            right: How many are right.
-            count: Of how many.
+            right: Number of correct predictions.
+            count: Number of predictions.
         """
         return cls(right / count, *wilson(right, count, 0.95))
 
@@ -44,21 +44,21 @@ class ProbeScore(NamedTuple):
 def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     """Returns the cross-validated accuracy of logistic regression.
 
-    Five folds, in which classes have their shares: a path of lambdas is fitted
-    to three of them, one is chosen by the fourth, and the fifth is predicted.
-    Equal rows stay in one fold. Features are centred and divided by one number.
+    There are five stratified folds: a path of lambdas is fitted to three of
+    them, lambda is chosen on the fourth, and the fifth is predicted. Equal rows
+    are in the same fold. Features are centred and divided by a single number.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`, or a `FeatureSplit`.
         labels: Class indices `(n,)` or one-hot rows.
-        seed: Of the folds. Defaults to `0`.
+        seed: Seed of the folds. Defaults to `0`.
 
     Returns:
         A `ProbeScore`, with Wilson's interval.
 
     Raises:
-        ValueError: If shapes do not fit, a number is not finite, there are
-            fewer than five examples, or one class only.
+        ValueError: If shapes do not match, a number is not finite, there are
+            fewer than five examples, or a single class.
 
     Example:
 
@@ -72,23 +72,23 @@ def probe_score(features: Any, labels: Any, *, seed: int = 0) -> ProbeScore:
     """
     features = check_features(features)
     labels = check_classes(labels, len(features))
-    likely = held_out_probabilities(features, labels, seed)
-    right = int((likely.argmax(axis=1) == labels).sum())
+    probabilities = held_out_probabilities(features, labels, seed)
+    right = int((probabilities.argmax(axis=1) == labels).sum())
     return ProbeScore.of(right, len(labels))
 
 
 def held_out_probabilities(
     features: np.ndarray, labels: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Returns what logistic regression says of examples that it did not see.
+    """Returns out-of-fold probabilities of logistic regression.
 
     Args:
         features: float64 `(n, d)`.
         labels: Class indices `(n,)`, without gaps.
-        seed: Of the folds.
+        seed: Seed of the folds.
 
     Returns:
-        float64 `(n, classes)`; equal odds where a fold has one class alone.
+        float64 `(n, classes)`; uniform if the examples to fit have one class.
 
     Raises:
         ValueError: If there are fewer than five examples.
@@ -101,42 +101,45 @@ def held_out_probabilities(
     """
     if len(features) < FOLDS:
         raise ValueError(
-            f"`features` must hold {FOLDS} examples at least. Received: "
+            f"`features` must hold at least {FOLDS} examples. Received: "
             f"{len(features)}."
         )
     features = features - features.mean(axis=0)
+    # One number for all columns, the root of their mean variance.
     features = features / (np.sqrt(features.var(axis=0).mean()) or 1.0)
-    # Copies stay together: one would tell the label of the other.
+    # Duplicates share a fold, since one would reveal the label of the other:
+    # each example gets the fold of the first row that equals it.
     _, first, group = np.unique(
         features, axis=0, return_index=True, return_inverse=True
     )
     folds = folds_of(labels, seed)[first[group.reshape(-1)]]
     classes = int(labels.max()) + 1
-    likely = np.full((len(labels), classes), 1 / classes)
+    probabilities = np.full((len(labels), classes), 1 / classes)
     for fold in range(FOLDS):
-        rest = (fold + 1) % FOLDS
-        fit = ~np.isin(folds, (fold, rest))
+        validation = (fold + 1) % FOLDS
+        fit = ~np.isin(folds, (fold, validation))
         if len(np.unique(labels[fit])) < 2:
-            continue  # So few examples: nothing is known there.
+            continue  # Nothing can be learned; the probabilities stay uniform.
+        chosen_on = folds == validation
         probe = fit_logistic(
             features[fit],
             labels[fit],
             classes,
-            validation=(features[folds == rest], labels[folds == rest]),
+            validation=(features[chosen_on], labels[chosen_on]),
         )
         held_out = folds == fold
-        likely[held_out] = softmax(
+        probabilities[held_out] = softmax(
             features[held_out] @ probe.kernel + probe.bias
         )
-    return likely
+    return probabilities
 
 
 def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The fold of each example: class by class, one after the other.
+    """Deals the examples of each class to the folds in turn, in random order.
 
     Args:
         labels: Class indices `(n,)`.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns:
         int64 `(n,)` in `[0, 5)`.
@@ -147,6 +150,7 @@ def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
     [4, 4, 4, 4, 4]
     """
     order = np.random.default_rng(seed).permutation(len(labels))
+    # Sorted by class; the stable sort keeps the random order within a class.
     order = order[np.argsort(labels[order], kind="stable")]
     folds = np.empty(len(labels), int)
     folds[order] = np.arange(len(labels)) % FOLDS

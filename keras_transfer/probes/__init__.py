@@ -1,8 +1,7 @@
-"""Probes on NumPy arrays: problems on frozen features, solved to the end."""
+"""Probes on NumPy arrays: convex problems, solved exactly."""
 
-from keras_transfer.probes.choosing import (
-    Choice,
-    Problem,
+from keras_transfer.probes.chosen_probe import (
+    ChosenProbe,
     head2toe,
     logistic,
     nearest_mean,
@@ -17,12 +16,13 @@ from keras_transfer.probes.linear import (
     fit_logistic,
     fit_ridge,
 )
+from keras_transfer.probes.path_table import PathRow
 from keras_transfer.probes.paths import LAMBDAS
+from keras_transfer.probes.problem import Problem
 from keras_transfer.probes.ridge import RidgePath, decompose
-from keras_transfer.probes.table import PathRow
 
 __all__ = [
-    "Choice",
+    "ChosenProbe",
     "LAMBDAS",
     "PathRow",
     "Probe",

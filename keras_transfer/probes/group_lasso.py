@@ -1,4 +1,4 @@
-"""The group lasso: which columns of the features matter to any output."""
+"""The group lasso, which selects the columns of features that matter."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ def group_lasso(
     max_steps: int = 1000,
     tolerance: float = 1e-3,
 ) -> np.ndarray:
-    """Fits a linear map with few columns of the features, by FISTA.
+    """Fits a linear map that uses few columns of the features, by FISTA.
 
     `min 1/n sum_i loss(x_i W + b, y_i) + alpha * sum_j |W_j|` with the
     Euclidean norm of the row `W_j` of each column `j`, which makes whole rows
-    zero. `alpha = ratio * alpha_max`, where `alpha_max` is the smallest one
-    with `W = 0`. The loss is the cross-entropy of a softmax or, with
-    `multi_label`, the sum of those of a sigmoid for each output.
+    zero. `alpha = ratio * alpha_max`, where `alpha_max` is the smallest alpha
+    with the solution `W = 0`. The loss is the cross-entropy of a softmax or,
+    with `multi_label`, the sum of the cross-entropies of a sigmoid per output.
 
     Args:
-        features: `(n, d)`, of comparable columns.
-        targets: 0 or 1, `(n, outputs)`; without `multi_label` one 1 a row.
+        features: Array `(n, d)` with columns of comparable scale.
+        targets: 0 or 1, `(n, outputs)`; without `multi_label` one-hot.
         multi_label: Whether an example may have several classes. Defaults to
             `False`.
-        ratio: In `(0, 1]`; 1 leaves no column. Defaults to `0.1`.
-        max_steps: Steps at most. Defaults to `1000`.
-        tolerance: How far the optimality condition may be missed, as a share
+        ratio: Alpha as a fraction of `alpha_max`, in `(0, 1]`; 1 selects no
+            column. Defaults to `0.1`.
+        max_steps: Maximum number of steps. Defaults to `1000`.
+        tolerance: Largest violation of the optimality condition, as a fraction
             of alpha. Defaults to `1e-3`.
 
     Returns:
@@ -40,8 +41,8 @@ def group_lasso(
     Example:
 
     >>> x = np.random.default_rng(0).normal(size=(40, 5))
-    >>> found = group_lasso(x, np.eye(2)[(x[:, 3] > 0).astype(int)])
-    >>> np.linalg.norm(found, axis=1).argmax()
+    >>> w = group_lasso(x, np.eye(2)[(x[:, 3] > 0).astype(int)])
+    >>> np.linalg.norm(w, axis=1).argmax()
     np.int64(3)
 
     Reference:
@@ -50,71 +51,80 @@ def group_lasso(
     """
     count = len(features)
     link = sigmoid if multi_label else softmax
-    x = features - features.mean(axis=0, dtype=np.float64)
+    x = features - features.mean(axis=0, dtype=np.float64)  # [n, d]
 
     def gradients(
         w: np.ndarray, b: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        errors = (link(x @ w + b) - targets) / count
-        return x.T @ errors, errors.sum(axis=0)
+        # The gradient of a cross-entropy by its scores is link(s) - y.
+        errors = (link(x @ w + b) - targets) / count  # [n, outputs]
+        return x.T @ errors, errors.sum(axis=0)  # [d, outputs], [outputs]
 
-    # The link's slope is at most 1/2 (softmax) or 1/4; the intercept is the
-    # coefficient of a column of ones, at right angles to the centred ones.
+    # Step size 1 / L. The Hessian of the loss is at most slope * X'X / n, where
+    # the slope of the link is at most 1/2 (softmax) or 1/4 (sigmoid). The
+    # intercept is the coefficient of a column of ones, which is orthogonal to
+    # the centred columns and has the eigenvalue n / n = 1.
     slope = 0.25 if multi_label else 0.5
-    step = 1 / (slope * max(_largest_square(x) / count, 1.0))
-    w = np.zeros((x.shape[1], targets.shape[1]))
-    rates = targets.mean(axis=0).clip(1e-6, 1 - 1e-6)
+    step = 1 / (slope * max(_largest_eigenvalue(x) / count, 1.0))
+    w = np.zeros((x.shape[1], targets.shape[1]))  # [d, outputs]
+    rates = targets.mean(axis=0).clip(1e-6, 1 - 1e-6)  # [outputs]
     b = np.log(rates / (1 - rates)) if multi_label else np.log(rates)
-    alpha = ratio * _norms(gradients(w, b)[0]).max()
+    # W = 0 is optimal if no row of its gradient is longer than alpha.
+    alpha = ratio * _row_norms(gradients(w, b)[0]).max()
+    # FISTA: t' = (1 + sqrt(1 + 4 t^2)) / 2, and the next point to step from is
+    # w_new + (t - 1) / t' * (w_new - w).
     ahead_w, ahead_b, momentum = w, b, 1.0
     for number in range(max_steps):
-        slope_w, slope_b = gradients(ahead_w, ahead_b)
-        new_w = _shrink(ahead_w - step * slope_w, step * alpha)
-        new_b = ahead_b - step * slope_b
+        gradient_w, gradient_b = gradients(ahead_w, ahead_b)
+        new_w = _shrink_rows(ahead_w - step * gradient_w, step * alpha)
+        new_b = ahead_b - step * gradient_b
         moved_w, moved_b = new_w - w, new_b - b
+        # Restart the momentum once it points uphill (O'Donoghue & Candes).
         if ((ahead_w - new_w) * moved_w).sum() > 0:
-            momentum = 1.0  # it has passed the minimum: O'Donoghue & Candes
-        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        factor = (momentum - 1) / following
+            momentum = 1.0
+        next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        factor = (momentum - 1) / next_momentum
         ahead_w, ahead_b = new_w + factor * moved_w, new_b + factor * moved_b
-        w, b, momentum = new_w, new_b, following
+        w, b, momentum = new_w, new_b, next_momentum
         if number % 10 == 9:
-            missed = _optimality_gap(w, *gradients(w, b), alpha)
-            if missed <= tolerance * alpha:
+            gap = _optimality_gap(w, *gradients(w, b), alpha)
+            if gap <= tolerance * alpha:
                 break
     return w
 
 
 def _optimality_gap(
-    w: np.ndarray, slope_w: np.ndarray, slope_b: np.ndarray, alpha: float
+    w: np.ndarray, gradient_w: np.ndarray, gradient_b: np.ndarray, alpha: float
 ) -> float:
-    """By how much a group lasso misses its optimality condition.
+    """Returns the largest violation of the optimality condition.
 
-    At the optimum the slope of the loss is `-alpha W_j / |W_j|` where `W_j` is
-    not zero, no longer than alpha elsewhere, and 0 for the intercept.
+    At the optimum the gradient of the loss is `-alpha W_j / |W_j|` for each row
+    `W_j` that is not zero, no longer than alpha for the other rows, and 0 for
+    the intercept.
     """
-    norms = _norms(w)
+    norms = _row_norms(w)  # [d]
     used = norms > 0
-    missed = float(np.abs(slope_b).max())
+    gap = float(np.abs(gradient_b).max())
     if used.any():
-        pull = slope_w[used] + alpha * w[used] / norms[used, None]
-        missed = max(missed, float(_norms(pull).max()))
+        residual = gradient_w[used] + alpha * w[used] / norms[used, None]
+        gap = max(gap, float(_row_norms(residual).max()))
     if not used.all():
-        missed = max(missed, float(_norms(slope_w[~used]).max()) - alpha)
-    return missed
+        gap = max(gap, float(_row_norms(gradient_w[~used]).max()) - alpha)
+    return gap
 
 
-def _norms(w: np.ndarray) -> np.ndarray:
+def _row_norms(w: np.ndarray) -> np.ndarray:
     return np.sqrt((w**2).sum(axis=1))
 
 
-def _shrink(w: np.ndarray, by: float) -> np.ndarray:
-    norms = _norms(w)[:, None]
+def _shrink_rows(w: np.ndarray, by: float) -> np.ndarray:
+    """Shortens each row by `by`, at most to 0: the proximal operator."""
+    norms = _row_norms(w)[:, None]  # [d, 1]
     return w * np.maximum(0, 1 - by / np.maximum(norms, 1e-300))
 
 
-def _largest_square(x: np.ndarray) -> float:
-    """The largest eigenvalue of `X'X`, rounded up, by power iteration."""
+def _largest_eigenvalue(x: np.ndarray) -> float:
+    """Returns the largest eigenvalue of `X'X`, rounded up: power iteration."""
     vector = np.random.default_rng(0).normal(size=(x.shape[1],))
     largest = 0.0
     for _ in range(100):
@@ -123,7 +133,8 @@ def _largest_square(x: np.ndarray) -> float:
         if norm == 0:
             break
         vector = vector / norm
-        done, largest = abs(norm - largest) < 1e-4 * norm, norm
-        if done:
+        converged, largest = abs(norm - largest) < 1e-4 * norm, norm
+        if converged:
             break
+    # Power iteration approaches from below, and a step must not be too long.
     return 1.02 * largest

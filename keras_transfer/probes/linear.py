@@ -1,4 +1,4 @@
-"""Exact linear probes: convex problems on frozen features, fully solved."""
+"""Linear probes: convex problems on frozen features, solved exactly."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import numpy as np
 
 from keras_transfer.probes.solver import Solution, rotate, solve_path
 
-# Of the summed loss; a grid of factors of 10 misses the best by little.
+# Lambdas relative to the summed loss. A grid in factors of 10 is fine enough:
+# the loss varies little between neighbours.
 STRENGTHS = tuple(10.0**exponent for exponent in range(-4, 5))
 
-
-# The score of a class without examples, and minus the largest loss counted.
+# Score of a class without examples. Losses are clipped at its negative.
 ABSENT = -20.0
 
-
-# Examples that lambda is chosen by.
-_ENOUGH = 5000
+# Lambda is chosen on at most this many examples.
+_MOST_EXAMPLES = 5000
 
 
 class Probe(NamedTuple):
@@ -53,26 +52,26 @@ def fit_logistic(
     """Fits multinomial logistic regression by L-BFGS over a path of lambdas.
 
     `min sum_i -ln softmax(x_i W + b)[y_i] + lambda / 2 * sum W^2`; each lambda
-    starts from the solution of the one before. The best on the validation
-    examples is taken (by log-loss), or by 5-fold cross-validation where there
-    are none, or 1.0 where a class has one example alone. 5,000 examples are
-    enough to choose it; the solution is that of all.
+    starts from the solution of the previous one. Lambda has the smallest
+    log-loss on the validation examples or, without any, in 5-fold
+    cross-validation; it is 1.0 if a class has a single example. At most 5,000
+    examples are used to choose lambda; the solution is fitted to all.
 
     Two classes are one regression, as in scikit-learn: the penalty is
     `lambda / 2 * |w|^2` on the difference `w` of the two columns, which are
     `-w / 2` and `w / 2`.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`.
         labels: Class indices `(n,)` in `[0, num_classes)`.
-        num_classes: Number of classes. One without examples gets a score far
+        num_classes: Number of classes. A class without examples has a score far
             below all others.
         validation: Features and labels to choose lambda by. Defaults to
             `None`.
-        sample_weight: Factors of the examples in the loss, `(n,)`. Defaults to
+        sample_weight: Weights of the examples in the loss, `(n,)`. Defaults to
             `None`, 1 for all.
-        strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4
-            to 1e4 in factors of 10.
+        strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4 to 1e4 in factors
+            of 10.
 
     Returns:
         A `Probe`.
@@ -98,19 +97,20 @@ def fit_logistic(
             "`labels` must hold at least two classes. Received: "
             f"{len(present)}."
         )
-    turned = rotate(features)
-    train = _Examples(turned.values, labels, sample_weight)
+    coordinates = rotate(features)
+    train = _Examples(coordinates.values, labels, sample_weight)
     held_out = None
     if validation is not None and len(validation[1]):
-        held_out = _Examples(turned.of(validation[0]), validation[1], None)
-    best = _choose(train, held_out, sorted(strengths, reverse=True))
-    found = next(_solutions(train, [best], exact=True))
-    coefficients = turned.axes @ found.weights
+        projected = coordinates.of(validation[0])
+        held_out = _Examples(projected, validation[1], None)
+    best = _choose_strength(train, held_out, sorted(strengths, reverse=True))
+    solution = next(_solutions(train, [best], exact=True))
+    # z = (x - mean) A, so z W + b = x (A W) + (b - mean A W).
+    coefficients = coordinates.axes @ solution.weights  # [d, present classes]
     kernel = np.zeros((features.shape[1], num_classes), np.float32)
     bias = np.full(num_classes, ABSENT, np.float32)
     kernel[:, present] = coefficients
-    # Back to features that are not centred.
-    bias[present] = found.bias - turned.mean @ coefficients
+    bias[present] = solution.bias - coordinates.mean @ coefficients
     return Probe(kernel, bias, best)
 
 
@@ -121,14 +121,14 @@ def fit_binary(
     validation: tuple[np.ndarray, np.ndarray] | None = None,
     sample_weight: np.ndarray | None = None,
 ) -> Probe:
-    """Fits one logistic regression for each output, present or not.
+    """Fits a logistic regression for each of several independent outputs.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`.
         labels: 0 or 1, `(n, outputs)`.
         validation: Features and labels to choose lambda by. Defaults to
             `None`.
-        sample_weight: Factors of the examples in the loss, `(n,)`. Defaults to
+        sample_weight: Weights of the examples in the loss, `(n,)`. Defaults to
             `None`.
 
     Returns:
@@ -148,6 +148,7 @@ def fit_binary(
     for column in range(labels.shape[1]):
         answers = labels[:, column].astype(int)
         if len(np.unique(answers)) == 1:
+            # The same answer for all examples: a constant of high confidence.
             kernels.append(np.zeros(features.shape[1], np.float32))
             biases.append(-ABSENT if answers[0] else ABSENT)
             continue
@@ -162,6 +163,7 @@ def fit_binary(
             validation=held_out,
             sample_weight=sample_weight,
         )
+        # softmax(s)[1] = sigmoid(s_1 - s_0)
         kernels.append(probe.kernel[:, 1] - probe.kernel[:, 0])
         biases.append(probe.bias[1] - probe.bias[0])
         chosen.append(probe.strength)
@@ -179,17 +181,17 @@ def fit_ridge(
     sample_weight: np.ndarray | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> Probe:
-    """Fits ridge regression; lambda by leave-one-out in closed form.
+    """Fits ridge regression, lambda chosen by leave-one-out in closed form.
 
     `min sum_i |x_i W + b - y_i|^2 + lambda * sum W^2`.
 
     Args:
-        features: `(n, d)`.
-        targets: `(n, outputs)`.
-        sample_weight: Factors of the examples in the loss, `(n,)`. Defaults to
+        features: Array `(n, d)`.
+        targets: Array `(n, outputs)`.
+        sample_weight: Weights of the examples in the loss, `(n,)`. Defaults to
             `None`.
-        strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4
-            to 1e4 in factors of 10.
+        strengths: The lambdas. Defaults to `STRENGTHS`, 1e-4 to 1e4 in factors
+            of 10.
 
     Returns:
         A `Probe`.
@@ -218,65 +220,69 @@ def fit_ridge(
 
 
 class _Examples(NamedTuple):
+    """Coordinates `(n, r)`, labels and weights of examples."""
+
     features: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None
 
-    def take(self, places: np.ndarray) -> _Examples:
-        weights = None if self.weights is None else self.weights[places]
-        return _Examples(self.features[places], self.labels[places], weights)
+    def take(self, indices: np.ndarray) -> _Examples:
+        weights = None if self.weights is None else self.weights[indices]
+        return _Examples(self.features[indices], self.labels[indices], weights)
 
-    def some(self) -> _Examples:
-        """At most as many as it takes to choose lambda, always the same."""
-        if len(self.labels) <= _ENOUGH:
+    def sample(self) -> _Examples:
+        """Returns at most `_MOST_EXAMPLES`, always the same."""
+        if len(self.labels) <= _MOST_EXAMPLES:
             return self
-        generator = np.random.default_rng(0)
-        return self.take(generator.permutation(len(self.labels))[:_ENOUGH])
+        order = np.random.default_rng(0).permutation(len(self.labels))
+        return self.take(order[:_MOST_EXAMPLES])
 
 
-def _choose(
+def _choose_strength(
     train: _Examples, held_out: _Examples | None, ordered: Sequence[float]
 ) -> float:
-    """Returns the lambda of the smallest loss on what is not trained on."""
+    """Returns the lambda of the smallest loss on held-out examples."""
     from sklearn.model_selection import StratifiedKFold
 
     if len(ordered) == 1:
         return ordered[0]
-    train = train.some()
+    train = train.sample()
     if held_out is not None:
-        losses = _path_losses(train, held_out.some(), ordered)
+        losses = _path_losses(train, held_out.sample(), ordered)
         return ordered[int(np.argmin(losses))]
-    least = int(np.unique(train.labels, return_counts=True)[1].min())
-    if least < 2:
+    smallest = int(np.unique(train.labels, return_counts=True)[1].min())
+    if smallest < 2:
         return 1.0
-    folds = StratifiedKFold(min(5, least), shuffle=True, random_state=0)
-    found = [
-        _path_losses(train.take(some), train.take(rest), ordered)
-        for some, rest in folds.split(train.features, train.labels)
+    folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=0)
+    fold_losses = [
+        _path_losses(train.take(fit), train.take(rest), ordered)
+        for fit, rest in folds.split(train.features, train.labels)
     ]
-    return ordered[int(np.argmin(np.mean(found, axis=0)))]
+    return ordered[int(np.argmin(np.mean(fold_losses, axis=0)))]
 
 
 def _path_losses(
     train: _Examples, held_out: _Examples, ordered: Sequence[float]
 ) -> np.ndarray:
-    """The mean log-loss on the held-out examples for each lambda.
+    """Returns the mean log-loss on the held-out examples for each lambda.
 
-    The path ends, and the rest is infinite, where the loss rose twice: weaker
-    lambdas overfit more and take the longest.
+    The path stops once the loss has risen twice, and the remaining losses are
+    infinite: weaker lambdas overfit more and take the longest to solve.
     """
     losses = np.full(len(ordered), np.inf)
     rows = np.arange(len(held_out.labels))
+    # Column of each held-out label among the classes of `train`.  [m]
     present = np.unique(train.labels)
-    place = np.searchsorted(present, held_out.labels)
-    place = place.clip(max=len(present) - 1)
-    known = present[place] == held_out.labels
+    column = np.searchsorted(present, held_out.labels)
+    column = column.clip(max=len(present) - 1)
+    known = present[column] == held_out.labels
     for index, solution in enumerate(_solutions(train, ordered)):
-        scores = solution.scores(held_out.features)
+        # -ln softmax(s)[y] = ln sum_c exp(s_c - max) + max - s_y.
+        scores = solution.scores(held_out.features)  # [m, present classes]
         highest = scores.max(axis=1)
         total = np.exp(scores - highest[:, None]).sum(axis=1)
-        found = np.log(total) + highest - scores[rows, place]
-        losses[index] = np.where(known, found, -ABSENT).clip(-1, -ABSENT).mean()
+        loss = np.log(total) + highest - scores[rows, column]  # [m]
+        losses[index] = np.where(known, loss, -ABSENT).clip(-1, -ABSENT).mean()
         if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
             break
     return losses
@@ -285,11 +291,12 @@ def _path_losses(
 def _solutions(
     train: _Examples, ordered: Sequence[float], exact: bool = False
 ) -> Iterator[Solution]:
-    """Yields the solution for each lambda, for the classes that there are."""
+    """Yields the solution for each lambda, for the classes with examples."""
     present = np.unique(train.labels)
+    # One-hot rows.  [n, present classes]
     coded = (train.labels[:, None] == present).astype(np.float64)
-    # Two classes are one regression: with the difference w of both columns,
-    # lambda / 2 |w|^2 is lambda |W|^2.
+    # Two classes are one regression: with W = (-w/2, w/2),
+    # lambda / 2 * |w|^2 = lambda * |W|^2, twice the penalty on W.
     factor = 2.0 if len(present) == 2 else 1.0
     return solve_path(
         train.features,
@@ -307,6 +314,11 @@ def _check(features: np.ndarray, labels: np.ndarray) -> None:
             f"features of shape {features.shape}, labels of shape "
             f"{labels.shape}"
         )
+    check_finite(features)
+
+
+def check_finite(features: np.ndarray) -> None:
+    """Raises unless all features are finite."""
     if not np.isfinite(features).all():
         raise ValueError(
             "`features` must be finite. Received: NaN or infinity; check the "

@@ -1,8 +1,8 @@
-"""Paths: what probes of every strength say of held-out examples.
+"""Paths: predictions for held-out examples, one strength after the other.
 
-Each path takes the examples to fit, those to predict and the strengths, and
-yields the outputs for one strength after the other. What all of them share
-(distances, the solution before) is computed once.
+Each path takes the examples to fit, the examples to predict and the strengths,
+and yields the outputs for each strength. Work that the strengths share
+(distances, the solution to start from) is done once.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ def logistic_path(
 ) -> Iterator[Solution]:
     """Yields the solution of logistic regression for each lambda.
 
-    As `solve_path`, also with classes without examples, whose scores are far
-    below all others, and outputs that are always 0 or always 1.
+    Extends `solve_path` to classes without examples, whose scores are far below
+    all others, and to outputs that are always 0 or always 1.
 
     Args:
         values: Coordinates `(n, r)`.
         targets: 0 or 1, `(n, outputs)`.
         strengths: The lambdas, largest first.
         multi_label: Whether outputs are independent. Defaults to `False`.
-        exact: Whether to solve to the end. Defaults to `False`.
+        exact: Whether to iterate until convergence. Defaults to `False`.
 
     Yields:
         A `Solution` for each lambda.
     """
+    # A constant column has no finite solution: its intercept would go to
+    # infinity. It gets a fixed score, and the others are solved.  [outputs]
     rates = targets.mean(axis=0)
     varied = (rates > 0) & (rates < 1)
     bias = np.where(rates < 1, ABSENT, -ABSENT)
@@ -49,7 +51,7 @@ def logistic_path(
         for _ in strengths:
             yield Solution(weights, bias)
         return
-    for found in solve_path(
+    for solution in solve_path(
         values,
         targets[:, varied],
         strengths,
@@ -57,7 +59,7 @@ def logistic_path(
         exact=exact,
     ):
         weights, bias = weights.copy(), bias.copy()
-        weights[:, varied], bias[varied] = found
+        weights[:, varied], bias[varied] = solution
         yield Solution(weights, bias)
 
 
@@ -69,16 +71,16 @@ def nearest_mean(
 ) -> Probe:
     """Returns the nearest class mean as a linear map.
 
-    `softmax_c(-|x - m_c|^2 / (2 strength))` is linear in `x` within the
-    softmax, since `|x|^2` is common to all classes.
+    The scores of `softmax_c(-|x - m_c|^2 / (2 strength))` are linear in `x`,
+    since the term `|x|^2` is common to all classes and cancels.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`.
         labels: Class indices `(n,)`.
-        num_classes: Number of classes. One without examples gets a score far
+        num_classes: Number of classes. A class without examples has a score far
             below the highest.
-        strength: The variance; it decides how sure the probabilities are, and
-            not which class is nearest. Defaults to `1.0`.
+        strength: The variance, which scales the confidence of the probabilities
+            and does not change the nearest class. Defaults to `1.0`.
 
     Returns:
         A `Probe`, in float64; the columns of its kernel sum to 0.
@@ -92,11 +94,13 @@ def nearest_mean(
     """
     present = np.unique(labels)
     means = np.stack([features[labels == c].mean(axis=0) for c in present])
-    means = means.astype(np.float64)
-    bias = -(means**2).sum(axis=1) / 2
+    means = means.astype(np.float64)  # [present classes, d]
+    # -|x - m|^2 / 2 = x m - |m|^2 / 2 - |x|^2 / 2, the last term cancels.
+    bias = -(means**2).sum(axis=1) / 2  # [present classes]
     kernel = np.zeros((features.shape[1], num_classes))
     biases = np.full(num_classes, ABSENT)
-    # Without what all classes share, the highest score is never below 0.
+    # Subtracting the mean over classes leaves the softmax unchanged and keeps
+    # the highest score at 0 or above, so that `ABSENT` is far below it.
     kernel[:, present] = (means - means.mean(axis=0)).T / strength
     biases[present] = (bias - bias.mean()) / strength
     return Probe(kernel, biases, strength)
@@ -111,9 +115,10 @@ def nearest_mean_path(
 ) -> Iterator[np.ndarray]:
     """Yields probabilities `(m, num_classes)` for each variance."""
     probe = nearest_mean(features, labels, num_classes)
-    scores = held_out @ probe.kernel + probe.bias
+    scores = held_out @ probe.kernel + probe.bias  # [m, classes]
     absent = np.setdiff1d(np.arange(num_classes), labels)
     for strength in strengths:
+        # The variance scales all scores, but not those of absent classes.
         scaled = scores / strength
         scaled[:, absent] = ABSENT
         yield softmax(scaled)
@@ -125,11 +130,12 @@ def neighbour_path(
     held_out: np.ndarray,
     numbers: Sequence[float],
 ) -> Iterator[np.ndarray]:
-    """Yields the mean of the targets `(m, outputs)` of the k nearest."""
+    """Yields the mean targets `(m, outputs)` of the k nearest neighbours."""
     from sklearn.neighbors import NearestNeighbors
 
-    most = int(max(numbers))
-    search = NearestNeighbors(n_neighbors=most).fit(features)
+    search = NearestNeighbors(n_neighbors=int(max(numbers))).fit(features)
+    # Rows of `features`, nearest first.  [m, largest k]
     nearest = search.kneighbors(held_out, return_distance=False)
     for number in numbers:
+        # [m, k, outputs] -> [m, outputs]
         yield targets[nearest[:, : int(number)]].mean(axis=1)

@@ -1,4 +1,4 @@
-"""Ridge regression for all lambdas from one decomposition."""
+"""Ridge regression for all lambdas, from one decomposition."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from keras_transfer.probes.linear import Probe
 
 
 class RidgePath(NamedTuple):
-    """Ridge regression for every lambda, from one decomposition.
+    """Singular value decomposition of a ridge regression, for every lambda.
 
     `min sum_i |x_i W + b - y_i|^2 + lambda * sum W^2`. With the centred
-    features `U S V'`: `W = V (S^2 + lambda)^-1 S U' Y`, so that another lambda
-    costs the products alone.
+    features `U S V'`: `W = V (S^2 + lambda)^-1 S U' Y`, so that a further
+    lambda costs only the products.
 
     Attributes:
         mean: Mean of the features, `(d,)`.
         target_mean: Mean of the targets, `(outputs,)`.
-        u: `(n, r)`, orthonormal columns.
-        s: Singular values `(r,)`, those above rounding errors.
-        v: `(d, r)`, orthonormal columns.
+        u: Orthonormal columns, `(n, r)`.
+        s: Singular values above rounding errors, `(r,)`.
+        v: Orthonormal columns, `(d, r)`.
         targets: Centred targets `(n, outputs)`.
 
     Example:
@@ -55,24 +55,24 @@ class RidgePath(NamedTuple):
     def predict(
         self, held_out: np.ndarray, strengths: Sequence[float]
     ) -> Iterator[np.ndarray]:
-        """Yields outputs for other features, a lambda after the other.
+        """Yields the outputs for other features, lambda by lambda.
 
         Args:
-            held_out: `(m, d)`.
+            held_out: Features `(m, d)`.
             strengths: The lambdas.
 
         Yields:
             float64 `(m, outputs)`.
         """
-        turned = (held_out - self.mean) @ self.v
+        projected = (held_out - self.mean) @ self.v  # [m, r]
         for strength in strengths:
-            yield turned @ self._coefficients(strength) + self.target_mean
+            yield projected @ self._coefficients(strength) + self.target_mean
 
     def leave_one_out(self, strengths: Sequence[float]) -> Iterator[np.ndarray]:
-        """Yields for each example what the fit without it says of it.
+        """Yields the prediction for each example by a fit without it.
 
-        `y_i - (y_i - f_i) / (1 - h_i)` with the fit `f` of all examples and
-        `h` the diagonal of the matrix that makes it of `y`.
+        `y_i - (y_i - f_i) / (1 - h_i)`, where `f = H y` is the fit to all
+        examples and `h` the diagonal of `H`.
 
         Args:
             strengths: The lambdas, above 0.
@@ -83,19 +83,24 @@ class RidgePath(NamedTuple):
         Reference:
             - Allen, 1974, https://doi.org/10.1080/00401706.1974.10489157
         """
-        turned = self.u.T @ self.targets
-        outside = self.targets - self.u @ turned
-        share = 1 - 1 / len(self.u) - (self.u**2).sum(axis=1)
+        # H = 1/n + U diag(s^2 / (s^2 + lambda)) U'; the 1/n is the intercept.
+        # Split y - H y into the part outside the span of U and the part inside,
+        # which shrinks by g = lambda / (s^2 + lambda). Computing g directly,
+        # not as 1 - s^2 / (s^2 + lambda), avoids cancellation for small lambda.
+        projected = self.u.T @ self.targets  # [r, outputs]
+        outside = self.targets - self.u @ projected  # [n, outputs]
+        # 1 - h_i = (1 - 1/n - sum_k u_ik^2) + sum_k u_ik^2 g_k.  [n]
+        outside_share = 1 - 1 / len(self.u) - (self.u**2).sum(axis=1)
         for strength in strengths:
-            # Not 1 minus the rest, which cancels where lambda is small.
-            left = strength / (self.s**2 + strength)
-            residuals = outside + self.u @ (left[:, None] * turned)
-            free = share + self.u**2 @ left
-            free = np.maximum(free, np.finfo(float).tiny)
+            shrinkage = strength / (self.s**2 + strength)  # [r]
+            residuals = outside + self.u @ (shrinkage[:, None] * projected)
+            one_minus_h = outside_share + self.u**2 @ shrinkage
+            one_minus_h = np.maximum(one_minus_h, np.finfo(float).tiny)
             targets = self.targets + self.target_mean
-            yield targets - residuals / free[:, None]
+            yield targets - residuals / one_minus_h[:, None]
 
     def _coefficients(self, strength: float) -> np.ndarray:
+        """Returns `(S^2 + lambda)^-1 S U' Y`, `(r, outputs)`."""
         factors = self.s / (self.s**2 + strength)
         return factors[:, None] * (self.u.T @ self.targets)
 
@@ -104,8 +109,8 @@ def decompose(features: np.ndarray, targets: np.ndarray) -> RidgePath:
     """Decomposes a ridge regression, once for all lambdas.
 
     Args:
-        features: `(n, d)`.
-        targets: `(n, outputs)`.
+        features: Array `(n, d)`.
+        targets: Array `(n, outputs)`.
 
     Returns:
         A `RidgePath`.
@@ -119,12 +124,13 @@ def decompose(features: np.ndarray, targets: np.ndarray) -> RidgePath:
     features = features.astype(np.float64)
     mean, target_mean = features.mean(axis=0), targets.mean(axis=0)
     u, s, vt = np.linalg.svd(features - mean, full_matrices=False)
-    rank = s > max(features.shape) * np.finfo(float).eps * s.max(initial=0)
+    # The threshold of `numpy.linalg.matrix_rank`.  [min(n, d)]
+    used = s > max(features.shape) * np.finfo(float).eps * s.max(initial=0)
     return RidgePath(
         mean,
         target_mean,
-        u[:, rank],
-        s[rank],
-        vt[rank].T,
+        u[:, used],
+        s[used],
+        vt[used].T,
         targets - target_mean,
     )

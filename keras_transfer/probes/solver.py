@@ -1,4 +1,4 @@
-"""L-BFGS for logistic regression, in coordinates that make it quick."""
+"""L-BFGS for logistic regression, in coordinates in which it is fast."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 
-# Where L-BFGS stops: the gradient's largest entry, each divided by the root of
-# its curvature, as a share of the root of the loss.
-_ROUGH, _EXACT = 1e-2, 1e-7
+# L-BFGS stops at a gradient whose largest entry, divided by the square root of
+# its curvature, is this fraction of the square root of the loss.
+_ROUGH_TOLERANCE, _EXACT_TOLERANCE = 1e-2, 1e-7
 
+_STEPS_PER_ROUND, _MOST_ROUNDS = 200, 50
 
-_STEPS, _ROUNDS = 200, 50
+# Smaller matrices are multiplied faster by one thread.
+_ENTRIES_FOR_THREADS = 20_000_000
 
-
-# Numbers in a matrix from which on several threads pay.
-_LARGE = 20_000_000
+# Rows that are squared together, so that they fit the processor's cache.
+_ROWS_PER_CHUNK = 4096
 
 
 class Coordinates(NamedTuple):
     """Centred features along their principal axes.
 
-    The solution lies in the span of the examples, so that no more axes are
-    needed than there are examples; a rotation leaves penalty and optimum as
-    they are. Along the axes the curvature of the loss is nearly diagonal. In
-    units of its root L-BFGS needs a third of the steps on real features, and
-    arrives where lambda is small as well.
+    The solution lies in the span of the examples, so there are at most as many
+    axes as examples; a rotation changes neither penalty nor optimum. Along the
+    axes the Hessian of the loss is nearly diagonal. Scaled by its square root,
+    L-BFGS needs a third of the steps on real features, and also converges for
+    small lambda.
 
     Attributes:
-        mean: `(d,)`.
+        mean: Mean of the features, `(d,)`.
         axes: Orthonormal columns, `(d, r)`.
-        values: `(n, r)`.
+        values: Coordinates of the examples, `(n, r)`.
     """
 
     mean: np.ndarray
@@ -45,7 +46,7 @@ class Coordinates(NamedTuple):
     values: np.ndarray
 
     def of(self, features: np.ndarray) -> np.ndarray:
-        """Returns the coordinates of other features."""
+        """Returns the coordinates `(m, r)` of other features `(m, d)`."""
         return (features - self.mean) @ self.axes
 
 
@@ -53,15 +54,17 @@ def rotate(features: np.ndarray) -> Coordinates:
     """Returns the coordinates of features `(n, d)`, in float64."""
     features = features.astype(np.float64)
     mean = features.mean(axis=0)
-    x = features - mean
+    x = features - mean  # [n, d]
     axes = None
     with one_thread(x.size):
         if len(x) < x.shape[1]:
-            axes = np.linalg.qr(x.T)[0]
+            # With fewer examples than columns, an orthonormal basis of the
+            # examples comes first: X' = Q R, and X Q is only [n, n].
+            axes = np.linalg.qr(x.T)[0]  # [d, n]
             x = x @ axes
-        _, turn = np.linalg.eigh(x.T @ x)
-        axes = turn if axes is None else axes @ turn
-        return Coordinates(mean, axes, x @ turn)
+        _, rotation = np.linalg.eigh(x.T @ x)  # [r, r]
+        axes = rotation if axes is None else axes @ rotation  # [d, r]
+        return Coordinates(mean, axes, x @ rotation)
 
 
 class Solution(NamedTuple):
@@ -71,7 +74,7 @@ class Solution(NamedTuple):
     bias: np.ndarray
 
     def scores(self, values: np.ndarray) -> np.ndarray:
-        """Returns the scores of coordinates `(m, r)`."""
+        """Returns the scores `(m, outputs)` of coordinates `(m, r)`."""
         return values @ self.weights + self.bias
 
 
@@ -84,66 +87,68 @@ def solve_path(
     multi_label: bool = False,
     exact: bool = False,
 ) -> Iterator[Solution]:
-    """Yields the solution for each strength, each from the one before.
+    """Yields the solution for each strength, starting from the previous one.
 
     `min sum_i loss(z_i W + b, y_i) + lambda / 2 * sum W^2` with the
-    cross-entropy of a softmax or, with `multi_label`, the sum of those of a
-    sigmoid for each output.
+    cross-entropy of a softmax or, with `multi_label`, the sum of the
+    cross-entropies of a sigmoid per output.
 
     Args:
         values: Coordinates `(n, r)`.
-        targets: 0 or 1, `(n, outputs)`, every column with both of them.
+        targets: 0 or 1, `(n, outputs)`, both of them in every column.
         strengths: The lambdas, largest first.
-        weights: Factors of the examples in the loss, `(n,)`. Defaults to
+        weights: Weights of the examples in the loss, `(n,)`. Defaults to
             `None`, 1 for all.
         multi_label: Whether outputs are independent. Defaults to `False`.
-        exact: Whether to go on to the end. Defaults to `False`.
+        exact: Whether to iterate until convergence. Defaults to `False`.
 
     Yields:
         A `Solution` for each lambda.
     """
     factors = np.ones(len(values)) if weights is None else weights
+    # With W = 0 the optimal intercepts are the log-odds (sigmoid) or the
+    # log-frequencies (softmax) of the outputs.  [outputs]
     rates = np.average(targets, axis=0, weights=factors).clip(1e-6, 1 - 1e-6)
     bias = np.log(rates / (1 - rates)) if multi_label else np.log(rates)
-    found = Solution(np.zeros((values.shape[1], targets.shape[1])), bias)
+    solution = Solution(np.zeros((values.shape[1], targets.shape[1])), bias)
     for strength in strengths:
         with one_thread(values.size):
-            found = _solve(
+            solution = _solve(
                 values,
                 targets,
                 factors[:, None],
                 strength,
-                found,
+                solution,
                 multi_label,
                 exact,
             )
-        yield found
+        yield solution
 
 
 @contextlib.contextmanager
 def one_thread(size: int) -> Iterator[None]:
-    """Keeps small products on one thread.
+    """Limits products of small matrices to one thread.
 
-    NumPy and SciPy bring a pool of threads each, which get into each other's
-    way in short products: ten times slower on two busy cores.
+    NumPy and SciPy have a thread pool each, and these compete in short
+    products: ten times slower on two busy cores.
 
     Args:
-        size: Numbers in the matrix.
+        size: Number of entries of the matrix.
 
     Yields:
         Nothing.
     """
-    if size > _LARGE:
+    if size > _ENTRIES_FOR_THREADS:
         yield
         return
-    with _pools().limit(limits=1):
+    with _thread_pools().limit(limits=1):
         yield
 
 
 @functools.cache
-def _pools() -> ThreadpoolController:
-    """The pools of this process; looking for them takes longer than a step."""
-    import scipy.linalg  # noqa: F401, so that its pool is there
+def _thread_pools() -> ThreadpoolController:
+    """Finds the pools of this process, which takes longer than a step."""
+    import scipy.linalg  # noqa: F401, which starts its pool
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -158,91 +163,100 @@ def _solve(
     multi_label: bool,
     exact: bool,
 ) -> Solution:
-    """Solves one lambda in rounds, each in units of the curvature before."""
+    """Solves one lambda in rounds, each scaled by its initial curvature."""
     from scipy.optimize import minimize
 
     outputs = targets.shape[1]
-    activate = _sigmoid if multi_label else _softmax
+    activate = _sigmoid_loss if multi_label else _softmax_loss
     w, b = start
 
-    def loss(flat: np.ndarray, by: np.ndarray) -> tuple[float, np.ndarray]:
-        scaled = flat.reshape(-1, outputs) / by
-        w, b = scaled[:-1], scaled[-1]
-        losses, found = activate(values @ w + b, targets)
-        errors = factors * (found - targets)
-        slopes = np.vstack(
+    # Rows of W and, as the last row, b.  [r + 1, outputs]
+    def loss(flat: np.ndarray, scale: np.ndarray) -> tuple[float, np.ndarray]:
+        parameters = flat.reshape(-1, outputs) / scale
+        w, b = parameters[:-1], parameters[-1]
+        losses, probabilities = activate(values @ w + b, targets)
+        errors = factors * (probabilities - targets)  # [n, outputs]
+        gradients = np.vstack(
             [values.T @ errors + strength * w, errors.sum(axis=0)]
         )
+        # d loss / d (scale * p) = (d loss / d p) / scale.
         return (
             float((factors * losses).sum())
             + strength / 2 * float((w**2).sum()),
-            (slopes / by).ravel(),
+            (gradients / scale).ravel(),
         )
 
-    for _ in range(_ROUNDS if exact else 1):
-        losses, found = activate(values @ w + b, targets)
-        slope = factors * found * (1 - found)
-        curvature = np.vstack([_squared(values, slope), slope.sum(axis=0)])
-        # Where the fit is sure there is next to none, and steps would be wild.
+    for _ in range(_MOST_ROUNDS if exact else 1):
+        losses, probabilities = activate(values @ w + b, targets)
+        # Diagonal of the Hessian: sum_i p_i (1 - p_i) z_i^2 + lambda.
+        slope = factors * probabilities * (1 - probabilities)  # [n, outputs]
+        curvature = np.vstack([_weighted_squares(values, slope), slope.sum(0)])
+        # Confident probabilities have almost no curvature, and without a lower
+        # bound the first step would be far too long.
         curvature[-1] = curvature[-1].clip(min=1e-3)
         curvature[:-1] += strength
-        by = np.sqrt(curvature)
-        before = float((factors * losses).sum())
-        before += strength / 2 * float((w**2).sum())
+        scale = np.sqrt(curvature)
+        initial = float((factors * losses).sum())
+        initial += strength / 2 * float((w**2).sum())
+        tolerance = _EXACT_TOLERANCE if exact else _ROUGH_TOLERANCE
         step = minimize(
             loss,
-            (np.vstack([w, b]) * by).ravel(),
-            args=(by,),
+            (np.vstack([w, b]) * scale).ravel(),
+            args=(scale,),
             jac=True,
             method="L-BFGS-B",
             options={
-                "gtol": (_EXACT if exact else _ROUGH) * np.sqrt(before),
+                "gtol": tolerance * np.sqrt(initial),
                 "ftol": 0.0,
                 "maxcor": 20,
-                "maxiter": _STEPS,
+                "maxiter": _STEPS_PER_ROUND,
             },
         )
-        scaled = step.x.reshape(-1, outputs) / by
-        w, b = scaled[:-1], scaled[-1]
-        if step.nit < _STEPS:
+        parameters = step.x.reshape(-1, outputs) / scale
+        w, b = parameters[:-1], parameters[-1]
+        if step.nit < _STEPS_PER_ROUND:
             break
     return Solution(w, b)
 
 
-def _squared(values: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """`(values^2)' slope`, in pieces that fit the cache."""
-    parts = [
-        (values[i : i + 4096] ** 2).T @ slope[i : i + 4096]
-        for i in range(0, len(values), 4096)
+def _weighted_squares(values: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Returns `(values^2)' slope`, `(r, outputs)`, chunk by chunk."""
+    sums = [
+        (values[i : i + _ROWS_PER_CHUNK] ** 2).T
+        @ slope[i : i + _ROWS_PER_CHUNK]
+        for i in range(0, len(values), _ROWS_PER_CHUNK)
     ]
-    return np.sum(parts, axis=0)
+    return np.sum(sums, axis=0)
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Probabilities of rows of scores."""
-    found = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return found / found.sum(axis=1, keepdims=True)
+    """Returns the probabilities of rows of scores `(n, classes)`."""
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:
-    """Probabilities of single scores."""
+    """Returns the probabilities of independent scores."""
+    # 1 / (1 + exp(-s)) = exp(-ln(1 + exp(-s))), which does not overflow.
     return np.exp(-np.logaddexp(0, -scores))
 
 
-def _softmax(
+def _softmax_loss(
     scores: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cross-entropy of each example, `(n, 1)`, and the probabilities."""
+    """Returns the cross-entropy `(n, 1)` and the probabilities."""
+    # -ln softmax(s)[y] = ln sum_c exp(s_c - max) + max - s_y.
     highest = scores.max(axis=1, keepdims=True)
-    found = np.exp(scores - highest)
-    total = found.sum(axis=1, keepdims=True)
-    found /= total
-    right = (scores * targets).sum(axis=1, keepdims=True)
-    return np.log(total) + highest - right, found
+    probabilities = np.exp(scores - highest)
+    total = probabilities.sum(axis=1, keepdims=True)
+    probabilities /= total
+    target_scores = (scores * targets).sum(axis=1, keepdims=True)
+    return np.log(total) + highest - target_scores, probabilities
 
 
-def _sigmoid(
+def _sigmoid_loss(
     scores: np.ndarray, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The cross-entropy of each output, `(n, outputs)`, and probabilities."""
+    """Returns the cross-entropy `(n, outputs)` and the probabilities."""
+    # -y ln p - (1 - y) ln(1 - p) = ln(1 + exp(s)) - s y.
     return np.logaddexp(0, scores) - scores * targets, sigmoid(scores)

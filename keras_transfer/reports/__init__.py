@@ -1,4 +1,4 @@
-"""Pictures and tables of results."""
+"""Plots and tables of results."""
 
 from keras_transfer.reports.curves import (
     plot_accuracy_by_labels,

@@ -1,17 +1,13 @@
-"""Pictures of training: histories, learning rates, learning curves."""
+"""Plots of training: histories, learning rates, learning curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_transfer.reports.figure import save_figure
-
-if TYPE_CHECKING:
-    pass
 
 
 def plot_learning_curves(
@@ -19,11 +15,11 @@ def plot_learning_curves(
     path: str | Path,
     label: str = "accuracy",
 ) -> None:
-    """Draws a metric over epochs: a line for each name, a band over runs.
+    """Plots a metric over epochs: a line per name, and a band over runs.
 
     Args:
-        curves: For each name, one sequence a run with one value an epoch; the
-            runs of a name have equal length.
+        curves: The runs of each name, each a sequence with a value per epoch;
+            the runs of a name have equal length.
         path: PNG file to write.
         label: Name of the metric. Defaults to `"accuracy"`.
 
@@ -37,13 +33,13 @@ def plot_learning_curves(
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     for name, runs in curves.items():
-        array = np.asarray(runs, dtype="float64")
-        epochs = np.arange(1, array.shape[1] + 1)
-        (line,) = axes.plot(epochs, array.mean(0), label=name)
+        values = np.asarray(runs, dtype="float64")  # [runs, epochs]
+        epochs = np.arange(1, values.shape[1] + 1)
+        (line,) = axes.plot(epochs, values.mean(0), label=name)
         axes.fill_between(
             epochs,
-            array.min(0),
-            array.max(0),
+            values.min(0),
+            values.max(0),
             color=line.get_color(),
             alpha=0.2,
         )
@@ -59,11 +55,12 @@ def plot_accuracy_by_labels(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     path: str | Path,
 ) -> None:
-    """Draws accuracy over labels for each class, with intervals.
+    """Plots accuracy over the number of labels per class, with intervals.
 
     Args:
-        labels: Numbers of labels.
-        curves: For each name mean and half-width at each of them, in `[0, 1]`.
+        labels: Numbers of labelled examples per class.
+        curves: Mean and half-width, in `[0, 1]`, at each of these numbers, by
+            name.
         path: PNG file to write.
 
     Example:
@@ -76,17 +73,19 @@ def plot_accuracy_by_labels(
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     order = np.argsort(labels)
-    places = np.asarray(labels, dtype="float64")[order]
+    shots = np.asarray(labels, dtype="float64")[order]
     for name, points in curves.items():
-        means, halves = 100 * np.array(points, dtype="float64")[order].T
-        axes.errorbar(places, means, halves, marker="o", capsize=3, label=name)
+        means, half_widths = 100 * np.array(points, dtype="float64")[order].T
+        axes.errorbar(
+            shots, means, half_widths, marker="o", capsize=3, label=name
+        )
     axes.set(
         xscale="log",
-        xlabel="labelled examples of each class",
+        xlabel="labelled examples per class",
         ylabel="accuracy, percent",
         ylim=(0, 102),
     )
-    axes.set_xticks(places, [f"{place:.0f}" for place in places])
+    axes.set_xticks(shots, [f"{number:.0f}" for number in shots])
     axes.minorticks_off()
     axes.set_title("mean over folds, 95 % intervals", fontsize=9)
     axes.grid(alpha=0.3)
@@ -97,12 +96,12 @@ def plot_accuracy_by_labels(
 def plot_history(
     history: Mapping[str, Sequence[float | None]], path: str | Path
 ) -> None:
-    """Draws the table of a run: the loss and the metric over all phases.
+    """Plots the history of a run: loss and metric over all phases.
 
     Args:
-        history: Columns of equal length: `phase`, `loss`, perhaps a metric
-            (`accuracy` or `mae`), and both with `val_` before the name. `None`
-            stands for no value.
+        history: Columns of equal length: `phase`, `loss`, optionally a metric
+            (`accuracy` or `mae`), and both with the prefix `val_`. `None`
+            stands for a missing value.
         path: PNG file to write.
 
     Example:
@@ -120,21 +119,21 @@ def plot_history(
     figure = Figure(figsize=(5.0 * len(names), 3.6), layout="constrained")
     epochs = range(1, len(history["phase"]) + 1)
     phases = history["phase"]
-    changes = [
+    phase_starts = [
         epoch - 0.5
-        for epoch, one, other in zip(
+        for epoch, before, after in zip(
             epochs[1:], phases, phases[1:], strict=False
         )
-        if one != other
+        if before != after
     ]
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(1, len(names), place)
+    for position, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), position)
         for column, label in ((name, "train"), (f"val_{name}", "validation")):
             if column in history:
                 values = np.array(history[column], dtype="float64")
                 axes.plot(epochs, values, marker=".", label=label)
-        for change in changes:
-            axes.axvline(change, color="gray", linestyle=":")
+        for start in phase_starts:
+            axes.axvline(start, color="gray", linestyle=":")
         axes.set(xlabel="epoch over all phases", ylabel=name)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -148,15 +147,15 @@ def plot_learning_rates(
     path: str | Path,
     marks: Mapping[str, float] | None = None,
 ) -> None:
-    """Draws losses over learning rates, on a logarithmic axis.
+    """Plots losses over learning rates, on a logarithmic axis.
 
     Args:
         rates: Learning rates, ascending.
-        losses: The loss at each of them.
-        smoothed: Moving average of the losses; the axis shows where it falls,
-            and cuts off a loss that explodes.
+        losses: The loss at each learning rate.
+        smoothed: Moving average of the losses; it sets the range of the axis,
+            so that a diverging loss is cut off.
         path: PNG file to write.
-        marks: Rates to mark, by name. Defaults to `None`.
+        marks: Learning rates to mark, by name. Defaults to `None`.
 
     Example:
 
@@ -174,6 +173,7 @@ def plot_learning_rates(
         axes.axvline(
             rate, color=f"C{number}", linestyle=":", label=f"{name} {rate:.2g}"
         )
+    # The range up to the minimum; beyond it the loss diverges.
     highest = max(smoothed[: int(np.argmin(smoothed)) + 1])
     margin = (highest - min(losses)) / 4
     if margin > 0:

@@ -1,4 +1,4 @@
-"""Saves figures."""
+"""Saving of figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as PNG, atomically."""
     with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=150)

@@ -1,29 +1,26 @@
-"""Pictures of results."""
+"""Plots of results: searches, confusion matrices, clusters, images, costs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from keras_transfer.reports.figure import save_figure
 
-if TYPE_CHECKING:
-    pass
-
 
 def plot_search(
     rows: Sequence[Mapping[str, Any]], objective: str, path: str | Path
 ) -> None:
-    """Draws the trials of a search: learning rate by lambda, for each depth.
+    """Plots the trials of a search: learning rate by lambda, for each depth.
 
     Args:
-        rows: A mapping for each trial, with `objective`, and `learning_rate`,
-            `lambda` and `depth` where these varied.
-        objective: What colours the points.
+        rows: A mapping per trial, with `objective`, and with `learning_rate`,
+            `lambda` and `depth` if these varied.
+        objective: Name of the metric that colours the points.
         path: PNG file to write.
 
     Raises:
@@ -36,15 +33,15 @@ def plot_search(
     """
     from matplotlib.figure import Figure
 
-    found = [row for row in rows if row.get(objective) is not None]
-    if not found:
+    measured = [row for row in rows if row.get(objective) is not None]
+    if not measured:
         raise ValueError(
             f"`rows` must hold {objective!r}. Received: {len(rows)} rows "
-            "without."
+            "without it."
         )
-    depths = sorted({row.get("depth") for row in found}, key=str)
+    depths = sorted({row.get("depth") for row in measured}, key=str)
     figure = Figure(figsize=(3.2 * len(depths) + 1, 3.4), layout="constrained")
-    values = [float(row[objective]) for row in found]
+    values = [float(row[objective]) for row in measured]
     points: Any = None
     axes_of = figure.subplots(
         1, len(depths), squeeze=False, sharex=True, sharey=True
@@ -52,23 +49,23 @@ def plot_search(
     low, high = min(values), max(values)
     if low == high:  # One colour, not the ends of the scale.
         low, high = low - 0.5, high + 0.5
-    lambdas = [float(row.get("lambda") or 0) for row in found]
-    least = min((value for value in lambdas if value > 0), default=1.0)
+    lambdas = [float(row.get("lambda") or 0) for row in measured]
+    smallest = min((value for value in lambdas if value > 0), default=1.0)
     for axes, depth in zip(axes_of, depths, strict=True):
-        some = [row for row in found if row.get("depth") == depth]
+        trials = [row for row in measured if row.get("depth") == depth]
         points = axes.scatter(
-            [float(row.get("learning_rate") or 1) for row in some],
-            [float(row.get("lambda") or 0) for row in some],
-            c=[float(row[objective]) for row in some],
+            [float(row.get("learning_rate") or 1) for row in trials],
+            [float(row.get("lambda") or 0) for row in trials],
+            c=[float(row[objective]) for row in trials],
             vmin=low,
             vmax=high,
             edgecolors="black",
             linewidths=0.5,
         )
         axes.set_xscale("log")
-        # Zero has a place below all others.
-        axes.set_yscale("symlog", linthresh=least)
-        axes.set_ylim(-0.5 * least, max(*lambdas, least) * 3)
+        # Unlike a logarithmic axis, this one also shows lambda = 0.
+        axes.set_yscale("symlog", linthresh=smallest)
+        axes.set_ylim(-0.5 * smallest, max(*lambdas, smallest) * 3)
         axes.set(
             xlabel="learning rate",
             title="" if depth is None else f"depth {depth}",
@@ -85,7 +82,7 @@ def plot_confusion_matrix(
     class_names: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draws how often each class was taken for each other.
+    """Plots the confusion matrix: true classes by predicted classes.
 
     Args:
         labels: True class indices, `(n,)`.
@@ -134,15 +131,15 @@ def plot_clusters(
     classes: Sequence[int] | np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
 ) -> None:
-    """Draws points in the plane by cluster, beside it by class.
+    """Plots points in the plane, coloured by cluster and by class.
 
     Args:
-        points: `(n, 2)`.
+        points: Array `(n, 2)`.
         labels: The cluster of each point, `(n,)`.
         path: PNG file to write.
-        classes: The class of each point, or `None` for clusters alone.
-            Defaults to `None`.
-        class_names: Names of the classes. Defaults to `None`: their numbers.
+        classes: The class of each point, or `None` for a single plot by
+            cluster. Defaults to `None`.
+        class_names: Names of the classes. Defaults to `None`, their numbers.
 
     Example:
 
@@ -157,19 +154,19 @@ def plot_clusters(
     if classes is not None:
         panels["class"] = np.asarray(classes), class_names
     figure = Figure(figsize=(5.6 * len(panels), 4.6), layout="constrained")
-    for place, title in enumerate(panels, start=1):
+    for position, title in enumerate(panels, start=1):
         values, names = panels[title]
-        axes = figure.add_subplot(1, len(panels), place)
+        axes = figure.add_subplot(1, len(panels), position)
         present = np.unique(values)
         colors = colormaps["tab20" if len(present) > 10 else "tab10"]
         for number, value in enumerate(present):
-            chosen = points[values == value]
+            members = points[values == value]
             axes.scatter(
-                chosen[:, 0],
-                chosen[:, 1],
+                members[:, 0],
+                members[:, 1],
                 s=12,
                 color=colors(number % colors.N),
-                # Twenty colours are all that can be told apart.
+                # More than twenty colours cannot be distinguished.
                 marker="o^sDvPX*"[number // colors.N % 8],
                 label=str(value if names is None else names[value]),
             )
@@ -182,12 +179,12 @@ def plot_clusters(
 def plot_images(
     images: Sequence[np.ndarray], captions: Sequence[str], path: str | Path
 ) -> None:
-    """Draws a sheet of images, eight in a row, with a caption above each.
+    """Plots a sheet of images, eight per row, with a caption above each.
 
     Args:
-        images: uint8 arrays `(height, width, channels)`; of more than three
-            channels the first is drawn.
-        captions: One for each.
+        images: uint8 arrays `(height, width, channels)`; three or four channels
+            are drawn in colour, of any other number the first one in grey.
+        captions: A caption per image.
         path: PNG file to write.
 
     Example:
@@ -199,10 +196,10 @@ def plot_images(
     columns = min(8, len(images))
     rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.6 * columns, 1.9 * rows), layout="constrained")
-    every = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in every:
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in all_axes:
         axes.axis("off")
-    for axes, image, caption in zip(every, images, captions, strict=False):
+    for axes, image, caption in zip(all_axes, images, captions, strict=False):
         grey = image.shape[-1] not in (3, 4)
         axes.imshow(
             image[..., 0] if grey else image[..., :3],
@@ -220,12 +217,12 @@ def plot_costs(
     front: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draws accuracy against cost, and the front that nothing beats in both.
+    """Plots accuracy against cost, and the Pareto front.
 
     Args:
-        costs: Operations of a forward pass, by name.
+        costs: Number of operations of a forward pass, by name.
         accuracies: Accuracy and the ends of its interval, by name.
-        front: Names on the front.
+        front: Names on the Pareto front.
         path: PNG file to write.
 
     Example:
@@ -243,18 +240,18 @@ def plot_costs(
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for name, cost in costs.items():
-        middle, low, high = accuracies[name]
+        accuracy, low, high = accuracies[name]
         axes.errorbar(
             cost / 1e9,
-            middle,
-            yerr=[[middle - low], [high - middle]],
+            accuracy,
+            yerr=[[accuracy - low], [high - accuracy]],
             fmt="o",
             color="C0" if name in front else "gray",
             capsize=3,
         )
         axes.annotate(
             name,
-            (cost / 1e9, middle),
+            (cost / 1e9, accuracy),
             xytext=(4, 4),
             textcoords="offset points",
             fontsize=8,
@@ -265,18 +262,17 @@ def plot_costs(
         [accuracies[name][0] for name in best],
         color="C0",
         linestyle=":",
-        label="nothing is better in both",
+        label="Pareto front",
     )
-    axes.margins(x=0.2)  # The names stand to the right of the points.
+    axes.margins(x=0.2)  # Room for the names to the right of the points.
     axes.set(
         xscale="log",
-        xlabel="billion operations for an image",
+        xlabel="billion operations per image",
         ylabel="accuracy of the linear probe",
     )
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.margins(x=0.2)
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, Path(path))

@@ -1,18 +1,14 @@
-"""Tables in files."""
+"""Tables of results, as files."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_transfer._utils.files import atomic_write
-
-if TYPE_CHECKING:
-    pass
 
 
 def write_predictions(
@@ -22,14 +18,14 @@ def write_predictions(
     probabilities: np.ndarray,
     class_names: Sequence[str],
 ) -> None:
-    """Writes what was predicted for each example, a row each, as CSV.
+    """Writes the prediction for each example to a CSV file, a row each.
 
-    Columns `id`, `label`, `predicted`, `confidence` (the probability of the
-    predicted class, in `[0, 1]`) and `correct` (1 or 0).
+    The columns are `id`, `label`, `predicted`, `confidence` (the probability of
+    the predicted class, in `[0, 1]`) and `correct` (1 or 0).
 
     Args:
         path: CSV file to write, in UTF-8.
-        ids: The examples' ids, `n` of them.
+        ids: The ids of the `n` examples.
         labels: True class indices, `(n,)`.
         probabilities: Predicted probabilities, `(n, num_classes)`.
         class_names: Names of the classes.
@@ -50,10 +46,15 @@ def write_predictions(
         )
     rows = [["id", "label", "predicted", "confidence", "correct"]]
     for name, label, row in zip(ids, labels, probabilities, strict=True):
-        guess = int(row.argmax())
-        known = class_names[label], class_names[guess]
+        predicted = int(row.argmax())
         rows.append(
-            [name, *known, f"{row[guess]:.4f}", str(int(guess == label))]
+            [
+                name,
+                class_names[label],
+                class_names[predicted],
+                f"{row[predicted]:.4f}",
+                str(int(predicted == label)),
+            ]
         )
     with (
         atomic_write(Path(path)) as partial,

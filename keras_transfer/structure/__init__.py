@@ -1,1 +1,1 @@
-"""Reads models: graph, blocks, depth, what trains. Imports nothing above."""
+"""The structure of a model: its graph, blocks, depth and trainable layers."""

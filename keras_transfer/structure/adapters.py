@@ -1,4 +1,4 @@
-"""Low-rank adapters in the layers of a network: which, and what they train."""
+"""Low-rank adapters of single layers: selection, creation and training."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-# How attention layers call what makes queries and values.
-NAMES = (
+# Names of the layers that project queries and values in attention.
+ATTENTION_NAMES = (
     *("query", "query_dense", "query_proj", "q_proj"),
     *("value", "value_dense", "value_proj", "v_proj"),
     "qkv",
 )
 
+# Names of the variables that an adapter is added to; they stay frozen.
+_ADAPTED_VARIABLES = ("kernel", "embeddings")
 
-# What an adapter stands beside, and leaves as it is.
-_ADAPTED = ("kernel", "embeddings")
 
-
-def adapted(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
-    """Returns those of some layers that have an adapter."""
+def adapted_layers(
+    layers: Iterable[keras.layers.Layer],
+) -> list[keras.layers.Layer]:
+    """Returns the layers that have an adapter."""
     return [x for x in layers if getattr(x, "lora_enabled", False)]
 
 
-def able(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
-    """Returns those of some layers that can have an adapter and have none."""
+def adaptable_layers(
+    layers: Iterable[keras.layers.Layer],
+) -> list[keras.layers.Layer]:
+    """Returns the layers that can have an adapter and do not yet."""
     return [
         layer
         for layer in layers
@@ -35,22 +38,22 @@ def able(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
     ]
 
 
-def enable(
+def add_adapters(
     layers: Iterable[keras.layers.Layer], rank: int, names: Sequence[str]
 ) -> list[keras.layers.Layer]:
-    """Gives an adapter to each layer with one of the names.
+    """Adds an adapter to each layer with one of the names.
 
     Args:
-        layers: Layers, those within them included.
-        rank: Of the adapters.
-        names: Names or patterns for them.
+        layers: The layers to choose from, nested ones included.
+        rank: Rank of the adapters.
+        names: Names of layers, or patterns for them.
 
     Returns:
-        The layers that have one now.
+        The layers that received an adapter.
     """
     chosen = [
         layer
-        for layer in able(layers)
+        for layer in adaptable_layers(layers)
         if any(fnmatch.fnmatchcase(layer.name, name) for name in names)
     ]
     for layer in chosen:
@@ -58,13 +61,13 @@ def enable(
     return chosen
 
 
-def settle(layers: Iterable[keras.layers.Layer]) -> None:
-    """Closes the kernels that have an adapter.
+def freeze_adapted_kernels(layers: Iterable[keras.layers.Layer]) -> None:
+    """Freezes the kernels of layers that have an adapter.
 
-    Keras opens them with the layer: whoever sets `trainable` to False and back
-    trains them too, in silence.
+    Keras makes them trainable together with the layer: after `trainable` was
+    set to `False` and back, they would silently train as well.
     """
-    for layer in adapted(layers):
+    for layer in adapted_layers(layers):
         for variable in layer.variables:
-            if variable.name in _ADAPTED:
+            if variable.name in _ADAPTED_VARIABLES:
                 variable.trainable = False

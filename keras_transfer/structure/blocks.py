@@ -1,4 +1,4 @@
-"""Finds the blocks of a network by reading its graph."""
+"""Blocks of a network, found in its graph."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import keras
 
 from keras_transfer.structure import graph
 
-# How networks name their blocks. One convention a line; the first that matches
-# the beginning of a layer's name gives the block's name.
+# Naming conventions of blocks, one per line. The first that matches the
+# beginning of a layer's name gives the name of the block.
 _NAMING = re.compile(
     r"""
     ^(
@@ -28,11 +28,9 @@ _NAMING = re.compile(
     re.VERBOSE,
 )
 
-
 _STEM = "stem"
 
-
-# More tensors than this between two halves are no place to cut.
+# Largest number of tensors that may cross a cut.
 _MAX_WIDTH = 4
 
 
@@ -40,10 +38,11 @@ class Block(NamedTuple):
     """A run of layers between two cut points of a backbone.
 
     Attributes:
-        name: As the architecture's own layers say, such as `"conv5_block3"`.
+        name: Name of the block, taken from the names of its layers, such as
+            `"conv5_block3"`.
         layers: The layers with weights, input to output.
-        outputs: The symbolic tensors that leave it: one, or several where
-            later blocks reach back over it (NASNet).
+        outputs: The symbolic tensors that leave the block: one, or several
+            where later blocks also read earlier tensors (NASNet).
     """
 
     name: str
@@ -56,23 +55,24 @@ class Block(NamedTuple):
         return tuple(w for layer in self.layers for w in layer.weights)
 
 
-_Group = tuple[str | None, list[int], graph.Cut]
-
+# Name of a block if its layers tell it, indices of its steps, and the cut
+# behind it.
+_Piece = tuple[str | None, list[int], graph.GraphCut]
 
 _CHILDREN = {"preprocessing", "backbone", "head"}
 
 
 def has_children(model: keras.Model) -> bool:
-    """Whether the model has the three children that builders give it."""
+    """Tells whether a model consists of preprocessing, backbone and head."""
     return {layer.name for layer in model.layers} >= _CHILDREN
 
 
 def backbone_of(model: keras.Model) -> keras.Model:
-    """Returns the child `backbone` of a built model, or any other one itself.
+    """Returns the child `backbone` of a built model, or else `model` itself.
 
     Raises:
         TypeError: If `model` has no graph to read.
-        ValueError: If it has several inputs.
+        ValueError: If the backbone has several inputs.
     """
     if not graph.is_functional(model):
         raise TypeError(
@@ -95,94 +95,95 @@ def backbone_of(model: keras.Model) -> keras.Model:
 def find_blocks(network: keras.Model) -> tuple[Block, ...]:
     """Returns the blocks of a network with one input, input to output."""
     steps = graph.steps(network)
-    grouped: list[_Group] = []
+    pieces: list[_Piece] = []
     done: frozenset[int] = frozenset()
-    for cut in _cuts(network):
+    for cut in _chain_of_cuts(network):
         new = sorted(cut.steps - done)
         done = cut.steps
-        grouped.append((_key([steps[i] for i in new], cut), new, cut))
-    found = [
+        pieces.append((_block_name([steps[i] for i in new], cut), new, cut))
+    blocks = [
         Block(name or _first_weighted(steps, members), layers, cut.tensors)
-        for name, members, cut in _merge(steps, grouped)
+        for name, members, cut in _merge_pieces(steps, pieces)
         if (layers := _weighted(steps, members))
     ]
-    return tuple(_merge_shared(found))
+    return tuple(_merge_shared(blocks))
 
 
-def _cuts(backbone: keras.Model) -> tuple[graph.Cut, ...]:
-    """The chain of cuts, input to output.
+def _chain_of_cuts(backbone: keras.Model) -> tuple[graph.GraphCut, ...]:
+    """Returns the cuts between which blocks lie, input to output.
 
-    Single tensors where possible. Where they leave more than half of the
-    weighted layers in one piece, that piece is cut again at the joins of
-    branches and at layers that are blocks, where few tensors cross: two in
-    NASNet, whose cells read the last two, and in BERT, whose blocks all read
-    the mask; three in DINOv3, whose blocks all read sines and cosines of the
-    positions, and in DeBERTa.
+    A cut crosses a single tensor where possible. If that leaves more than half
+    of the weighted layers in one piece, the piece is cut again where branches
+    join and at layers that are blocks themselves, with as few tensors as
+    possible: two in NASNet, whose cells read the last two outputs, and in BERT,
+    whose blocks all read the mask; three in DINOv3, whose blocks all read sines
+    and cosines of the positions, and in DeBERTa.
     """
     steps = graph.steps(backbone)
     single = graph.cuts(backbone, max_width=1)
     total = len(_weighted(steps, range(len(steps))))
-    chain: list[graph.Cut] = []
+    chain: list[graph.GraphCut] = []
     done: frozenset[int] = frozenset()
     for cut in single:
         piece = cut.steps - done
         if 2 * len(_weighted(steps, piece)) > total > 2:
-            chain += _joins(backbone, cut, piece, done)
+            chain += _cuts_within(backbone, cut, piece, done)
         chain.append(cut)
         done = cut.steps
     return tuple(chain)
 
 
-def _joins(
+def _cuts_within(
     backbone: keras.Model,
-    end: graph.Cut,
+    end: graph.GraphCut,
     piece: frozenset[int],
     done: frozenset[int],
-) -> list[graph.Cut]:
+) -> list[graph.GraphCut]:
+    """Returns cuts of several tensors within a piece that ends at `end`."""
     steps = graph.steps(backbone)
-    places = frozenset(
+    candidates = frozenset(
         i for i in piece if len(steps[i].inputs) > 1 or _is_block(steps[i])
     )
-    made_of_others = any(_is_block(steps[i]) for i in piece)
-    best: tuple[int, list[graph.Cut]] = (0, [])
+    has_block_layers = any(_is_block(steps[i]) for i in piece)
+    best: tuple[int, list[graph.GraphCut]] = (0, [])
     for width in range(2, _MAX_WIDTH + 1):
-        chain: list[graph.Cut] = []
+        chain: list[graph.GraphCut] = []
         upper = end.steps
-        for cut in reversed(graph.cuts(backbone, width, places)):
-            # A chain: each first half within the next one's.
+        for cut in reversed(graph.cuts(backbone, width, candidates)):
+            # In a chain, each first half lies within the next one.
             if done < cut.steps < upper:
                 chain.insert(0, cut)
                 upper = cut.steps
         chain = _with_stem(backbone, chain, width, done)
-        pieces = sum(
+        num_pieces = sum(
             bool(_weighted(steps, one.steps - other))
             for one, other in zip(
                 chain, [done, *(cut.steps for cut in chain)], strict=False
             )
         )
-        # Fewer tensors, unless more of them give twice the pieces.
-        if pieces >= 2 * best[0] > 0 or not best[0]:
-            best = (pieces, chain)
-        if best[1] and not made_of_others:
+        # Prefer fewer tensors, unless a wider cut doubles the pieces.
+        if num_pieces >= 2 * best[0] > 0 or not best[0]:
+            best = (num_pieces, chain)
+        if best[1] and not has_block_layers:
             break
     return best[1]
 
 
 def _is_block(step: graph.Step) -> bool:
-    """Whether a step is a layer made of others, as those of transformers."""
-    parts = list(graph.layers_below(step.operation))
-    return len([part for part in parts if part.weights]) > 2
+    """Tells whether a step is a composite layer, as in transformers."""
+    layers = list(graph.layers_below(step.operation))
+    return len([layer for layer in layers if layer.weights]) > 2
 
 
 def _with_stem(
     backbone: keras.Model,
-    chain: list[graph.Cut],
+    chain: list[graph.GraphCut],
     width: int,
     done: frozenset[int],
-) -> list[graph.Cut]:
-    """Cuts before the first join that is a block itself and no mere sum.
+) -> list[graph.GraphCut]:
+    """Adds a cut before the first block layer, if there is none.
 
-    What is below it are embeddings, and not part of the first block.
+    The layers below it are embeddings, and not part of the first block.
     """
     steps = graph.steps(backbone)
     for place, cut in enumerate(chain):
@@ -201,8 +202,10 @@ def _with_stem(
     return chain
 
 
-def _key(members: Sequence[graph.Step], cut: graph.Cut) -> str | None:
-    """The block that the layers of a piece say they belong to, if any."""
+def _block_name(
+    members: Sequence[graph.Step], cut: graph.GraphCut
+) -> str | None:
+    """Returns the block that the layers of a piece are named after, if any."""
     weighted = [s for s in members if getattr(s.operation, "weights", None)]
     names = [cut.name, *(step.operation.name for step in weighted)]
     for name in names:
@@ -213,55 +216,65 @@ def _key(members: Sequence[graph.Step], cut: graph.Cut) -> str | None:
     return None
 
 
-def _merge(steps: tuple[graph.Step, ...], pieces: list[_Group]) -> list[_Group]:
+def _merge_pieces(
+    steps: tuple[graph.Step, ...], pieces: list[_Piece]
+) -> list[_Piece]:
     """Merges neighbouring pieces into blocks."""
-    if not any(key for key, _, _ in pieces):
-        # Nobody named blocks: each piece with weights is one, and takes along
-        # the normalizations, activations and poolings that follow it.
-        merged: list[_Group] = []
-        for key, members, cut in pieces:
-            if merged and _belongs_before(_weighted(steps, members)):
-                key, before, _ = merged.pop()
-                members = before + members
-            merged.append((key, members, cut))
-        return merged
-    merged = []
+    if not any(name for name, _, _ in pieces):
+        return _merge_unnamed(steps, pieces)
+    merged: list[_Piece] = []
     waiting: list[int] = []  # pieces without a name, which join the next block
-    for key, members, cut in pieces:
-        unnamed = key is None
+    for name, members, cut in pieces:
+        unnamed = name is None
         if unnamed and merged and not _weighted(steps, members):
-            # Activation or pooling: part of what it follows, so that the cut
-            # comes where the tensor is smaller.
+            # An activation or pooling belongs to the layers before it, so
+            # that a smaller tensor crosses the cut.
             if waiting:
                 waiting += members
                 continue
-            key, before, _ = merged.pop()
-            merged.append((key, before + members, cut))
+            name, before, _ = merged.pop()
+            merged.append((name, before + members, cut))
         elif unnamed and merged and merged[-1][0] != _STEM:
             waiting += members
         elif unnamed:
             before = merged.pop()[1] if merged else []
             merged.append((_STEM, before + members, cut))
-        elif merged and merged[-1][0] == key and not waiting:
-            merged.append((key, merged.pop()[1] + members, cut))
+        elif merged and merged[-1][0] == name and not waiting:
+            merged.append((name, merged.pop()[1] + members, cut))
         else:
-            merged.append((key, waiting + members, cut))
+            merged.append((name, waiting + members, cut))
             waiting = []
     if waiting:
-        key, members, _ = merged.pop()
-        merged.append((key, members + waiting, pieces[-1][2]))
+        name, members, _ = merged.pop()
+        merged.append((name, members + waiting, pieces[-1][2]))
     return merged
 
 
-def _belongs_before(layers: Sequence[keras.layers.Layer]) -> bool:
-    """Whether there is nothing but normalizations, whoever wrote them."""
+def _merge_unnamed(
+    steps: tuple[graph.Step, ...], pieces: list[_Piece]
+) -> list[_Piece]:
+    """Makes a block of each weighted piece if no layer names a block.
+
+    Normalizations, activations and poolings join the piece before them.
+    """
+    merged: list[_Piece] = []
+    for name, members, cut in pieces:
+        if merged and _only_normalizes(_weighted(steps, members)):
+            name, before, _ = merged.pop()
+            members = before + members
+        merged.append((name, members, cut))
+    return merged
+
+
+def _only_normalizes(layers: Sequence[keras.layers.Layer]) -> bool:
+    """Tells whether all layers are normalizations, also user-defined ones."""
     return all("Norm" in type(layer).__name__ for layer in layers)
 
 
-def _merge_shared(found: list[Block]) -> list[Block]:
-    """Merges blocks that share weights, with all between them."""
+def _merge_shared(blocks: list[Block]) -> list[Block]:
+    """Merges blocks that share weights, and the blocks between them."""
     merged: list[Block] = []
-    for block in found:
+    for block in blocks:
         ids = {id(weight) for weight in block.weights}
         for index, earlier in enumerate(merged):
             if ids & {id(weight) for weight in earlier.weights}:

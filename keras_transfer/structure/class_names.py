@@ -6,20 +6,16 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
-
-if TYPE_CHECKING:
-    pass
-
 
 _CLASS_NAMES = "class_names="
 
 
 def encode_class_names(names: Sequence[str]) -> str:
-    """Returns the name of an input that carries names of classes."""
-    # A slash has a meaning in Keras' names, and JSON may spell it otherwise.
+    """Encodes class names as the name of an input layer."""
+    # Keras gives slashes in names a meaning; JSON allows an escape instead.
     return _CLASS_NAMES + json.dumps(list(names)).replace("/", "\\u002f")
 
 
@@ -29,28 +25,29 @@ def find_class_names(config: dict[str, Any]) -> tuple[str, ...] | None:
     if name.startswith(_CLASS_NAMES):
         return tuple(json.loads(name[len(_CLASS_NAMES) :]))
     for layer in config.get("layers", ()):
-        found = find_class_names(layer["config"])
-        if found is not None:
-            return found
+        names = find_class_names(layer["config"])
+        if names is not None:
+            return names
     return None
 
 
 def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
     """Returns the names of the classes that a model was built for.
 
-    They are part of the model's configuration (in the name of the head's
-    input), so that they survive saving, loading and cloning, with or without
+    The names are part of the model's configuration (in the name of the head's
+    input), so they survive saving, loading and cloning, with or without
     keras_transfer.
 
     Args:
-        model: A model made by `build_classifier`, also one loaded from a file,
-            or the path of its `.keras` file, which is not loaded.
+        model: A model made by `build_classifier`, possibly loaded from a file,
+            or the path of its `.keras` file, which is read without loading the
+            model.
 
     Returns:
         Tuple of names; index `i` is output `i`.
 
     Raises:
-        ValueError: If the model has no class names or the file is no
+        ValueError: If the model has no class names or the file is not a
             `.keras` file.
         TypeError: If `model` is neither a model nor a path.
 
@@ -69,9 +66,9 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
                 f"Received: model={model!r}"
             )
         config = read_config(Path(model))
-    found = find_class_names(config)
-    if found is not None:
-        return found
+    names = find_class_names(config)
+    if names is not None:
+        return names
     raise ValueError(
         "`model` must have been built with class names: pass `data` or "
         f"`class_names` to `build_classifier`. Received: {model!r}"
@@ -84,8 +81,8 @@ def read_config(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if "config.json" in archive.namelist():
                 return json.loads(archive.read("config.json"))["config"]
-    what = "is something else" if path.exists() else "does not exist"
+    problem = "is something else" if path.exists() else "does not exist"
     raise ValueError(
         "`model` must be a keras.Model or the path of a `.keras` file. "
-        f"Received: model={str(path)!r}, which {what}."
+        f"Received: model={str(path)!r}, which {problem}."
     )

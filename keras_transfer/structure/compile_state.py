@@ -1,13 +1,13 @@
-"""What Keras remembers of a compiled model's trainable variables.
+"""Compiled state: the variables that Keras will train, whatever layers say.
 
-The only place that reads it; Keras has no public accessor. Where an attribute
-is missing, nothing is reported.
+This is the only module that reads it, since Keras has no public accessor. If an
+attribute is missing, nothing is reported.
 
-Keras 3.15 fixes the set twice, and neither time at `compile`: the first `fit`
-traces the training step, which reads `trainable` once, and builds the
-optimizer. A change before it is honoured. A change after it is not, without a
-word; and an optimizer out of a file is built already, so that there what was
-unfrozen is refused.
+Keras 3.15 fixes the trainable set twice, and neither time in `compile`: the
+first `fit` traces the training step, which reads `trainable` once, and builds
+the optimizer. A change before the first `fit` takes effect; a change after it
+is silently ignored. The optimizer of a loaded model is built already, so `fit`
+raises an error for variables that were unfrozen after loading.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import keras
 
 
 class Stale(NamedTuple):
-    """Paths of variables that `fit` would not treat as their layers say.
+    """Variables whose `trainable` differs from what the next `fit` trains.
 
     Attributes:
-        unfrozen: Trainable, yet not known to the optimizer.
-        frozen: No longer trainable, yet still trained.
-        traced: Whether the training step is there already, so that `fit` says
-            nothing; it refuses what is unfrozen otherwise.
+        unfrozen: Paths of variables that are trainable, but unknown to the
+            optimizer.
+        frozen: Paths of variables that are no longer trainable, but would
+            still be trained.
+        traced: Whether the training step is traced already. If so, `fit`
+            silently ignores unfrozen variables; otherwise it raises.
     """
 
     unfrozen: tuple[str, ...]
@@ -33,7 +35,7 @@ class Stale(NamedTuple):
 
 
 def read_stale(model: keras.Model) -> Stale:
-    """Compares what is trainable with what the next `fit` would train."""
+    """Compares the trainable variables with those that `fit` would train."""
     optimizer = model.optimizer if model.compiled else None
     known = getattr(optimizer, "_trainable_variables", None)
     traced = model.compiled and model.train_function is not None
@@ -43,11 +45,11 @@ def read_stale(model: keras.Model) -> Stale:
     inside = {id(v): v for v in known}
     unfrozen = tuple(v.path for v in trainable.values() if id(v) not in inside)
     frozen: tuple[str, ...] = ()
-    # An optimizer that was compiled again may know more than the step trains:
-    # only a change since then is one that the step does not see.
+    # An optimizer that was compiled again may know more variables than the
+    # step trains; the step misses only changes since the last `compile`.
     at_compile = getattr(model, "_compiled_trainable_state", {})
     changed = any(layer.trainable != old for layer, old in at_compile.items())
     if traced and changed and not model.run_eagerly:
-        closed = {id(v) for v in model.non_trainable_variables}
-        frozen = tuple(v.path for v in known if id(v) in closed)
+        not_trained = {id(v) for v in model.non_trainable_variables}
+        frozen = tuple(v.path for v in known if id(v) in not_trained)
     return Stale(unfrozen, frozen, traced)

@@ -1,8 +1,8 @@
-"""Blocks, cut points and depth: what of a backbone trains and what is frozen.
+"""Blocks and depth: freezing, unfreezing and splitting a backbone.
 
-A *block* is what an engineer calls one: conv5_block3 of ResNet50, block_16 of
-MobileNetV2, mixed10 of InceptionV3. Blocks are read off the graph, so they are
-found as well in a reloaded file and in a network nobody has seen before.
+A *block* is the unit of an architecture: conv5_block3 of ResNet50, block_16 of
+MobileNetV2, mixed10 of InceptionV3. Blocks are read from the graph, so they are
+also found in a model loaded from a file and in an unknown architecture.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
 from keras_transfer.structure.trainable import (
@@ -21,7 +21,7 @@ from keras_transfer.structure.trainable import (
     set_trainable,
 )
 
-# What a head may begin with that neither trains nor draws random numbers.
+# Layers at the start of a head that have no weights and draw no random numbers.
 _POOLINGS = (
     keras.layers.InputLayer,
     keras.layers.GlobalAveragePooling1D,
@@ -36,15 +36,15 @@ _POOLINGS = (
 def blocks(model: keras.Model) -> tuple[Block, ...]:
     """Returns the blocks of the backbone of a model, input to output.
 
-    Each weight lies in exactly one block, and what leaves a block is all that
-    the later ones need. Layers before the first named block are the block
-    `"stem"`; those between two belong to the later one, those after the last
-    to the last.
+    Each weight lies in exactly one block, and the outputs of a block are all
+    that later blocks need. Layers before the first named block form the block
+    `"stem"`; layers between two blocks belong to the later one, and layers
+    after the last block to the last.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
-            functional or Sequential model, which is then taken whole. A model
-            within it counts as one layer; `load_backbone` takes it apart.
+            functional or Sequential model, which is then read as a whole. A
+            nested model counts as one layer; `load_backbone` takes it apart.
 
     Returns:
         Tuple of `Block`.
@@ -74,16 +74,17 @@ def split(
         model: A model made by `build_classifier` or `build_regressor`, or any
             functional model.
         depth: Integer in `[0, num_blocks]`, or `"all"`. Blocks, counted from
-            the output, that go to the suffix; `0` leaves it the head alone.
+            the output, that go to the suffix; `0` leaves only the head.
         pooled: Whether, with `depth=0`, the pooling of the head goes to the
-            prefix: a vector crosses, not a feature map. Defaults to `False`.
+            prefix, so that a vector crosses instead of a feature map. Defaults
+            to `False`.
 
     Returns:
         Tuple `(prefix, suffix)`, not compiled. Unfreeze first, then split; a
-        suffix compiled before a change of what is trainable must be compiled
-        again. The prefix maps images to the activations at
-        the cut (a list where several tensors cross it), the suffix these to
-        the model's output.
+        suffix that was compiled before the trainable set changed must be
+        compiled again. The prefix maps images to the activations at the cut (a
+        list where several tensors cross it), and the suffix maps these to the
+        model's output.
 
     Raises:
         ValueError: If `depth` is out of range, or there is nothing on one
@@ -96,14 +97,14 @@ def split(
     >>> prefix, suffix = split(model, depth=1)
     >>> predictions = suffix(prefix(images))
     """
-    found = blocks(model)
-    depth = _check_depth(model, depth, len(found))
+    all_blocks = blocks(model)
+    depth = check_depth(model, depth, len(all_blocks))
     backbone = backbone_of(model)
     whole = backbone is model
-    if whole and depth in (0, len(found)):
+    if whole and depth in (0, len(all_blocks)):
         raise ValueError(
-            f"`depth` must be an integer in [1, {len(found) - 1}] for a model "
-            f"without head and preprocessing. Received: depth={depth}"
+            f"`depth` must be an integer in [1, {len(all_blocks) - 1}] for a "
+            f"model without head and preprocessing. Received: depth={depth}."
         )
     pooling = pooling_of(model) if pooled else None
     if pooled and (depth or pooling is None):
@@ -113,21 +114,21 @@ def split(
             f"{model.name!r}."
         )
     entry = _single(graph.tensors_in(backbone))
-    if depth == len(found):
+    if depth == len(all_blocks):
         cut = entry
     else:
-        cut = _single(found[len(found) - depth - 1].outputs)
-    (given,) = graph.tensors_in(model)
-    images = graph.input_like(given, given.name)
+        cut = _single(all_blocks[len(all_blocks) - depth - 1].outputs)
+    (model_input,) = graph.tensors_in(model)
+    images = graph.input_like(model_input, model_input.name)
     x = images if whole else around(model.get_layer("preprocessing"))(images)
-    if depth < len(found):
-        x = _up_to(entry, cut, x)
+    if depth < len(all_blocks):
+        x = _call_below(entry, cut, x)
     head = None if whole else around(model.get_layer("head"))
     if pooling is not None:
         x = keras.Model(_single(graph.tensors_in(head)), pooling)(x)
         head = keras.Model(pooling, _single(graph.tensors_out(head)))
     prefix = keras.Model(images, x, name="prefix")
-    # A new input for each tensor that crosses, as wide as it really is.
+    # A new input for each tensor that crosses the cut, of its actual shape.
     crossing = _single(
         [
             graph.input_like(t, f"activation_{i}")
@@ -143,31 +144,32 @@ def split(
     return prefix, keras.Model(crossing, x, name="suffix")
 
 
-def _up_to(entry: Any, cut: Any, x: keras.KerasTensor) -> Any:
-    """Calls what lies between a model's input and a cut."""
+def _call_below(entry: Any, cut: Any, x: keras.KerasTensor) -> Any:
+    """Calls the layers between a model's input and a cut on `x`."""
     tensors = keras.tree.flatten(cut)
     reached = [tensor for tensor in tensors if tensor is not entry]
-    found = iter(keras.tree.flatten(keras.Model(entry, reached)(x)))
-    # Later blocks may read the input of the first one, too. As an output it
-    # has to be another tensor than the input.
+    outputs = iter(keras.tree.flatten(keras.Model(entry, reached)(x)))
+    # Later blocks may also read the input of the first one. An output must not
+    # be the same tensor as the input.
     return _single(
         [
-            keras.layers.Identity()(x) if tensor is entry else next(found)
+            keras.layers.Identity()(x) if tensor is entry else next(outputs)
             for tensor in tensors
         ]
     )
 
 
 def around(model: keras.Model) -> keras.Model:
-    """Returns a model over the same layers, to be called in the place of one.
+    """Returns another model over the same layers, to be called instead.
 
-    Keras remembers each symbolic call of a model for as long as it lives.
+    Keras stores every symbolic call of a model for as long as the model lives,
+    so a model of the user should not be called again and again.
 
     Args:
         model: A functional model.
 
     Returns:
-        Another one, of the same name.
+        A model of the same name.
 
     Example:
 
@@ -183,14 +185,14 @@ def around(model: keras.Model) -> keras.Model:
 
 
 def pooling_of(model: keras.Model) -> keras.KerasTensor | None:
-    """Returns what the head makes of a feature map before anything trains.
+    """Returns the output of the pooling that a head begins with.
 
     Args:
         model: Any functional model.
 
     Returns:
-        A symbolic tensor within the head, or `None` where the head has no
-        pooling, or the model no head.
+        A symbolic tensor within the head, the last one that depends on no
+        weights of the head; `None` if there is no pooling or no head.
 
     Example:
 
@@ -201,18 +203,18 @@ def pooling_of(model: keras.Model) -> keras.KerasTensor | None:
         return None
     head = model.get_layer("head")
     steps = graph.steps(head)
-    found = None
+    pooled = None
     for cut in graph.cuts(head, max_width=1):
         operations = [steps[index].operation for index in cut.steps]
         if not all(_is_pooling(operation) for operation in operations):
             break
         if len(cut.steps) > 1:
-            found = cut.tensors[0]
-    return found
+            pooled = cut.tensors[0]
+    return pooled
 
 
 def _is_pooling(operation: keras.Operation) -> bool:
-    """Whether an operation of a head has no weights and draws nothing."""
+    """Tells whether an operation of a head has no weights and no randomness."""
     if isinstance(operation, keras.layers.Layer):
         return isinstance(operation, _POOLINGS)
     return True  # an operation of keras.ops, as in GeM
@@ -229,9 +231,9 @@ def freeze(
 ) -> tuple[str, ...]:
     """Freezes the backbone of a model, or some of its blocks.
 
-    A frozen layer keeps its weights and, a BatchNormalization, its moving
-    statistics, to the bit. Compile afterwards: a compiled model is set back,
-    so that it cannot be trained on by mistake.
+    The weights of a frozen layer stay bit-identical, and so do the moving
+    statistics of a BatchNormalization layer. Compile afterwards: a compiled
+    model loses its compiled state, so that it cannot be trained by mistake.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
@@ -245,7 +247,8 @@ def freeze(
 
     Raises:
         ValueError: If a name matches no block, or `model` has several inputs.
-        TypeError: If `names` are no strings, or `model` has no graph to read.
+        TypeError: If `names` holds anything but strings, or `model` has no
+            graph to read.
 
     Example:
 
@@ -254,7 +257,7 @@ def freeze(
     >>> freeze(model, "stage3_*") == paths
     True
     """
-    found = blocks(model)
+    all_blocks = blocks(model)
     patterns = [names] if isinstance(names, str) else names
     if not isinstance(patterns, Sequence) or not all(
         isinstance(pattern, str) for pattern in patterns
@@ -264,7 +267,7 @@ def freeze(
             f"names={names!r:.100}. To count blocks, use `unfreeze(model, "
             "depth)`."
         )
-    chosen = match_blocks(found, patterns)
+    chosen = match_blocks(all_blocks, patterns)
     states = {id(layer): False for b in chosen for layer in b.layers}
     changed = set_trainable(model, states, made_trainable=False)
     remember_frozen(chosen, True)
@@ -279,9 +282,9 @@ def unfreeze(
 ) -> tuple[str, ...]:
     """Makes the last `depth` blocks of the backbone trainable.
 
-    Earlier blocks keep their state. Compile afterwards, since Keras fixes the
-    trainable set at `compile()`: a compiled model is set back, so that it
-    cannot be trained on by mistake.
+    Earlier blocks keep their state. Compile afterwards: a compiled model loses
+    its compiled state, so that it cannot be trained with an outdated set of
+    trainable variables.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
@@ -289,10 +292,10 @@ def unfreeze(
         depth: Integer in `[0, num_blocks]`, or `"all"`. Blocks counted from
             the output; `0` changes nothing.
         train_batch_norm: Whether BatchNormalization layers train too. If so,
-            they normalise by the batch and their moving statistics move, as in
-            training from scratch; if not, they stay in inference mode, frozen
-            to the bit, which small batches and small data need. Defaults to
-            `False`.
+            they normalise by the batch and update their moving statistics, as
+            in training from scratch; if not, they stay in inference mode and
+            bit-identical, which small batches and small data sets need.
+            Defaults to `False`.
 
     Returns:
         Tuple of the paths of the variables that became trainable, input to
@@ -313,9 +316,9 @@ def unfreeze(
         - https://github.com/keras-team/keras/issues/20285 (why passing
           `training=False` does not protect BatchNormalization)
     """
-    found = blocks(model)
-    depth = _check_depth(model, depth, len(found))
-    opened = found[len(found) - depth :]
+    all_blocks = blocks(model)
+    depth = check_depth(model, depth, len(all_blocks))
+    opened = all_blocks[len(all_blocks) - depth :]
     states = {id(layer): True for block in opened for layer in block.layers}
     remember_frozen(opened, False)
     return set_trainable(
@@ -324,16 +327,16 @@ def unfreeze(
 
 
 def trainable_summary(model: keras.Model) -> str:
-    """Returns a table of what is trainable in a model, block by block.
+    """Returns a table of the trainable parameters of a model, by block.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
             functional model.
 
     Returns:
-        A string, one line a block: depth counted from the output, name,
-        parameters, trainable parameters, state of the BatchNormalization
-        layers.
+        A string with one line per block: depth counted from the output, name,
+        number of parameters, number of trainable parameters, and state of the
+        BatchNormalization layers.
 
     Raises:
         TypeError: If `model` has no graph to read.
@@ -345,10 +348,10 @@ def trainable_summary(model: keras.Model) -> str:
     >>> print(trainable_summary(model).splitlines()[-1])
            total               273,587             195
     """
-    found = blocks(model)
+    all_blocks = blocks(model)
     rows = [
-        (str(len(found) - index), block.name, block.layers)
-        for index, block in enumerate(found)
+        (str(len(all_blocks) - index), block.name, block.layers)
+        for index, block in enumerate(all_blocks)
     ]
     if backbone_of(model) is not model:
         rows.append(("", "head", (model.get_layer("head"),)))
@@ -360,7 +363,7 @@ def trainable_summary(model: keras.Model) -> str:
     total = trained = 0
     for depth, name, layers in rows:
         count = sum(layer.count_params() for layer in layers)
-        trainable = _count(layers)
+        trainable = _count_trainable(layers)
         total, trained = total + count, trained + trainable
         lines.append(
             f"{depth:>5}  {name:<{width}}  {count:>12,}  {trainable:>12,}  "
@@ -370,21 +373,26 @@ def trainable_summary(model: keras.Model) -> str:
     return "\n".join(lines)
 
 
-def _check_depth(
-    model: keras.Model, depth: int | Literal["all"], num_blocks: int
+def check_depth(
+    model: keras.Model,
+    depth: int | Literal["all"],
+    num_blocks: int,
+    least: int = 0,
 ) -> int:
+    """Returns the number of blocks that `depth` means; raises out of range."""
     if depth == "all":
         return num_blocks
-    if is_integer(depth) and 0 <= depth <= num_blocks:
+    if is_integer(depth) and least <= depth <= num_blocks:
         return int(depth)
-    raise ValueError(
-        f'`depth` must be an integer in [0, {num_blocks}] or "all" for '
-        f"model {model.name!r} ({num_blocks} blocks). Received: "
-        f"depth={depth!r}"
+    refuse(
+        "depth",
+        f'an integer in [{least}, {num_blocks}] or "all" for model '
+        f"{model.name!r} ({num_blocks} blocks)",
+        depth,
     )
 
 
-def _count(layers: Sequence[keras.layers.Layer]) -> int:
+def _count_trainable(layers: Sequence[keras.layers.Layer]) -> int:
     return sum(
         int(variable.value.shape.num_elements())
         for layer in layers

@@ -1,6 +1,7 @@
-"""Reads the graph of a functional Keras model: steps, liveness, cut points.
+"""The graph of a functional Keras model: steps, liveness, cut points.
 
-The only place that touches Keras' graph nodes, which have no public accessor.
+This is the only module that touches Keras' graph nodes, which have no public
+accessor.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import numpy as np
 class Step(NamedTuple):
     """One call of an operation in a functional graph.
 
-    `arguments` are all those of the call, by position and by name; `inputs`
-    are the tensors among them.
+    Attributes:
+        operation: The operation, often a layer.
+        inputs: The tensors among the arguments.
+        outputs: The tensors that the call returns.
+        arguments: All arguments of the call, by position and by name.
     """
 
     operation: keras.Operation
@@ -25,11 +29,13 @@ class Step(NamedTuple):
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Cut(NamedTuple):
-    """A place where a functional graph falls into two halves.
+class GraphCut(NamedTuple):
+    """A cut of a functional graph into two halves.
 
-    `tensors` is all that crosses from the first half to the second; `steps`
-    are the indices (into `steps(model)`) of the first half.
+    Attributes:
+        tensors: All tensors that cross from the first half to the second.
+        steps: Indices (into `steps(model)`) of the first half.
+        name: Name of the last operation of the first half.
     """
 
     tensors: tuple[keras.KerasTensor, ...]
@@ -38,25 +44,25 @@ class Cut(NamedTuple):
 
 
 def is_functional(model: object) -> bool:
-    """Whether `model` has a graph to read: a Functional or built Sequential."""
+    """Tells whether `model` has a graph: Functional, or a built Sequential."""
     return isinstance(model, keras.Model) and hasattr(
         _functional(model), "_nodes_by_depth"
     )
 
 
 def _functional(model: keras.Model) -> keras.Model:
-    # A Sequential keeps the functional model that it runs to itself.
+    # A built Sequential runs a private functional model.
     return getattr(model, "_functional", None) or model
 
 
 def steps(model: keras.Model) -> tuple[Step, ...]:
-    """Returns the calls of the graph of `model`, inputs first.
+    """Returns the calls in the graph of `model`, inputs first.
 
     Args:
         model: A Functional model or a built Sequential one.
 
     Returns:
-        Tuple of `Step`, each after all those that it depends on.
+        Tuple of `Step`, each after all the steps that it depends on.
     """
     by_depth = _functional(model)._nodes_by_depth
     return tuple(
@@ -82,12 +88,12 @@ def tensors_out(model: keras.Model) -> tuple[keras.KerasTensor, ...]:
 
 
 def takes_texts(model: keras.Model) -> bool:
-    """Whether texts go into a model, not numbers."""
-    return [end.dtype for end in tensors_in(model)] == ["string"]
+    """Tells whether the input of a model is text instead of numbers."""
+    return [tensor.dtype for tensor in tensors_in(model)] == ["string"]
 
 
 def view(model: keras.Model) -> keras.Model:
-    """Makes another model of the same layers, to be compiled apart."""
+    """Makes another model of the same layers, to be compiled on its own."""
     model = _functional(model)
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
@@ -98,21 +104,21 @@ def input_like(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 
 def layers_below(operation: keras.Operation) -> Iterator[keras.layers.Layer]:
-    """Yields the layers that `operation` is made of, itself included."""
+    """Yields a layer and all layers within it; nothing for an operation."""
     if isinstance(operation, keras.layers.Layer):
         yield from operation._flatten_layers()
 
 
 def set_weights(model: keras.layers.Layer, arrays: list[np.ndarray]) -> None:
-    """Sets the weights of a model or layer and what derives from them.
+    """Sets the weights of a model or layer and the constants derived from them.
 
-    Keras' own `set_weights` leaves a Normalization layer with the constants
-    of its old mean and variance, which is what it computes with until it is
-    saved and loaded again.
+    After Keras' own `set_weights` a Normalization layer still computes with
+    constants derived from its old mean and variance, until it is saved and
+    loaded again.
 
     Args:
         model: Any model or layer.
-        arrays: As `model.get_weights()` returns them.
+        arrays: The weights, in the order of `model.get_weights()`.
     """
     model.set_weights(arrays)
     for layer in layers_below(model):
@@ -122,13 +128,13 @@ def set_weights(model: keras.layers.Layer, arrays: list[np.ndarray]) -> None:
 
 def cuts(
     model: keras.Model, max_width: int, within: frozenset[int] | None = None
-) -> tuple[Cut, ...]:
-    """Finds where at most `max_width` tensors separate input from output.
+) -> tuple[GraphCut, ...]:
+    """Finds the places where few tensors separate input from output.
 
     For a step `v`, let `D` be `v` and all its ancestors. The tensors made in
     `D` and used outside it are *live*: they are all that the rest of the graph
-    needs, whatever the order of execution. Where only one is live, every path
-    from input to output passes through it.
+    needs, whatever the order of execution. If only one tensor is live, every
+    path from input to output passes through it.
 
     Args:
         model: A Functional model or a built Sequential one.
@@ -136,15 +142,15 @@ def cuts(
         within: Step indices to consider. Defaults to `None`, all of them.
 
     Returns:
-        Tuple of `Cut`, input to output. The last one is everything, with the
-        outputs of the model, however many there are.
+        Tuple of `GraphCut`, input to output. Without `within`, the last one
+        holds the whole graph, with all outputs of the model.
     """
     graph = steps(model)
     producer = {
         id(t): index for index, step in enumerate(graph) for t in step.outputs
     }
-    # Sets of steps are bits of an integer: a network of a thousand steps is
-    # then read in well under a second.
+    # A set of steps is an integer with a bit per step, so that a network of a
+    # thousand steps is read in well under a second.
     consumers = dict.fromkeys(producer, 0)
     ancestors: list[int] = []
     for index, step in enumerate(graph):
@@ -153,11 +159,11 @@ def cuts(
             consumers[id(tensor)] |= 1 << index
             bits |= ancestors[producer[id(tensor)]]
         ancestors.append(bits)
-    beyond = 1 << len(graph)  # the caller of the model, who wants the outputs
+    caller = 1 << len(graph)  # one more step, which reads the outputs
     for tensor in tensors_out(model):
-        consumers[id(tensor)] |= beyond
+        consumers[id(tensor)] |= caller
 
-    found = []
+    all_cuts = []
     for index, step in enumerate(graph):
         if within is not None and index not in within:
             continue
@@ -176,30 +182,31 @@ def cuts(
             first_half = frozenset(
                 i for i in range(index + 1) if ancestors[index] >> i & 1
             )
-            found.append(Cut(tuple(live), first_half, step.operation.name))
+            name = step.operation.name
+            all_cuts.append(GraphCut(tuple(live), first_half, name))
     everything = frozenset(range(len(graph)))
-    if within is None and not any(cut.steps == everything for cut in found):
+    if within is None and not any(c.steps == everything for c in all_cuts):
         outputs = tensors_out(model)
         name = outputs[0]._keras_history.operation.name
-        found.append(Cut(outputs, everything, name))
-    return tuple(sorted(found, key=lambda cut: len(cut.steps)))
+        all_cuts.append(GraphCut(outputs, everything, name))
+    return tuple(sorted(all_cuts, key=lambda cut: len(cut.steps)))
 
 
 def propagate(
     model: keras.Model, shapes: Sequence[tuple[int, ...]]
 ) -> Iterator[tuple[keras.Operation | None, list[tuple[int, ...]]]]:
-    """Walks the graph with the shapes that inputs of a known shape have.
+    """Propagates input shapes through the graph.
 
-    Calls no layer, which would add to the layer's graph for good.
+    No layer is called, since a call stays in the layer's graph forever.
 
     Args:
         model: A Functional model or a built Sequential one.
-        shapes: Shapes of the inputs, without the batch.
+        shapes: Shapes of the inputs, without the batch axis.
 
     Yields:
-        Each operation, those of models within it one by one, with the shapes
-        of its outputs without the batch; at last `None`, with those of the
-        model.
+        Each operation, also those within nested models, with the shapes of its
+        outputs without the batch axis; finally `None`, with the output shapes
+        of the model.
     """
     known: dict[int, keras.KerasTensor] = {
         id(t): keras.KerasTensor((1, *shape), t.dtype)
@@ -214,13 +221,14 @@ def propagate(
             continue
         if is_functional(step.operation):
             inner = [tuple(known[id(t)].shape[1:]) for t in step.inputs]
-            found: list[tuple[int, ...]] = []
-            for operation, found in propagate(step.operation, inner):
+            output_shapes: list[tuple[int, ...]] = []
+            for operation, output_shapes in propagate(step.operation, inner):
                 if operation is not None:
-                    yield operation, found
+                    yield operation, output_shapes
+            # The last pair that a nested model yields holds its own outputs.
             outputs = [
                 keras.KerasTensor((1, *shape), t.dtype)
-                for shape, t in zip(found, step.outputs, strict=True)
+                for shape, t in zip(output_shapes, step.outputs, strict=True)
             ]
         else:
             args, kwargs = keras.tree.map_structure(replaced, step.arguments)
@@ -237,17 +245,18 @@ def inline(
     inputs: Any,
     parts: Callable[[keras.Operation], Callable[..., Any] | None] | None = None,
 ) -> Any:
-    """Calls the layers of `model` one by one, and those of models within it.
+    """Calls the layers of `model` one by one, also those of nested models.
 
     Args:
         model: A Functional model or a built Sequential one.
-        inputs: Symbolic tensor to call it on, or a list of several.
-        parts: Gives for an operation what to call in its place, or `None`.
-            Defaults to `None`, no such function.
+        inputs: A symbolic tensor to call the model on, or a list of several.
+        parts: A function that returns the replacement of an operation, or
+            `None` to call the operation itself. Defaults to `None`, no
+            replacements.
 
     Returns:
-        Its output on `inputs`, in a graph without nested models: a tensor, or
-        a list of several.
+        The outputs, in a graph without nested models: a tensor, or a list of
+        several.
     """
 
     def called(operation: keras.Operation) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Low-rank adaptation: small new weights beside frozen pretrained ones."""
+"""Low-rank adaptation: small new weights added to frozen pretrained ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Literal
 
 import keras
 
-from keras_transfer._utils.checks import is_integer
+from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer.structure import adapters, graph
 from keras_transfer.structure.blocks import backbone_of, find_blocks
+from keras_transfer.structure.depth import check_depth
 from keras_transfer.structure.trainable import set_trainable
 
 
@@ -18,29 +19,29 @@ def add_lora(
     rank: int = 8,
     *,
     depth: int | Literal["all"] = "all",
-    names: str | Sequence[str] = adapters.NAMES,
+    names: str | Sequence[str] = adapters.ATTENTION_NAMES,
 ) -> tuple[str, ...]:
-    """Puts low-rank adapters into the backbone of a model.
+    """Adds low-rank adapters to the backbone of a model.
 
     A kernel `W` becomes `W + (alpha / r) A B` with `A` of `r` columns and
-    `alpha = r`. `B` begins at zero: the model computes what it did. From then
-    on `unfreeze` and `fine_tune` open only the layers with adapters, in the
-    blocks that they open, and in these the adapters and the biases; all else
-    of the backbone stays as it is. A saved model has `A B` added to its
+    `alpha = r`. `B` starts at zero, so the outputs of the model do not change.
+    From then on `unfreeze` and `fine_tune` train, in the blocks that they
+    unfreeze, only the adapters and the biases of the layers with adapters; the
+    rest of the backbone stays frozen. In a saved model, `A B` is added to the
     kernels.
 
     Args:
         model: A model made by a builder, or any functional model.
-        rank: Integer above 0. Defaults to `8`.
-        depth: How many blocks get adapters, counted from the output. Defaults
-            to `"all"`.
-        names: Names of the layers that get one, or patterns for them, among
-            Dense, EinsumDense, Embedding and Conv layers. Defaults to
-            `adapters.NAMES`: queries and values of attention, under the names
-            that Keras and KerasHub give them.
+        rank: Rank of the adapters, an integer above 0. Defaults to `8`.
+        depth: Number of blocks that receive adapters, counted from the output.
+            Defaults to `"all"`.
+        names: Names of the layers that receive an adapter, or patterns for
+            them, among Dense, EinsumDense, Embedding and Conv layers. Defaults
+            to `adapters.ATTENTION_NAMES`: the projections of queries and
+            values in attention, as Keras and KerasHub name them.
 
     Returns:
-        Tuple of the paths of the variables that are trainable in the backbone
+        Tuple of the paths of the variables in the backbone that are trainable
         now. Compile afterwards.
 
     Raises:
@@ -59,26 +60,20 @@ def add_lora(
         - Hu et al., 2021, https://arxiv.org/abs/2106.09685
     """
     if not is_integer(rank) or rank < 1:
-        raise ValueError(
-            f"`rank` must be an integer above 0. Received: rank={rank!r}"
-        )
-    found = find_blocks(backbone_of(model))
-    if depth != "all" and not (is_integer(depth) and 0 < depth <= len(found)):
-        raise ValueError(
-            f'`depth` must be an integer in [1, {len(found)}] or "all". '
-            f"Received: depth={depth!r}"
-        )
-    opened = found if depth == "all" else found[len(found) - depth :]
-    parts = [
-        part
+        refuse("rank", "an integer above 0", rank)
+    blocks = find_blocks(backbone_of(model))
+    num_opened = check_depth(model, depth, len(blocks), least=1)
+    opened = blocks[len(blocks) - num_opened :]
+    layers = [
+        inner
         for block in opened
         for layer in block.layers
-        for part in graph.layers_below(layer)
+        for inner in graph.layers_below(layer)
     ]
     patterns = [names] if isinstance(names, str) else list(names)
-    already = adapters.adapted(parts)
-    if not adapters.enable(parts, int(rank), patterns):
-        others = sorted({layer.name for layer in adapters.able(parts)})
+    already = adapters.adapted_layers(layers)
+    if not adapters.add_adapters(layers, int(rank), patterns):
+        others = sorted({x.name for x in adapters.adaptable_layers(layers)})
         raise ValueError(
             "`names` must match layers of the backbone that can have an "
             f"adapter: {', '.join(others[:12]) or 'there are none'}"
@@ -86,8 +81,8 @@ def add_lora(
             f"names={tuple(patterns)}"
             + (", which have one already." if already else ".")
         )
-    states = {id(x): b in opened for b in found for x in b.layers}
+    states = {id(x): b in opened for b in blocks for x in b.layers}
     set_trainable(model, states, made_trainable=True)
     model.compiled = False
-    below = {id(v) for block in found for v in block.weights}
-    return tuple(v.path for v in model.trainable_variables if id(v) in below)
+    weights = {id(v) for block in blocks for v in block.weights}
+    return tuple(v.path for v in model.trainable_variables if id(v) in weights)

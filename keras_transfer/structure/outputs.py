@@ -1,4 +1,4 @@
-"""What the outputs of a model are."""
+"""Inner layers and output activation of a model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from keras_transfer.structure import graph
 
 
 def layers_of(model: keras.Model) -> tuple[keras.layers.Layer, ...]:
-    """Returns the layers of a model that are no models, input to output."""
+    """Returns the layers of a model, nested models replaced by theirs."""
     if not graph.is_functional(model):
         layers = graph.layers_below(model)
         return tuple(x for x in layers if not isinstance(x, keras.Model))
-    found: dict[int, keras.layers.Layer] = {}
+    by_id: dict[int, keras.layers.Layer] = {}
     for step in graph.steps(model):
-        part = step.operation
-        nested = isinstance(part, keras.Model)
-        inner = layers_of(part) if nested else graph.layers_below(part)
-        found.update({id(layer): layer for layer in inner})
-    return tuple(found.values())
+        operation = step.operation
+        nested = isinstance(operation, keras.Model)
+        inner = (
+            layers_of(operation) if nested else graph.layers_below(operation)
+        )
+        by_id.update({id(layer): layer for layer in inner})
+    return tuple(by_id.values())
 
 
 def output_activation(model: keras.Model) -> str | None:
-    """Returns the name of the last activation, or `None` if not known.
+    """Returns the name of the last activation, or `None` if unknown.
 
     Args:
         model: Any model.
 
     Returns:
-        Such as `"softmax"`, whether in a layer's argument, a layer of its own
-        or an operation, inside nested models too.
+        A name such as `"softmax"`, whether the activation is an argument of a
+        layer, a layer or an operation, also inside nested models.
     """
     if not graph.is_functional(model):
         return None
@@ -52,7 +54,7 @@ def output_activation(model: keras.Model) -> str | None:
     if isinstance(operation, keras.layers.Layer):
         function = getattr(operation, "activation", None)
         name = getattr(function, "__name__", "")
-        # An own function of that name may be anything.
+        # A user's function of that name may compute anything.
         known = getattr(keras.activations, name, None) is function
         return name if known and name else None
     return type(operation).__name__.lower()  # keras.ops.softmax

@@ -1,4 +1,4 @@
-"""Sets what of a model trains, layer by layer, and remembers who closed it."""
+"""Trainable state, layer by layer, and a record of layers the user froze."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _FROZEN = "_frozen_by_keras_transfer"
 
 
 def copy_mark(old: keras.Layer, new: keras.Layer) -> None:
-    """Notes that a copy of a layer was frozen by the user, if it was."""
+    """Copies the mark of a layer that the user froze."""
     if getattr(old, _FROZEN, False):
         setattr(new, _FROZEN, True)
 
 
-def _parts(
+def _all_layers(
     layers: Sequence[keras.layers.Layer],
 ) -> Iterator[keras.layers.Layer]:
     for layer in layers:
@@ -28,21 +28,23 @@ def _parts(
 
 
 def remember_frozen(blocks: Sequence[Block], frozen: bool) -> None:
-    """Notes on the layers of blocks that the user closed or opened them.
+    """Marks the layers of blocks as frozen, or not, by the user.
 
-    For `fine_tune`, whose phases close and open blocks themselves: that a
-    layer is frozen does not say who froze it, since builders do, too.
+    `fine_tune` needs the mark, since its phases freeze and unfreeze blocks
+    themselves: builders freeze layers too, so `trainable` does not tell who
+    froze a layer.
     """
     for block in blocks:
-        for part in _parts(block.layers):
-            setattr(part, _FROZEN, frozen)
+        for layer in _all_layers(block.layers):
+            setattr(layer, _FROZEN, frozen)
 
 
 def frozen_by_user(model: keras.Model) -> frozenset[int]:
-    """Returns the ids of the layers that the user closed, not the builder.
+    """Returns the ids of the layers that the user froze, not the builder.
 
-    Those that `freeze` closed; those closed by hand, which is seen in blocks
-    that are open otherwise; in a model without builder, all that are closed.
+    These are the layers that `freeze` froze; frozen layers in a block that is
+    trainable otherwise, which were frozen by hand; and, in a model without a
+    builder, all frozen layers.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
@@ -52,23 +54,23 @@ def frozen_by_user(model: keras.Model) -> frozenset[int]:
         Frozen set of `id(layer)`, of layers with weights of their own.
     """
     built = backbone_of(model) is not model
-    closed = set()
+    frozen = set()
     for block in find_blocks(backbone_of(model)):
-        parts = [
-            part
-            for part in _parts(block.layers)
-            if part.weights and not graph.is_functional(part)
+        layers = [
+            layer
+            for layer in _all_layers(block.layers)
+            if layer.weights and not graph.is_functional(layer)
         ]
-        closed |= {id(p) for p in parts if getattr(p, _FROZEN, False)}
-        # BatchNormalization is closed in open blocks by `unfreeze`, too.
-        plain = [
-            part
-            for part in parts
-            if not isinstance(part, keras.layers.BatchNormalization)
+        frozen |= {id(x) for x in layers if getattr(x, _FROZEN, False)}
+        # `unfreeze` leaves BatchNormalization frozen in trainable blocks.
+        others = [
+            layer
+            for layer in layers
+            if not isinstance(layer, keras.layers.BatchNormalization)
         ]
-        if not built or any(part.trainable for part in plain):
-            closed |= {id(part) for part in plain if not part.trainable}
-    return frozenset(closed)
+        if not built or any(layer.trainable for layer in others):
+            frozen |= {id(layer) for layer in others if not layer.trainable}
+    return frozenset(frozen)
 
 
 def train_only(
@@ -78,14 +80,15 @@ def train_only(
     train_batch_norm: bool = False,
     closed: frozenset[int] = frozenset(),
 ) -> None:
-    """Makes the layers of some blocks of the backbone trainable, and no others.
+    """Makes the layers of some blocks trainable and freezes all other blocks.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
             functional model.
-        opened: Blocks of the model.
-        train_batch_norm: As for `unfreeze`. Defaults to `False`.
-        closed: Ids of layers that stay closed. Defaults to
+        opened: The blocks to train.
+        train_batch_norm: Whether BatchNormalization layers train, as in
+            `unfreeze`. Defaults to `False`.
+        closed: Ids of layers that stay frozen in any case. Defaults to
             `frozenset()`.
     """
     chosen = {id(layer) for block in opened for layer in block.layers}
@@ -104,12 +107,12 @@ def train_only(
 
 
 def match_blocks(
-    found: Sequence[Block], patterns: Sequence[str]
+    blocks: Sequence[Block], patterns: Sequence[str]
 ) -> tuple[Block, ...]:
     """Returns the blocks whose names match one of the patterns.
 
     Args:
-        found: The blocks of a model.
+        blocks: The blocks of a model.
         patterns: Names, or patterns such as `"conv2_*"`.
 
     Returns:
@@ -120,9 +123,9 @@ def match_blocks(
     """
     chosen = []
     for pattern in patterns:
-        matches = [b for b in found if fnmatch.fnmatchcase(b.name, pattern)]
+        matches = [b for b in blocks if fnmatch.fnmatchcase(b.name, pattern)]
         if not matches:
-            known = [b.name for b in found]
+            known = [b.name for b in blocks]
             raise ValueError(
                 f"`names` must match blocks of the model, which are "
                 f"{', '.join(known)}. Received: {pattern!r}."
@@ -140,42 +143,44 @@ def set_trainable(
     train_batch_norm: bool = True,
     closed: frozenset[int] = frozenset(),
 ) -> tuple[str, ...]:
-    """Sets layers of the backbone trainable or not, and takes a compile back.
+    """Sets `trainable` of layers of the backbone and undoes a compile.
 
     Args:
         model: Any functional model.
-        states: The wanted state by `id(layer)`; other layers keep theirs.
-        made_trainable: Whether to return what became trainable or what no
-            longer is.
+        states: The new state by `id(layer)`; other layers keep theirs.
+        made_trainable: Whether to return the variables that became trainable,
+            or those that no longer are.
         train_batch_norm: Whether BatchNormalization layers may train. Defaults
             to `True`.
-        closed: Ids of layers that are closed whatever `states` says. Defaults
+        closed: Ids of layers that are frozen whatever `states` holds. Defaults
             to `frozenset()`.
 
     Returns:
         Tuple of the paths of the variables that changed, input to output.
     """
     before = {id(v) for v in model.trainable_variables}
-    parts = [p for child in model.layers for p in graph.layers_below(child)]
-    was = [part.trainable for part in parts]
+    layers = list(_all_layers(model.layers))
+    old_states = [layer.trainable for layer in layers]
     backbone = backbone_of(model)
-    _open(model, backbone)
-    below = list(graph.layers_below(backbone))
-    # Where there are adapters, they train and nothing else.
+    _unfreeze_containers(model, backbone)
+    inner_layers = list(graph.layers_below(backbone))
+    # If there are adapters, only the layers that hold one train.
     holders = {
-        id(part) for part in below if adapters.adapted(graph.layers_below(part))
+        id(layer)
+        for layer in inner_layers
+        if adapters.adapted_layers(graph.layers_below(layer))
     }
     for step in graph.steps(backbone):
         if id(step.operation) not in states:
             continue
-        # One by one: a container that has the state already would not pass it
-        # on to what is inside.
-        for part in graph.layers_below(step.operation):
-            is_norm = isinstance(part, keras.layers.BatchNormalization)
-            state = states[id(step.operation)] and id(part) not in closed
-            state = state and (not holders or id(part) in holders)
-            part.trainable = state and (train_batch_norm or not is_norm)
-    adapters.settle(below)
+        # Set each inner layer: a container whose state does not change would
+        # not pass it on to the layers within.
+        for layer in graph.layers_below(step.operation):
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            state = states[id(step.operation)] and id(layer) not in closed
+            state = state and (not holders or id(layer) in holders)
+            layer.trainable = state and (train_batch_norm or not is_norm)
+    adapters.freeze_adapted_kernels(inner_layers)
     after = model.trainable_variables
     if made_trainable:
         changed = [v for v in after if id(v) not in before]
@@ -184,27 +189,27 @@ def set_trainable(
         changed = [
             v for v in model.variables if id(v) in before and id(v) not in ids
         ]
-    if any(p.trainable != old for p, old in zip(parts, was, strict=True)):
-        # Keras would go on with the trainable set of the last `compile()`, in
-        # silence; now it asks for a new one.
+    if [layer.trainable for layer in layers] != old_states:
+        # Keras would silently continue with the trainable set that it fixed
+        # before; now `fit` raises until the model is compiled again.
         model.compiled = False
     return tuple(v.path for v in changed)
 
 
-def _open(model: keras.Model, backbone: keras.Model) -> None:
-    """Makes the containers trainable and leaves all in them as it was.
+def _unfreeze_containers(model: keras.Model, backbone: keras.Model) -> None:
+    """Makes model and backbone trainable, but no layer within them.
 
-    Keras hides the variables of a closed model, and passes `trainable` of a
-    container on to everything inside.
+    Keras hides the trainable variables of a frozen model, and passes
+    `trainable` of a container on to every layer inside.
     """
     if model.trainable and backbone.trainable:
         return
     states = [
-        (part, model.trainable and child.trainable and part.trainable)
+        (layer, model.trainable and child.trainable and layer.trainable)
         for child in model.layers
-        for part in graph.layers_below(child)
-        if part is not backbone
+        for layer in graph.layers_below(child)
+        if layer is not backbone
     ]
     model.trainable = backbone.trainable = True
-    for part, state in states:
-        part.trainable = state
+    for layer, state in states:
+        layer.trainable = state

@@ -130,9 +130,7 @@ def test_16_bit_pgm_and_32_bit_tiff():
     data = encoded(Image.fromarray(integers), "TIFF")
     np.testing.assert_array_equal(decode(data, channels=1), [[[0], [255]]])
     data = encoded(Image.fromarray(integers * 2), "TIFF")
-    with pytest.raises(
-        ValueError, match=r"integer pixels must lie in \[0, 655"
-    ):
+    with pytest.raises(ValueError, match=r"integer pixels must be in \[0, 655"):
         decode(data)
 
 
@@ -144,7 +142,7 @@ def test_float_tiff():
         np.testing.assert_array_equal(image[0, :, 0], [0, 51, 255])
     for bad in (-1.0, 256.0, np.nan):
         floats = np.array([[0.0, bad]], np.float32)
-        with pytest.raises(ValueError, match="float pixels must lie in"):
+        with pytest.raises(ValueError, match="float pixels must be in"):
             decode(encoded(Image.fromarray(floats), "TIFF"))
 
 
@@ -286,7 +284,7 @@ def write_link(path):
     ("make", "reason"),
     [
         (lambda path: path.touch(), r"the file is empty \(0 bytes\)"),
-        (write_text, "its content is no image format that Pillow reads"),
+        (write_text, "its content is not in an image format that Pillow reads"),
         (lambda path: path.mkdir(), "it is a folder"),
         (write_link, "it is a broken symbolic link"),
         (lambda path: os.mkfifo(path), "it is not a regular file"),

@@ -71,7 +71,9 @@ def test_shots(data):
     assert set(data.train.shots(2, seed=0).ids) < set(few.ids)
     with pytest.raises(ValueError, match='`k` must be at most 7, .*class "0"'):
         data.train.shots(8)
-    with pytest.raises(ValueError, match="`k` must be an integer above 0"):
+    with pytest.raises(
+        ValueError, match="`k` must be an integer of at least 1"
+    ):
         data.train.shots(0)
 
 

@@ -110,7 +110,7 @@ def test_unicode_and_very_long_names(make_folder, make_image):
     images, _ = next(iter(data.train.batches(100)))
     assert images.shape[0] == len(data.train)
     (root / "花" / names[-1]).write_bytes(b"broken")
-    with raises("花/.*its content is no image format"):
+    with raises("花/.*its content is not in an image format"):
         load_images(root)
 
 
@@ -144,12 +144,12 @@ def messy(make_folder):
 BAD = {
     "a/cut.jpg": "truncated",
     "a/zero.png": r"empty \(0 bytes\)",
-    "a/text.jpg": "no image format that Pillow reads",
+    "a/text.jpg": "not in an image format that Pillow reads",
     "b/folder.jpg": "it is a folder",
     "b/link.png": "broken symbolic link",
     "b/large.png": "3000x1000 pixels are more than `max_pixels`=1000000",
-    'class "empty"': "it has no image to train on",
-    "stray.png": "it stands outside every class folder",
+    'class "empty"': "it has no training image",
+    "stray.png": "it is outside of all class folders",
 }
 
 
@@ -204,11 +204,11 @@ def test_a_class_only_in_test_goes(make_folder):
     root = make_folder(
         {"train/a": 4, "train/b": 4, "test/a": 2, "test/b": 2, "test/c": 1}
     )
-    with raises('class "c": it has no image to train on'):
+    with raises('class "c": it has no training image'):
         load_images(root)
     data = load_images(root, on_error="skip")
     assert len(data.test) == 4
-    assert ("test/c/000.png", "its class has no image to train on") in (
+    assert ("test/c/000.png", "its class has no training image") in (
         data.report.skipped
     )
 
@@ -249,10 +249,10 @@ def test_wrong_folders(make_folder, tmp_path):
     with raises("at least two classes. .* only class \"?'?one"):
         load_images(make_folder({"one": 3}, name="single"))
     flat = make_folder({".": 3}, name="straight")
-    with raises(r"3 images \(the first is \"000.png\"\) stand straight in the"):
+    with raises(r"3 images \(the first is \"000.png\"\) are not in a class"):
         load_images(flat)
     flat = make_folder({"train": 3, "test": 3}, name="straight_splits")
-    with raises("straight_splits/test', where 3 images .* stand straight in"):
+    with raises("straight_splits/test', where 3 images .* are not in a"):
         load_images(flat)
     odd = make_folder({"val/a": 3, "test/a": 3}, name="no_train")
     with raises(r"must hold a train/ folder .* \['test', 'val'\]"):
@@ -473,16 +473,16 @@ def floats(*values):
     ("images", "labels", "message"),
     [
         (floats(), [0, 1, 0, 1], r"look like \[0, 1\]. Multiply them by 255"),
-        (floats(-1), [0, 1, 0, 1], r"must lie in \[0, 255\]. .* from -1 to"),
-        (floats(np.nan), [0, 1, 0, 1], r"must lie in \[0, 255\]. .* NaN"),
-        (floats(np.inf), [0, 1, 0, 1], r"must lie in \[0, 255\]. .* to inf"),
+        (floats(-1), [0, 1, 0, 1], r"must be in \[0, 255\]. .* from -1 to"),
+        (floats(np.nan), [0, 1, 0, 1], r"must be in \[0, 255\]. .* NaN"),
+        (floats(np.inf), [0, 1, 0, 1], r"must be in \[0, 255\]. .* to inf"),
         (floats(2) * 200, [0, 1, 0, 1], r"from .* to 400. Undo the scaling"),
         (floats() * 255, [0, 1, 0], "4 images and 3 labels"),
         (floats()[0] * 255, [0, 1, 0, 1], r"Add the axis: images\[..., None\]"),
         (floats()[0, 0] * 255, [0, 1], r"Received: shape=\(4, 3\)"),
         (floats()[:0], [], "must hold images. Received: none"),
-        (floats() * 255, [0, 1, 0, -1], "must be integers from 0"),
-        (floats() * 255, [0, 1, 0, 0.5], "must be integers from 0"),
+        (floats() * 255, [0, 1, 0, -1], "must be integers of at least 0"),
+        (floats() * 255, [0, 1, 0, 0.5], "must be integers of at least 0"),
         (floats() * 255, np.full((4, 3), 0.3), "must be one-hot"),
         (floats() * 255, [[1, 1], [0, 1]] * 2, "Pass multi_label=True"),
         (floats() * 255, [0, 0, 0, 0], "at least two classes"),
@@ -503,7 +503,7 @@ def test_more_wrong_arrays(arrays):
         load_images(
             (images, np.array(["ant", "bee"] * 20)), class_names=["bee", "cat"]
         )
-    with raises(r'the keys "train" and, .* Received: keys \[\'x\'\]'):
+    with raises(r'the key "train" and, .* Received: keys \[\'x\'\]'):
         load_images({"x": arrays})
     with raises(r"same number of channels in every split. .* \[1, 3\]"):
         load_images({"train": arrays, "test": (images[..., :1], labels)})
@@ -515,7 +515,7 @@ def test_more_wrong_arrays(arrays):
         TypeError, match="`source` must be a folder, .* type int"
     ):
         load_images(3)
-    with pytest.raises(TypeError, match="must have numbers as images"):
+    with pytest.raises(TypeError, match="must have images of numbers"):
         load_images((images.astype(str), labels))
 
 

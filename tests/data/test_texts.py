@@ -112,7 +112,7 @@ def test_given_classes():
 
 def test_encoding(tmp_path):
     file = write(tmp_path / "x.tsv", ["café\t1", "thé\t0"], "latin-1")
-    with pytest.raises(ValueError, match="`encoding` must be that of"):
+    with pytest.raises(ValueError, match="`encoding` must be the encoding of"):
         load_texts(file)
     data = load_texts(file, encoding="latin-1", split=ALL)
     assert data.train.texts[0] == "café"
@@ -236,7 +236,7 @@ def test_batches():
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ("no/such/file.csv", ValueError, "where nothing is"),
+        ("no/such/file.csv", ValueError, "which does not exist"),
         (3, TypeError, "must be a path, a pair"),
         ((["a", 3], [0, 1]), TypeError, "not all of them `str`"),
         ((["a", "b"], [0]), ValueError, "as many labels as texts"),
@@ -278,7 +278,7 @@ def test_wrong_files(tmp_path):
         ([""], {}, "an empty file"),
         (["good\t1", "bad"], {}, "line 2 has 1 columns"),
         (["good\t1", "bad\t0\t?"], {}, "line 2 has 3 columns"),
-        (["a,1", "b, c,0"], {"suffix": ".csv"}, "needs quotation marks"),
+        (["a,1", "b, c,0"], {"suffix": ".csv"}, "must be in quotation marks"),
         (
             ["phrase\tpolarity", "a\tpos", "b\tneg", "c\tpos", "d\tneg"],
             {},
@@ -288,20 +288,20 @@ def test_wrong_files(tmp_path):
         (["text\tkind", "a\t1"], {}, "begins with text, kind"),
         (["text\tkind", "a\t1"], {"header": True}, "`label_column` must be"),
         (["a\t1"], {"text_column": 1}, "must be two columns"),
-        (["a\t1"], {"encoding": "latin-99"}, "one that Python knows"),
+        (["a\t1"], {"encoding": "latin-99"}, "known to Python"),
     ):
         file = write(tmp_path / f"x{options.pop('suffix', '.tsv')}", lines)
         with pytest.raises(ValueError, match=message):
             load_texts(file, **options)
     other = write(tmp_path / "x.json", ["{}"])
-    with pytest.raises(ValueError, match="another file"):
+    with pytest.raises(ValueError, match="a file of another type"):
         load_texts(other)
 
 
 @pytest.mark.pretrained
 def test_sst2(assets):
     folder = assets / "text" / "sst2"
-    with pytest.warns(UserWarning, match="2 groups of identical texts stand"):
+    with pytest.warns(UserWarning, match="2 groups of identical texts are in"):
         data = load_texts(folder)
     sizes = [len(data.train), len(data.validation), len(data.test)]
     assert sizes == [6920, 872, 1821]

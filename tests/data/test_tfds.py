@@ -118,7 +118,7 @@ def test_unknown_name_suggests_the_nearest():
     with pytest.raises(ValueError, match="'tiny_shape'. Did you mean 'tiny_sh"):
         load_images("tfds:tiny_shape")
     with pytest.raises(
-        ValueError, match="a config and a version that the data"
+        ValueError, match="an existing config and version of the data"
     ):
         load_images("tfds:tiny_shapes/no_such_config")
 
@@ -126,7 +126,7 @@ def test_unknown_name_suggests_the_nearest():
 def test_not_prepared_and_no_network():
     with pytest.raises(
         ValueError,
-        match="not prepared in .* no route to .* set TFDS_DATA_DIR to where",
+        match="not prepared in .* no route to .* set TFDS_DATA_DIR to its",
     ):
         load_images("tfds:tiny_shapes/offline")
 

@@ -289,9 +289,9 @@ GOOD = [[0.9, 0.1], [0.4, 0.6]]
 @pytest.mark.parametrize(
     ("outputs", "labels", "options", "message"),
     [
-        ([[np.nan, 1], [0, 1]], [0, 1], {}, "gives NaN or infinity for 1 of 2"),
+        ([[np.nan, 1], [0, 1]], [0, 1], {}, "NaN or infinity for 1 of 2"),
         ([[0, np.inf], [0, 1]], [0, 1], {}, "lower the learning rate"),
-        ([[0, 1e300], [0, 1]], [0, 1], {}, "gives NaN or infinity"),
+        ([[0, 1e300], [0, 1]], [0, 1], {}, "NaN or infinity"),
         (GOOD, [0, 2], {}, r"integers in \[0, 2\).*from 0 to 2"),
         (GOOD, [0, -1], {}, r"integers in \[0, 2\)"),
         (GOOD, [0, 0.5], {}, "`labels` must be integers"),
@@ -306,7 +306,12 @@ GOOD = [[0.9, 0.1], [0.4, 0.6]]
         (GOOD, [0, 1], {"kind": "multilabel"}, "Did you mean 'multi-label'"),
         ([[3.0, -1.0]], [0], {}, "from -1 to 3. Pass from_logits=True"),
         ([[0.9, 0.9]], [0], {}, 'kind="multi-label" for sigmoids'),
-        ([[0.9], [0.1]], [0, 1], {}, 'For yes or no pass kind="multi-label"'),
+        (
+            [[0.9], [0.1]],
+            [0, 1],
+            {},
+            'For a single yes or no pass kind="multi-label"',
+        ),
         ([0.9, 0.1], [0, 1], {}, "have shape"),
         ([], [], {}, "at least one example"),
         (GOOD, [0, 1], {"kind": "multi-label"}, "`labels` must be 0 or 1"),
@@ -332,7 +337,7 @@ def test_refuses(outputs, labels, options, message):
 
 
 def test_nan_names_the_example():
-    with pytest.raises(ValueError, match=r"first for 'b\.jpg'"):
+    with pytest.raises(ValueError, match=r"the first of which is 'b\.jpg'"):
         evaluate_outputs([[0, 1], [np.nan, 1]], [0, 1], ids=["a.jpg", "b.jpg"])
 
 

@@ -6,7 +6,11 @@ from PIL import Image
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 
 from keras_transfer.features.clustering import cluster
-from keras_transfer.features.features import Features, FeatureSplit, Part
+from keras_transfer.features.features import (
+    BlockColumns,
+    Features,
+    FeatureSplit,
+)
 
 
 def blobs(count=60, classes=3, width=40, noise=0.1, seed=0):
@@ -88,7 +92,7 @@ def test_a_part_of_large_numbers_drowns_no_other():
     values, labels = blobs()
     noise = 1000 * np.random.default_rng(1).normal(size=(60, 3))
     joined = np.concatenate([values, noise.astype("float32")], axis=1)
-    parts = (Part("x", "b", 0, 40), Part("y", "b", 40, 43))
+    parts = (BlockColumns("x", "b", 0, 40), BlockColumns("y", "b", 40, 43))
     apart = cluster(make_split(joined, labels, parts))
     together = cluster(make_split(joined, labels))
     assert apart.nmi > together.nmi + 0.3
@@ -130,18 +134,18 @@ def test_bad_arguments_are_refused():
             cluster(values, number)
     with pytest.raises(ValueError, match="`seed` must be an integer"):
         cluster(values, seed=-1)
-    with pytest.raises(ValueError, match="three examples.*9, 1 of which"):
+    with pytest.raises(ValueError, match="three examples.*9, 1 of them"):
         cluster(np.ones((9, 4)))
     with pytest.raises(ValueError, match='vectors.*`pooling="avg"`'):
         cluster(np.ones((9, 4, 4, 3)))
-    with pytest.raises(TypeError, match="what `extract_features` returned"):
+    with pytest.raises(TypeError, match="from `extract_features`"):
         cluster([[1.0, 2.0]])
     found = cluster(values, 3)
     with pytest.raises(ValueError, match="must have 40 columns.*another"):
         found.assign(values[:, :7])
     with pytest.raises(ValueError, match=r"`number` must be an.*\[0, 3\)"):
         found.typical(3)
-    with pytest.raises(ValueError, match="`count` must be an integer above"):
+    with pytest.raises(ValueError, match="`count` must be an integer of"):
         found.typical(0, count=0)
     values[2, 2] = np.nan
     with pytest.raises(ValueError, match="must be finite. Received: NaN"):

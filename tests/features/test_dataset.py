@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_transfer as ktr
-from keras_transfer.features import Features, FeatureSplit, Part
+from keras_transfer.features import BlockColumns, Features, FeatureSplit
 
 
 def make(width, count=12, seed=0, ids=True, name="n"):
@@ -15,7 +15,7 @@ def make(width, count=12, seed=0, ids=True, name="n"):
         (width,),
         labels=np.arange(count) % 3,
         ids=tuple(f"{i}.png" for i in range(count)) if ids else None,
-        parts=(Part(name, "last", 0, width),),
+        parts=(BlockColumns(name, "last", 0, width),),
     )
 
 
@@ -47,7 +47,7 @@ def test_shots_are_those_of_the_images():
         assert split.shots(3, seed).ids == train.shots(3, seed).ids
     with pytest.raises(ValueError, match=r"`k` must be an integer in \[1, "):
         split.shots(99)
-    with pytest.raises(ValueError, match="one class an example"):
+    with pytest.raises(ValueError, match="one class per example"):
         make(2).subset([0]).__class__(
             split.gather, 2, (2,), labels=np.zeros((2, 3), "f4")
         ).shots(1)
@@ -73,8 +73,8 @@ def test_stacked_features_are_at_unit_norm():
     [
         ([Features(make(4, count=9))], "vectors of the same examples"),
         ([Features(make(4, ids=False))], "with other ids"),
-        ([Features(make(4), test=make(4))], "test examples in some of them"),
-        ([make(4)], "a sequence of what `extract_features`"),
+        ([Features(make(4), test=make(4))], "test examples in only some"),
+        ([make(4)], "a sequence of `Features`"),
     ],
 )
 def test_other_examples_are_not_stacked(others, message):

@@ -872,11 +872,15 @@ def test_racing_processes_extract_once(tmp_path):
     [
         ({"pooling": "sum"}, ValueError, '`pooling` must be "avg", "max" or'),
         ({"dtype": "int8"}, ValueError, '`dtype` must be "float32" or "float'),
-        ({"batch_size": 0}, ValueError, "`batch_size` must be an integer abo"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be an integer of"),
         ({"views": 0}, ValueError, "`views` must be an integer above 0"),
         ({"layers": "block_9"}, ValueError, "block_9"),
         ({"layers": {"huge": "*"}}, ValueError, "names of the backbones"),
-        ({"layers": "*", "pooling": None}, ValueError, "`pooling` must be gi"),
+        (
+            {"layers": "*", "pooling": None},
+            ValueError,
+            '"avg" or "max" if several',
+        ),
         ({"store": 3}, TypeError, "`store` must be a FeatureStore"),
         ({"backbones": []}, ValueError, "must hold at least one"),
         ({"backbones": 3}, TypeError, "`backbones` must be names"),
@@ -895,15 +899,15 @@ def test_wrong_arguments(images, options, error, message):
     [
         (make_images(3, size=9), ValueError, r"shape \(8, 8, 3\) for"),
         (np.zeros((3, 4)), ValueError, "must have images of shape"),
-        ("photos", TypeError, "must be what `load_images` or"),
+        ("photos", TypeError, "must be an `ImageData` or"),
         (np.array(["a"]), ValueError, "must be images for tiny"),
         (make_images(0), ValueError, "at least one example"),
         ((make_images(3), [1, 2]), ValueError, "3 examples, 2 labels"),
-        ({"test": make_images(3)}, ValueError, 'must have the keys "train"'),
+        ({"test": make_images(3)}, ValueError, 'must have the key "train"'),
         (
             {"train": make_images(3), "valid": make_images(3)},
             ValueError,
-            'must have the keys "train"',
+            'must have the key "train"',
         ),
         (
             {"train": make_images(3), "test": make_images(3, size=9)},

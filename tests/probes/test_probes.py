@@ -208,7 +208,7 @@ def test_copies_of_an_example_count_once(copies):
     again = plain._replace(
         features=np.repeat(plain.features, copies, axis=0),
         targets=np.repeat(labels, copies),
-        copies=copies,
+        rows_per_example=copies,
     )
     for fit in (probes.logistic, probes.ridge):
         np.testing.assert_allclose(

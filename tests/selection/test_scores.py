@@ -220,7 +220,7 @@ def test_what_is_no_good_is_said(score):
 
 @pytest.mark.parametrize("score", [leep, nce])
 def test_what_are_no_probabilities_is_said(score):
-    with pytest.raises(ValueError, match="rows sum to 1"):
+    with pytest.raises(ValueError, match="rows that sum to 1"):
         score(np.array([[0.5, 0.2], [0.5, 0.5]]), np.array([0, 1]))
     with pytest.raises(ValueError, match="two classes at least"):
         score(np.full((3, 2), 0.5), np.array([1, 1, 1]))

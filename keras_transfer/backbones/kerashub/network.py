@@ -12,7 +12,7 @@ import keras
 from keras_transfer.backbones import tokens
 from keras_transfer.backbones.dropout import turn_off_dropout
 from keras_transfer.structure import graph
-from keras_transfer.structure.adapters import settle
+from keras_transfer.structure.adapters import freeze_adapted_kernels
 
 # Networks that cannot be taken apart. KerasHub states wrong shapes for tensors
 # between the blocks of XLNet.
@@ -91,7 +91,7 @@ class KerasHubNetwork(keras.Model):
                 layer.trainable = index not in closed
             if hasattr(layer, _INTERPOLATED):
                 _save_unchanged(layer)
-        settle(layers)
+        freeze_adapted_kernels(layers)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config of the backbone, and the frozen layers."""

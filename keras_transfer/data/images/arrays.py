@@ -1,7 +1,7 @@
-"""Reads arrays, `tf.data` and TFDS into records: uint8 arrays in memory.
+"""Records of the images in arrays, `tf.data` and TFDS, as uint8 in memory.
 
-Everything is held in memory as uint8: `n * height * width * channels` bytes.
-Pass `image_size` to shrink large images while they are read.
+Images take `n * height * width * channels` bytes. With an `image_size`, large
+images are resized while they are read.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.data import tfds
+from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.images import decoding
 from keras_transfer.data.images.pixels import ArrayPixels
+from keras_transfer.data.splitting import SPLITS
 
-_RANGE = "pixels must lie in [0, 255]"
+_RANGE = "pixels must be in [0, 255]"
 
 
 def read_in_memory(
@@ -26,78 +28,71 @@ def read_in_memory(
 ) -> dict[str, Any]:
     """Reads `(images, labels)`, a `tf.data.Dataset`, or a dict of them."""
     if not isinstance(source, Mapping):
-        parts = {"all": _read_part(source, "source", image_size)}
+        splits = {"all": _read_split(source, "source", image_size)}
     else:
-        allowed = ("train", "validation", "test")
-        unknown = [name for name in source if name not in allowed]
-        if unknown or "train" not in source:
-            raise ValueError(
-                '`source` must have the keys "train" and, where there are '
-                'any, "validation" and "test". Received: keys '
-                f"{list(source)}."
-            )
-        parts = {
-            name: _read_part(source[name], f"source[{name!r}]", image_size)
-            for name in allowed
+        check_split_names("source", source)
+        splits = {
+            name: _read_split(source[name], f"source[{name!r}]", image_size)
+            for name in SPLITS
             if name in source
         }
-    return _records(parts, class_names, multi_label)
+    return _record_fields(splits, class_names, multi_label)
 
 
-def _records(
-    parts: dict[str, tuple[Any, np.ndarray]],
+def _record_fields(
+    splits: dict[str, tuple[Any, np.ndarray]],
     class_names: tuple[str, ...] | None,
     multi_label: bool,
 ) -> dict[str, Any]:
-    """Joins checked parts into the fields of `sources.Records`."""
-    channels = {image[0].shape[-1] for image, _ in parts.values()}
+    """Joins images and labels by split into the fields of `ImageRecords`."""
+    channels = {images[0].shape[-1] for images, _ in splits.values()}
     if len(channels) > 1:
         raise ValueError(
             "`source` must have the same number of channels in every split. "
             f"Received: {sorted(channels)}."
         )
-    labels, declared = _label_names(parts, class_names, multi_label)
+    labels, declared = _label_names(splits, class_names, multi_label)
     ids = [
         f"{name}/{i:06d}"
-        for name, (images, _) in parts.items()
+        for name, (images, _) in splits.items()
         for i in range(len(images))
     ]
-    splits = [
+    split_of_each = [
         None if name == "all" else name
-        for name, (images, _) in parts.items()
+        for name, (images, _) in splits.items()
         for _ in range(len(images))
     ]
-    stacks = [images for images, _ in parts.values()]
-    whole = stacks[0]
-    if len(stacks) > 1:
-        arrays = all(isinstance(stack, np.ndarray) for stack in stacks)
-        if arrays and len({stack.shape[1:] for stack in stacks}) == 1:
-            whole = np.concatenate(stacks)
+    by_split = [images for images, _ in splits.values()]
+    all_images = by_split[0]
+    if len(by_split) > 1:
+        arrays = all(isinstance(images, np.ndarray) for images in by_split)
+        if arrays and len({images.shape[1:] for images in by_split}) == 1:
+            all_images = np.concatenate(by_split)
         else:
-            whole = [image for stack in stacks for image in stack]
+            all_images = [image for images in by_split for image in images]
     return {
         "ids": ids,
-        "pixels": ArrayPixels(whole),
+        "pixels": ArrayPixels(all_images),
         "labels": labels,
-        "splits": splits,
+        "splits": split_of_each,
         "class_names": declared,
         "keep_classes": True,
     }
 
 
-def _read_part(
-    part: Any, name: str, image_size: tuple[int, int] | None
+def _read_split(
+    source: Any, name: str, image_size: tuple[int, int] | None
 ) -> tuple[Any, np.ndarray]:
     """Returns the images as uint8 and the labels as an array."""
-    if hasattr(part, "element_spec"):
-        images, labels = _read_dataset(part, name, image_size)
-    elif isinstance(part, tuple | list) and len(part) == 2:
-        images, labels = np.asanyarray(part[0]), np.asarray(part[1])
+    if hasattr(source, "element_spec"):
+        images, labels = _read_dataset(source, name, image_size)
+    elif isinstance(source, tuple | list) and len(source) == 2:
+        images, labels = np.asanyarray(source[0]), np.asarray(source[1])
     else:
         raise TypeError(
             f"`{name}` must be a folder, a .csv file, a pair (images, labels) "
             'of arrays, a dict of such pairs, a tf.data.Dataset or "tfds:name".'
-            f" Received: {name} of type {type(part).__name__}."
+            f" Received: {name} of type {type(source).__name__}."
         )
     if isinstance(images, np.ndarray):
         if images.ndim != 4:
@@ -120,12 +115,12 @@ def _read_part(
 
 
 def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
-    """Checks the pixel range; floats are rounded to whole numbers."""
+    """Checks the range of pixels, and rounds floats to integers."""
     if images.dtype == np.uint8 or not images.size:
         return images.astype(np.uint8, copy=False)
     if images.dtype.kind not in "iuf":
         raise TypeError(
-            f"`{name}` must have numbers as images: {_RANGE}. Received: "
+            f"`{name}` must have images of numbers: {_RANGE}. Received: "
             f"dtype={images.dtype}."
         )
     low, high = images.min(), images.max()
@@ -134,7 +129,7 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
     if low < 0 or high > 255:
         raise ValueError(
             f"`{name}`: {_RANGE}. Received: pixels from {low:g} to {high:g}. "
-            "Undo the scaling first; the model preprocesses by itself."
+            "Undo the scaling first; the model preprocesses images itself."
         )
     if images.dtype.kind == "f" and high <= 1:
         raise ValueError(
@@ -150,49 +145,51 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def _label_names(
-    parts: dict[str, tuple[Any, np.ndarray]],
+    splits: dict[str, tuple[Any, np.ndarray]],
     class_names: tuple[str, ...] | None,
     multi_label: bool,
 ) -> tuple[list[tuple[str, ...]], tuple[str, ...] | None]:
-    """Returns the class names of each example, and all of them in order."""
-    labels = {
-        name: _check_labels(values, name, multi_label)
-        for name, (_, values) in parts.items()
+    """Returns the class names of each example, and the names of all classes."""
+    by_split = {
+        name: _check_labels(labels, name, multi_label)
+        for name, (_, labels) in splits.items()
     }
-    kinds = {(v.dtype.kind, v.shape[1:]) for v in labels.values()}
+    kinds = {(x.dtype.kind, x.shape[1:]) for x in by_split.values()}
     if len(kinds) > 1:
-        found = [f"{n} {v.dtype} {v.shape}" for n, v in labels.items()]
+        received = [f"{n} {x.dtype} {x.shape}" for n, x in by_split.items()]
         raise ValueError(
             "`source` must have the same kind of labels in every split. "
-            f"Received: {', '.join(found)}."
+            f"Received: {', '.join(received)}."
         )
-    whole = np.concatenate(list(labels.values()))
-    if whole.dtype.kind == "U":
-        return [(str(name),) for name in whole], class_names
-    one_per_example = whole.ndim == 1
-    count = int(whole.max()) + 1 if one_per_example else whole.shape[1]
-    # A class of its own name may have no example here.
+    labels = np.concatenate(list(by_split.values()))
+    if labels.dtype.kind == "U":
+        return [(str(name),) for name in labels], class_names
+    one_per_example = labels.ndim == 1
+    count = int(labels.max()) + 1 if one_per_example else labels.shape[1]
     if class_names is None:
         class_names = tuple(str(i) for i in range(count))
+    # More names than labels are fine: a class may have no example here.
     if count > len(class_names) or (
         not one_per_example and count != len(class_names)
     ):
-        what = f"label {count - 1}" if one_per_example else f"{count} columns"
+        received_ = (
+            f"label {count - 1}" if one_per_example else f"{count} columns"
+        )
         raise ValueError(
             "`class_names` must name every class of the labels. Received: "
-            f"{what}, outside the {len(class_names)} classes "
+            f"{received_}, outside the {len(class_names)} classes "
             f"{list(class_names)[:10]}."
         )
     if one_per_example:
-        return [(class_names[i],) for i in whole], class_names
+        return [(class_names[i],) for i in labels], class_names
     names = np.asarray(class_names, dtype=object)
-    return [tuple(names[row > 0]) for row in whole], class_names
+    return [tuple(names[row > 0]) for row in labels], class_names
 
 
 def _check_labels(
     labels: np.ndarray, name: str, multi_label: bool
 ) -> np.ndarray:
-    """Returns names, integers `(n,)`, or 0/1 `(n, C)` where multi-label."""
+    """Returns names or integers `(n,)`, or 0/1 `(n, C)` if multi-label."""
     if labels.ndim == 2 and labels.shape[1] == 1 and not multi_label:
         labels = labels[:, 0]
     if labels.dtype.kind in "SO" and labels.ndim == 1:
@@ -218,13 +215,14 @@ def _check_labels(
             )
         width = labels.shape[1]
         labels = labels.argmax(axis=1)
-        # Keeps the width, though the last classes may have no example.
+        # As rows of the same width, since the last classes may have no example.
         return np.eye(width, dtype=np.int64)[labels]
-    whole = labels.dtype.kind in "biuf" and (labels == np.floor(labels)).all()
-    if labels.ndim != 1 or not whole or (labels < 0).any():
+    integers = labels.dtype.kind in "biuf"
+    integers = integers and (labels == np.floor(labels)).all()
+    if labels.ndim != 1 or not integers or (labels < 0).any():
         raise ValueError(
-            "Labels must be integers from 0 of shape (n,), one-hot of shape "
-            "(n, num_classes), or class names. Received: "
+            "Labels must be integers of at least 0 of shape (n,), one-hot of "
+            "shape (n, num_classes), or class names. Received: "
             f"{_describe(labels, name)}."
         )
     return labels.astype(np.int64)
@@ -250,8 +248,8 @@ def _read_dataset(
         )
     if int(dataset.cardinality()) == -1:
         raise ValueError(
-            f"`{name}` must be a finite tf.data.Dataset. Received: one without "
-            "end. Drop `.repeat()`."
+            f"`{name}` must be a finite tf.data.Dataset. Received: an infinite "
+            "one. Drop `.repeat()`."
         )
     rank = spec[0].shape.rank
     batched = rank == 4
@@ -263,26 +261,26 @@ def _read_dataset(
     images: list[np.ndarray] = []
     labels: list[Any] = []
     for image, label in dataset.as_numpy_iterator():
-        for one in image if batched else image[None]:
-            # Floats wait for the check of the range of them all.
-            if image_size is not None and one.dtype == np.uint8:
-                one = decoding.resize_array(one, image_size)
-            images.append(one)
+        for single in image if batched else image[None]:
+            # Floats are not resized here: their range is checked over all
+            # images first.
+            if image_size is not None and single.dtype == np.uint8:
+                single = decoding.resize_array(single, image_size)
+            images.append(single)
         labels.extend(label if batched else [label])
     return _stack(images, name), np.asarray(labels)
 
 
 def _stack(images: list[np.ndarray], name: str) -> Any:
-    """Makes one array of images of one size, else a list of uint8 arrays."""
+    """Stacks images of equal size; otherwise returns a list of uint8 arrays."""
     if len({image.shape for image in images}) == 1:
         return np.stack(images)
     if images and any(image.dtype != np.uint8 for image in images):
         flat = _as_uint8(np.concatenate([i.ravel() for i in images]), name)
-        ends = np.cumsum([image.size for image in images])[:-1]
-        parts = np.split(flat, ends)
+        stops = np.cumsum([image.size for image in images])[:-1]
         return [
-            part.reshape(image.shape)
-            for part, image in zip(parts, images, strict=True)
+            pixels.reshape(image.shape)
+            for pixels, image in zip(np.split(flat, stops), images, strict=True)
         ]
     return images
 
@@ -292,7 +290,7 @@ def read_tfds(
     image_size: tuple[int, int] | None,
     class_names: tuple[str, ...] | None,
 ) -> dict[str, Any]:
-    """Reads images of `"tfds:name"`, preparing it where needed."""
+    """Reads images of `"tfds:name"`, which is prepared as needed."""
     datasets, names = tfds.open_splits(source, "Image")
     if class_names is not None and set(class_names) != set(names):
         raise ValueError(
@@ -300,8 +298,8 @@ def read_tfds(
             f"class_names={list(class_names)}, source={source!r} with classes "
             f"{list(names)[:10]}."
         )
-    parts = {
-        split: _read_part(pairs, source, image_size)
-        for split, pairs in datasets.items()
+    splits = {
+        name: _read_split(dataset, source, image_size)
+        for name, dataset in datasets.items()
     }
-    return _records(parts, names, multi_label=False)
+    return _record_fields(splits, names, multi_label=False)

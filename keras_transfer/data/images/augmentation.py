@@ -1,4 +1,4 @@
-"""Random changes to training batches, all of them by Keras' own layers."""
+"""Random augmentation of training batches, by layers of Keras."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from keras_transfer._utils.checks import is_number, refuse
 from keras_transfer.data.pipeline import Epoch, epoch_numbers
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# The largest value of each field that a layer of Keras makes sense of.
+# Largest value of each field that the layers of Keras support.
 _LIMITS = {
     "rotation": 180.0,
     "zoom": 0.9,
@@ -28,48 +29,49 @@ _LIMITS = {
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What `ImageSplit.batches(augment=...)` does to training images.
+    """Settings of random augmentation, for `ImageSplit.batches(augment=...)`.
 
-    Plain values; `0.0` switches a change off. Each image of a batch draws its
-    own change. It acts on a dataset and never becomes part of a model, so that
-    inference is never augmented. Images stay float32 in `[0, 255]`; what a
-    geometric change uncovers is filled by reflection.
+    All settings are plain values; `0.0` disables a transformation. Each image
+    of a batch is transformed at random by itself. Augmentation acts on a
+    dataset and never becomes part of a model, so that inference is never
+    augmented. Images stay float32 in `[0, 255]`; regions that a geometric
+    transformation uncovers are filled by reflection.
 
     Args:
-        horizontal_flip: Whether half of the images are mirrored left to right
+        horizontal_flip: Whether to mirror half of the images left to right
             (`RandomFlip`). Defaults to `True`.
-        vertical_flip: Whether half of the images are mirrored top to bottom
+        vertical_flip: Whether to mirror half of the images top to bottom
             (`RandomFlip`). Defaults to `False`.
-        rotation: Degrees in `[0, 180]`; the angle is drawn from
+        rotation: Largest angle in degrees, in `[0, 180]`; drawn from
             `[-rotation, rotation]` (`RandomRotation`). Defaults to `0.0`.
-        zoom: Fraction in `[0, 0.9]`; the visible side is
-            `1 - zoom` to `1 + zoom` of the image's, with its shape kept
-            (`RandomZoom`). Defaults to `0.0`.
-        crop: Fraction in `[0, 0.9]` of each side that is cut off: a window of
-            side `1 - crop` at a random place, stretched to the full size
-            (`RandomTranslation`, then `RandomZoom`; `RandomCrop` would cut the
-            whole batch at one place). Defaults to `0.0`.
-        translation: Fraction in `[0, 1]` of the side by which images shift at
-            most (`RandomTranslation`). Defaults to `0.0`.
-        erasing: Probability in `[0, 1]` that a rectangle is painted mid-grey
-            (`RandomErasing`). Defaults to `0.0`.
-        color_jitter: Strength in `[0, 1]`: brightness and contrast change by
-            this fraction, saturation likewise, hue by a quarter of it
-            (`RandomColorJitter`; 1 or 3 channels, for 1 no saturation and
-            hue). Defaults to `0.0`.
-        lighting: Strength in `[0, 1]` of changes in brightness and contrast
-            alone (`RandomBrightness`, `RandomContrast`), for any number of
+        zoom: Largest zoom, a fraction in `[0, 0.9]`; the visible side is
+            `1 - zoom` to `1 + zoom` times that of the image, with the same
+            aspect ratio (`RandomZoom`). Defaults to `0.0`.
+        crop: Fraction of each side that is cropped, in `[0, 0.9]`: a window of
+            side `1 - crop` at a random position, stretched to the full size
+            (`RandomTranslation`, then `RandomZoom`, since `RandomCrop` crops
+            the whole batch at one position). Defaults to `0.0`.
+        translation: Largest shift, a fraction of the side in `[0, 1]`
+            (`RandomTranslation`). Defaults to `0.0`.
+        erasing: Probability in `[0, 1]` that a rectangle is filled with
+            mid-grey (`RandomErasing`). Defaults to `0.0`.
+        color_jitter: Strength in `[0, 1]`: brightness, contrast and saturation
+            change by up to this fraction, hue by up to a quarter of it
+            (`RandomColorJitter`; for images with 1 or 3 channels, of which the
+            former have no saturation and hue). Defaults to `0.0`.
+        lighting: Strength in `[0, 1]` of changes of brightness and contrast
+            only (`RandomBrightness`, `RandomContrast`), for any number of
             channels. Keras has no layer for the PCA lighting of AlexNet.
             Defaults to `0.0`.
         mixup: Alpha in `[0, 1]` of the Beta distribution that weighs two
             images and their labels (`MixUp`). Defaults to `0.0`.
-        cutmix: Alpha in `[0, 1]`, likewise for a rectangle pasted from another
-            image (`CutMix`). With both, each batch takes one of the two at
-            random. Defaults to `0.0`.
+        cutmix: Alpha in `[0, 1]` of the Beta distribution of the area that is
+            pasted from another image (`CutMix`). If `mixup` is set too, each
+            batch uses one of the two at random. Defaults to `0.0`.
 
     Raises:
         ValueError: If a value is out of range.
-        TypeError: If a flip is no bool.
+        TypeError: If a flip is not a bool.
 
     Example:
 
@@ -104,25 +106,19 @@ class Augmentation:
                 )
         for name, limit in _LIMITS.items():
             value = getattr(self, name)
-            good = isinstance(value, int | float) and not isinstance(
-                value, bool
-            )
-            if not good or not 0 <= value <= limit:
+            if not is_number(value) or not 0 <= value <= limit:
                 unit = " degrees" if name == "rotation" else ""
-                raise ValueError(
-                    f"`{name}` must be a number in [0, {limit:g}]{unit}. "
-                    f"Received: {name}={value!r}."
-                )
+                refuse(name, f"a number in [0, {limit:g}]{unit}", value)
 
     @property
     def changes_pixels(self) -> bool:
-        """Whether single images change, beside being mixed."""
+        """Tells whether single images change, apart from mixing."""
         names = set(dataclasses.asdict(self)) - {"mixup", "cutmix"}
         return any(getattr(self, name) for name in names)
 
     @property
     def mixes_labels(self) -> bool:
-        """Whether labels change too, and so must be one-hot."""
+        """Tells whether labels are mixed, and so must be one-hot."""
         return self.mixup > 0 or self.cutmix > 0
 
     def apply(
@@ -133,24 +129,25 @@ class Augmentation:
     ) -> tf.data.Dataset:
         """Augments a batched dataset.
 
-        What happens to a batch follows from `seed`, the number of the epoch
-        (how often the result was iterated) and the number of the batch; it is
-        the same in another process.
+        The augmentation of a batch depends only on `seed`, the number of the
+        epoch (the number of earlier iterations of the result) and the number of
+        the batch, so it is the same in another process.
 
         Args:
             dataset: `tf.data.Dataset` of (images, labels): images of shape
                 `(batch, height, width, channels)` in `[0, 255]`, labels one-hot
-                or multi-hot where `mixup` or `cutmix` is on.
-            seed: Integer. Defaults to `0`.
+                or multi-hot if `mixup` or `cutmix` is set.
+            seed: Seed of the augmentation. Defaults to `0`.
             initial_epoch: The number of the first epoch, or a function that
-                gives that of an iteration when it begins. Defaults to `0`.
+                returns the number at the start of each iteration. Defaults to
+                `0`.
 
         Returns:
             `tf.data.Dataset` of (float32 images in `[0, 255]`, labels).
 
         Raises:
             ValueError: If the dataset has other shapes, or integer labels
-                where `mixup` or `cutmix` is on.
+                although `mixup` or `cutmix` is set.
         """
         import tensorflow as tf
 
@@ -174,14 +171,14 @@ class Augmentation:
                     tf.where(first, one, other)
                     for one, other in zip(mixed[0], mixed[-1], strict=True)
                 )
-            # Interpolation and Keras' saturation may step over the ends.
+            # Interpolation and Keras' saturation may leave the range.
             x = tf.clip_by_value(x, 0.0, 255.0)
             x = tf.ensure_shape(x, images.shape)
             return x, tf.ensure_shape(y, labels.shape)
 
         seeds = epoch_numbers(initial_epoch).flat_map(
             lambda epoch: tf.data.Dataset.counter().map(
-                # No batch draws as often as 256 times.
+                # Each batch draws fewer than 256 times.
                 lambda step: tf.stack([seed * 1_000_003 + epoch, 256 * step])
             )
         )
@@ -199,13 +196,13 @@ class Augmentation:
     def change_each(
         self, channels: int
     ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """Makes a function that changes each image by a seed of its own.
+        """Makes a function that augments each image by a seed of its own.
 
-        The change follows from the image and its seed alone, whatever else is
-        in the batch; `mixup` and `cutmix` have no part in it.
+        The result depends only on the image and its seed, not on the rest of
+        the batch; `mixup` and `cutmix` are not applied.
 
         Args:
-            channels: Of the images.
+            channels: Number of channels of the images.
 
         Returns:
             Function of images `(batch, height, width, channels)` in `[0, 255]`
@@ -261,7 +258,7 @@ class Augmentation:
     def _layers(
         self, channels: int, generator: Any
     ) -> tuple[list[Callable], list[Callable]]:
-        """Returns the layers that act on one image, and those that mix two."""
+        """Returns the layers for single images, and the layers that mix two."""
         from keras import layers
 
         kwargs = {"dtype": "float32", "data_format": "channels_last"}
@@ -278,7 +275,7 @@ class Augmentation:
             self.rotation
             and layers.RandomRotation(self.rotation / 360, **kwargs),
             self.zoom and layers.RandomZoom(self.zoom, **kwargs),
-            # The middle of a window of side 1 - crop moves by crop / 2.
+            # The centre of a window of side 1 - crop moves by up to crop / 2.
             self.crop
             and layers.RandomTranslation(
                 self.crop / 2, self.crop / 2, **kwargs
@@ -321,11 +318,11 @@ def _mix(
 
 
 def _make_batch_seeds() -> Any:
-    """Makes the generator that all layers of one `apply` draw seeds from.
+    """Makes the generator from which all layers of one `apply` draw seeds.
 
-    Keras' own keeps its state in a variable, which batches that are augmented
-    side by side would race for. This one counts from the seed of the batch
-    while the pipeline is traced, so it has no state when it runs.
+    Keras' own generator has its state in a variable, for which batches that are
+    augmented in parallel would race. This generator counts from the seed of the
+    batch while the pipeline is traced, and has no state when it runs.
     """
     import keras
     import tensorflow as tf

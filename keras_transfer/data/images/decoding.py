@@ -1,15 +1,16 @@
-"""From the bytes of an image file to `(height, width, channels)` uint8.
+"""Decoding of image files to uint8 `(height, width, channels)`.
 
-Decoding goes by content, never by the file's extension. The choices:
+The format is detected from the content, never from the file's extension. The
+conventions are:
 
 - Orientation: EXIF rotation is applied. Animations: the first frame.
-- Transparency: composited over white for 1 or 3 channels, kept for 4.
+- Transparency: composited over white for 1 or 3 channels, retained for 4.
 - 16-bit grey: divided by 257, so that 65535 becomes 255. 32-bit integers must
-  lie in `[0, 65535]` and are treated likewise. Floats must lie in `[0, 1]`, or
-  else in `[0, 255]`.
-- CMYK is converted by Pillow (Adobe's inverted JPEG included); colour profiles
-  are not applied.
-- Resizing stretches to `(height, width)`: bilinear with antialiasing.
+  be in `[0, 65535]` and are converted in the same way. Floats must be in
+  `[0, 1]` or in `[0, 255]`.
+- CMYK is converted by Pillow (also inverted JPEG by Adobe); colour profiles are
+  not applied.
+- Resizing stretches to `(height, width)`, bilinear with antialiasing.
 """
 
 from __future__ import annotations
@@ -26,17 +27,15 @@ import numpy as np
 
 MAX_PIXELS = 256_000_000
 
-
+# Pillow's mode by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
 
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .tif .tiff .webp .avif "
     ".jp2 .j2k .jpx .pbm .pgm .ppm .pnm .tga .ico .mpo .pcx .heic .heif".split()
 )
 
-
-# Raster formats only: EPS, for one, would start Ghostscript.
+# Raster formats only; EPS, for example, would start Ghostscript.
 _FORMATS = (
     "JPEG PNG GIF BMP DIB TIFF WEBP AVIF JPEG2000 PPM TGA ICO MPO PCX HEIF"
 ).split()
@@ -52,18 +51,19 @@ def read_image(
     """Reads and decodes one image file.
 
     Args:
-        path: The file.
+        path: Path of the file.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA). Defaults to `3`.
-        image_size: `(height, width)` to stretch to, or `None` for the file's
-            own. Defaults to `None`.
-        max_pixels: Larger images are refused before their pixels are decoded.
-            Defaults to `256_000_000`.
+        image_size: Size `(height, width)` to stretch to, or `None` for the size
+            of the file. Defaults to `None`.
+        max_pixels: Largest number of pixels; a larger image raises before its
+            pixels are decoded. Defaults to `256_000_000`.
 
     Returns:
         uint8 array `(height, width, channels)` in `[0, 255]`.
 
     Raises:
-        ValueError: If the file cannot be read or decoded; names the file.
+        ValueError: If the file cannot be read or decoded; the message names the
+            file.
 
     Example:
 
@@ -87,7 +87,7 @@ def read_image(
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Reads a regular file; anything else is a ValueError with the reason."""
+    """Reads a regular file; raises with the reason for anything else."""
     try:
         status = os.stat(path)
     except FileNotFoundError as err:
@@ -97,7 +97,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     if stat.S_ISDIR(status.st_mode):
         raise ValueError("it is a folder")
     if not stat.S_ISREG(status.st_mode):
-        # Opening a named pipe would wait for ever.
+        # Opening a named pipe would block forever.
         raise ValueError("it is not a regular file")
     with open(path, "rb") as file:
         data = file.read()
@@ -119,13 +119,13 @@ def decode(
     with _strict_pillow():
         image = _open(io.BytesIO(data), max_pixels)
         if image_size is not None and image.format in ("JPEG", "MPO"):
-            # The codec scales by 1/2, 1/4 or 1/8 while it decodes, keeping
-            # twice the size asked for, whichever way the image is turned.
+            # The codec scales by 1/2, 1/4 or 1/8 while decoding, to no less
+            # than twice the final size in any orientation.
             image.draft(None, (2 * max(image_size),) * 2)
         image.load()
         orientation = _orientation(image)
         image = _to_mode(image, MODES[channels])
-    image = _turn(image, orientation)
+    image = _apply_orientation(image, orientation)
     if image_size is not None and image.size != image_size[::-1]:
         image = image.resize(
             image_size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0
@@ -139,9 +139,10 @@ def header_size(
     """Returns `(height, width)` as decoded, without decoding the pixels."""
     with _strict_pillow(), _open(path, max_pixels) as image:
         width, height = image.size
-        # Pillow's TIFF reader turns the size itself.
-        turned = image.format != "TIFF" and _orientation(image) >= 5
-    return (width, height) if turned else (height, width)
+        # Orientations from 5 swap height and width; Pillow's TIFF reader has
+        # done that already.
+        swapped = image.format != "TIFF" and _orientation(image) >= 5
+    return (width, height) if swapped else (height, width)
 
 
 def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
@@ -150,25 +151,26 @@ def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
     if array.shape[:2] == image_size:
         return array
-    parts = [array] if array.shape[2] == 3 else np.moveaxis(array, 2, 0)
-    size = image_size[::-1]
+    # RGB as one image; any other number of channels as grey images.
+    planes = [array] if array.shape[2] == 3 else np.moveaxis(array, 2, 0)
+    size = image_size[::-1]  # Pillow has (width, height).
     resized = [
         np.asarray(
-            Image.fromarray(np.ascontiguousarray(part)).resize(
+            Image.fromarray(np.ascontiguousarray(plane)).resize(
                 size, Image.Resampling.BILINEAR, reducing_gap=2.0
             )
         )
-        for part in parts
+        for plane in planes
     ]
     return resized[0] if array.shape[2] == 3 else np.stack(resized, axis=2)
 
 
 def reason(err: BaseException) -> str:
-    """Says in a few words why an image could not be read."""
+    """Returns a short reason why an image could not be read."""
     from PIL import UnidentifiedImageError
 
     if isinstance(err, UnidentifiedImageError):
-        return "its content is no image format that Pillow reads"
+        return "its content is not in an image format that Pillow reads"
     if isinstance(err, FileNotFoundError):
         return "no such file"
     if isinstance(err, PermissionError):
@@ -194,7 +196,7 @@ def _open(file: Any, max_pixels: int) -> Any:
 
 
 class _StrictPillow:
-    """Counts the decodes in progress that need Pillow's settings changed."""
+    """Number of decodes in progress, and Pillow's settings before them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -207,10 +209,11 @@ _STRICT = _StrictPillow()
 
 @contextlib.contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Truncated files are errors, and `max_pixels` alone limits the size.
+    """Makes Pillow raise for truncated files, and not for large ones.
 
-    Both are globals of Pillow: the first decode in progress sets them, the
-    last one puts the user's values back.
+    `max_pixels` limits the size instead. Both settings are globals of Pillow:
+    the first decode in progress changes them, and the last one restores the
+    user's values.
     """
     from PIL import Image, ImageFile
 
@@ -236,7 +239,7 @@ def _strict_pillow() -> Iterator[None]:
 
 
 def _orientation(image: Any) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 where EXIF cannot be read."""
+    """Returns the EXIF orientation, 1 to 8; 1 if EXIF cannot be read."""
     try:
         value = image.getexif().get(0x0112, 1)
     except Exception:  # Pillow raises many types on damaged EXIF.
@@ -244,7 +247,7 @@ def _orientation(image: Any) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _turn(image: Any, orientation: int) -> Any:
+def _apply_orientation(image: Any, orientation: int) -> Any:
     from PIL import Image
 
     transpose = Image.Transpose
@@ -281,14 +284,14 @@ def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype.kind == "f":
         if not np.isfinite(pixels).all() or low < 0 or high > 255:
             raise ValueError(
-                "its float pixels must lie in [0, 1] or [0, 255], but span "
+                "its float pixels must be in [0, 1] or [0, 255], but span "
                 f"[{low:g}, {high:g}]"
             )
         return np.rint(pixels * (255 if high <= 1 else 1)).astype(np.uint8)
     if low < 0 or high > 65535:
         raise ValueError(
-            "its integer pixels must lie in [0, 65535], but span "
+            "its integer pixels must be in [0, 65535], but span "
             f"[{low}, {high}]"
         )
-    # 65535 = 255 * 257; half of 257 rounds to the nearest.
+    # 65535 = 255 * 257; adding half of 257 rounds to the nearest integer.
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Reads a folder or a CSV manifest into plain records: nothing is decoded."""
+"""Records of the images in a folder or a CSV manifest, not decoded."""
 
 from __future__ import annotations
 
@@ -24,29 +24,27 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 
-
+# Folders that operating systems and storage devices create.
 _JUNK_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
-
 
 _PATH_COLUMNS = ("path", "filename", "file", "image")
 
 
 @dataclasses.dataclass
-class Records:
-    """What a source holds, one entry per example unless said otherwise.
+class ImageRecords:
+    """Contents of a source of images, one entry per example in most fields.
 
     Args:
-        ids: Stable ids.
-        pixels: Where the images come from.
-        labels: The names of the classes of each example; exactly one unless
-            multi-label.
-        splits: The split each example was given, or `None`.
-        class_names: The classes that the source declares in its order, or
-            `None` where they are those of the labels. Defaults to `None`.
-        keep_classes: Whether a class without examples is kept, because the
+        ids: Stable ids of the examples.
+        pixels: Source of the pixels.
+        labels: Class names of each example; exactly one unless multi-label.
+        splits: The split of each example in the source, or `None`.
+        class_names: The classes that the source declares, in its order, or
+            `None` if it declares none. Defaults to `None`.
+        keep_classes: Whether classes without examples remain, because the
             source numbers its classes. Defaults to `False`.
-        bad: `(id, reason)` of what was seen to be unusable. Defaults to `[]`.
-        ignored: Names of what is no candidate. Defaults to `[]`.
+        unusable: Pairs `(id, reason)` of unusable files. Defaults to `[]`.
+        ignored: Names of ignored files and folders. Defaults to `[]`.
     """
 
     ids: list[str]
@@ -55,7 +53,7 @@ class Records:
     splits: list[str | None]
     class_names: tuple[str, ...] | None = None
     keep_classes: bool = False
-    bad: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -67,15 +65,15 @@ def read_source(
     image_size: tuple[int, int] | None,
     class_names: tuple[str, ...] | None,
     multi_label: bool,
-) -> Records:
-    """Reads any of the sources that `load_images` takes."""
+) -> ImageRecords:
+    """Reads any source that `load_images` supports."""
     if isinstance(source, str) and source.startswith("tfds:"):
         if multi_label:
             raise ValueError(
                 "`multi_label` must be False for a TFDS source, which has one "
                 f"ClassLabel. Received: source={source!r}, multi_label=True."
             )
-        return Records(**arrays.read_tfds(source, image_size, class_names))
+        return ImageRecords(**arrays.read_tfds(source, image_size, class_names))
     if isinstance(source, str | os.PathLike):
         path = Path(source).expanduser()
         if not path.exists():
@@ -87,8 +85,8 @@ def read_source(
         if path.is_dir():
             if multi_label:
                 raise ValueError(
-                    "`multi_label` must be False for a folder, where an image "
-                    "stands in one class folder. Received: "
+                    "`multi_label` must be False for a folder, because an "
+                    "image is in one class folder. Received: "
                     f"source={str(source)!r}, multi_label=True. Write a CSV "
                     'manifest with labels like "cat;dog".'
                 )
@@ -103,7 +101,7 @@ def read_source(
             )
         records.pixels = FilePixels(paths, channels, max_pixels)
         return records
-    return Records(
+    return ImageRecords(
         **arrays.read_in_memory(source, image_size, class_names, multi_label)
     )
 
@@ -111,31 +109,30 @@ def read_source(
 # --- folders ------------------------------------------------------------------
 
 
-def _read_folder(root: Path) -> tuple[Records, list[str]]:
-    records = Records([], ArrayPixels([]), [], [])
+def _read_folder(root: Path) -> tuple[ImageRecords, list[str]]:
+    records = ImageRecords([], ArrayPixels([]), [], [])
     paths: list[str] = []
     classes: set[str] = set()
     for split, folder in _split_folders(root, records):
-        found, stray = _class_folders(folder)
+        class_folders, stray = _class_folders(folder)
         prefix = "" if split is None else f"{folder.name}/"
-        if not found:
+        if not class_folders:
             _raise_no_classes(folder, stray)
         for name in stray:
-            known = _is_image(name)
-            reason = "it stands outside every class folder"
-            if known:
-                records.bad.append((prefix + name, reason))
+            if _is_image(name):
+                reason = "it is outside of all class folders"
+                records.unusable.append((prefix + name, reason))
             else:
                 records.ignored.append(prefix + name)
-        for name in found:
+        for name in class_folders:
             for relative in _walk(folder / name, records, f"{prefix}{name}"):
                 records.ids.append(f"{prefix}{name}/{relative}")
                 records.labels.append((name,))
                 records.splits.append(split)
                 paths.append(os.path.join(folder, name, relative))
-        classes.update(found)
+        classes.update(class_folders)
     records.class_names = tuple(sorted(classes))
-    if not paths and not records.bad:
+    if not paths and not records.unusable:
         raise ValueError(
             f"`source` must hold images. Received: source={str(root)!r}, whose "
             f"class folders {list(records.class_names)[:10]} hold no file "
@@ -145,21 +142,21 @@ def _read_folder(root: Path) -> tuple[Records, list[str]]:
 
 
 def _split_folders(
-    root: Path, records: Records
+    root: Path, records: ImageRecords
 ) -> list[tuple[str | None, Path]]:
-    """Finds train/, validation/ and test/, or takes the folder as a whole."""
+    """Finds train/, validation/ and test/, or else returns the whole folder."""
     folders, _ = _class_folders(root)
     splits = [name for name in folders if name.lower() in SPLIT_NAMES]
     train = [n for n in splits if SPLIT_NAMES[n.lower()] == "train"]
     others = [name for name in folders if name not in splits]
-    # Without class folders in it, "train" is a class: pictures of trains.
+    # Without class folders in it, "train" is a class: images of trains.
     if not train or (others and not _class_folders(root / train[0])[0]):
         if splits and not others and not train:
             raise ValueError(
-                "`source` must hold a train/ folder beside its other splits. "
+                "`source` must hold a train/ folder next to its other splits. "
                 f"Received: source={str(root)!r}, which holds {splits}."
             )
-        _refuse_unknown_splits(root, folders)
+        _check_not_splits(root, folders)
         return [(None, root)]
     records.ignored += [f"{name}/" for name in others]
     used: dict[str, Path] = {}
@@ -175,14 +172,14 @@ def _split_folders(
     return [(split, used[split]) for split in used]
 
 
-def _refuse_unknown_splits(root: Path, folders: Sequence[str]) -> None:
-    """Raises where what looks like classes is splits of other names."""
-    inside = [_class_folders(root / name) for name in folders]
-    if len(inside) < 2 or any(
-        _is_image(name) for _, files in inside for name in files
+def _check_not_splits(root: Path, folders: Sequence[str]) -> None:
+    """Raises if folders are splits of unknown names instead of classes."""
+    contents = [_class_folders(root / name) for name in folders]
+    if len(contents) < 2 or any(
+        _is_image(name) for _, files in contents for name in files
     ):
         return
-    shared = set.intersection(*(set(classes) for classes, _ in inside))
+    shared = set.intersection(*(set(classes) for classes, _ in contents))
     if len(shared) > 1:
         raise ValueError(
             "`source` must hold class folders, or train/, validation/ and "
@@ -213,9 +210,8 @@ def _raise_no_classes(folder: Path, files: Sequence[str]) -> None:
         raise ValueError(
             "`source` must hold one folder per class. Received: "
             f"{str(folder)!r}, where {len(images)} images (the first is "
-            f'"{printable(images[0])}") stand straight in the folder. Move '
-            "them into class folders, or list paths and labels in a CSV "
-            "manifest."
+            f'"{printable(images[0])}") are not in a class folder. Move them '
+            "into class folders, or list paths and labels in a CSV manifest."
         )
     raise ValueError(
         "`source` must hold one folder of images per class. Received: "
@@ -224,39 +220,40 @@ def _raise_no_classes(folder: Path, files: Sequence[str]) -> None:
     )
 
 
-def _walk(folder: Path, records: Records, name: str) -> Iterator[str]:
-    """Yields the images below a class folder, relative to it, sorted.
+def _walk(folder: Path, records: ImageRecords, name: str) -> Iterator[str]:
+    """Yields the paths of images below a class folder, sorted.
 
-    Notes the rest in `records`. Symbolic links to folders are followed, but
-    no folder is entered twice from above itself.
+    Paths are relative to the folder. All other files are noted in `records`.
+    Symbolic links to folders are followed, unless they lead back to a folder
+    that contains them.
     """
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    found = []
+    images = []
     while pending:
-        relative, above = pending.pop()
+        relative, parents = pending.pop()
+        full_name = f"{name}/{relative}"
         try:
             status = os.stat(folder / relative)
             entries = list(os.scandir(folder / relative))
         except OSError as err:
-            place = f"{name}/{relative}"
-            records.bad.append((place, decoding.reason(err)))
+            records.unusable.append((full_name, decoding.reason(err)))
             continue
         identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            records.bad.append((f"{name}/{relative}", "it links to itself"))
+        if identity in parents:
+            records.unusable.append((full_name, "it links to itself"))
             continue
         for entry in entries:
-            inside = f"{relative}{entry.name}"
+            path = f"{relative}{entry.name}"
             if entry.name.startswith("."):
                 continue
             if entry.is_dir() and not _is_image(entry.name):
                 if entry.name not in _JUNK_FOLDERS:
-                    pending.append((f"{inside}/", above | {identity}))
+                    pending.append((f"{path}/", parents | {identity}))
             elif _is_image(entry.name):
-                found.append(inside)
+                images.append(path)
             else:
-                records.ignored.append(f"{name}/{inside}")
-    yield from sorted(found)
+                records.ignored.append(f"{name}/{path}")
+    yield from sorted(images)
 
 
 def _is_image(name: str) -> bool:
@@ -272,17 +269,17 @@ def _extensions() -> str:
 
 def _read_csv(
     path: Path, class_names: tuple[str, ...] | None, multi_label: bool
-) -> tuple[Records, list[str]]:
+) -> tuple[ImageRecords, list[str]]:
     columns, rows = _csv_rows(path)
-    where = _csv_columns(path, columns)
-    records = Records([], ArrayPixels([]), [], [])
+    index = _csv_columns(path, columns)
+    records = ImageRecords([], ArrayPixels([]), [], [])
     paths: list[str] = []
     problems: list[tuple[str, str]] = []
     first_row: dict[str, int] = {}
     for number, row in rows:
         row = row + [""] * (len(columns) - len(row))
-        name, label = row[where["path"]].strip(), row[where["label"]].strip()
-        split = row[where["split"]].strip() if "split" in where else None
+        name, label = row[index["path"]].strip(), row[index["label"]].strip()
+        split = row[index["split"]].strip() if "split" in index else None
         labels = _csv_labels(label, multi_label)
         unknown = [n for n in labels if class_names and n not in class_names]
         problem = None
@@ -297,8 +294,8 @@ def _read_csv(
         if problem:
             problems.append((f"row {number}", problem))
         elif name in first_row:
-            again = f"row {number} lists it again after row {first_row[name]}"
-            records.bad.append((name, again))
+            reason = f"row {number} lists it again after row {first_row[name]}"
+            records.unusable.append((name, reason))
         else:
             first_row[name] = number
             records.ids.append(name)
@@ -311,14 +308,14 @@ def _read_csv(
         )
         raise ValueError(
             f"`source` must be a CSV file whose rows all have a path, a label "
-            f"and, where there is such a column, a split. Received: {path}\n"
+            f"and, if there is such a column, a split. Received: {path}\n"
             f"{list_problems(problems)}{classes}"
         )
-    given = set(records.splits)
-    if given.isdisjoint((None, "train")):
+    splits = set(records.splits)
+    if splits.isdisjoint((None, "train")):
         raise ValueError(
             '`source` must have images in split "train". Received: '
-            f"{path} with only {sorted(filter(None, given))}."
+            f"{path} with only {sorted(filter(None, splits))}."
         )
     return records, paths
 
@@ -343,21 +340,21 @@ def _csv_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _csv_columns(path: Path, columns: list[str]) -> dict[str, int]:
-    where = {}
-    named = [name for name in _PATH_COLUMNS if name in columns]
-    if named:
-        where["path"] = columns.index(named[0])
+    index = {}
+    path_columns = [name for name in _PATH_COLUMNS if name in columns]
+    if path_columns:
+        index["path"] = columns.index(path_columns[0])
     for name in ("label", "split"):
         if name in columns:
-            where[name] = columns.index(name)
-    if "path" not in where or "label" not in where:
-        missing = "label" if "path" in where else "path"
+            index[name] = columns.index(name)
+    if "path" not in index or "label" not in index:
+        missing = "label" if "path" in index else "path"
         raise ValueError(
             '`source` must be a CSV file with the columns "path" and "label", '
             'optionally "split", separated by commas. '
             f'Received: {path} with columns {columns}, without "{missing}".'
         )
-    return where
+    return index
 
 
 def _csv_labels(label: str, multi_label: bool) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_transfer._utils.checks import check_integer
+from keras_transfer._utils.digest import DIGEST_BYTES
 from keras_transfer.data import scanning
-from keras_transfer.data.checks import Size, check_image_size, check_integer
+from keras_transfer.data.checks import Size, check_image_size
 from keras_transfer.data.images.pixels import ArrayPixels, FilePixels
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 
@@ -21,24 +23,24 @@ if TYPE_CHECKING:
     from keras_transfer.data.images.augmentation import Augmentation
 
 
-# Between the seeds of processes that augment parts of a batch: a prime.
-_APART = 104_729
+# Difference of the seeds of processes that augment shards of a batch, a prime.
+_SEED_STRIDE = 104_729
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ImageSplit(LabelledSplit):
-    """Some of the examples of a data set; made by `load_images`.
+    """The images of one split of a data set; made by `load_images`.
 
     A `LabelledSplit` (name, labels, class names), whose ids are paths relative
     to the folder, paths in the manifest, or `"split/000123"`.
 
     Args:
-        pixels: Where the images come from.
-        positions: int64 `(n,)`, the place of each example in `pixels`.
-        image_size: `(height, width)` that images are resized to, or `None`.
-            Defaults to `None`.
-        sizes: `(height, width)` per entry of `pixels`, where known. Defaults
-            to `None`.
+        pixels: Source of the pixels of all images.
+        positions: int64 `(n,)`, the index of each example in `pixels`.
+        image_size: Size `(height, width)` that images are resized to, or
+            `None`. Defaults to `None`.
+        sizes: Size `(height, width)` of each entry of `pixels`, `None` if
+            unknown. Defaults to `None`.
     """
 
     pixels: FilePixels | ArrayPixels
@@ -56,21 +58,22 @@ class ImageSplit(LabelledSplit):
         """Decodes one image.
 
         Args:
-            index: Integer in `[-n, n)`.
+            index: Index of the image, in `[-n, n)`.
 
         Returns:
             uint8 array `(height, width, channels)` in `[0, 255]`.
 
         Raises:
             IndexError: If `index` is out of range.
-            ValueError: If the file cannot be decoded; names the file.
+            ValueError: If the file cannot be decoded; the message names the
+                file.
         """
         return self._read(operator.index(index), self.image_size)
 
     def digests(self) -> np.ndarray:
-        """Digests what each example holds: its file, or its pixels in memory.
+        """Digests the content of each example: its file, or its pixels.
 
-        A file that is renamed keeps its digest; nothing is decoded.
+        A renamed file has the same digest. Nothing is decoded.
 
         Returns:
             uint8 array `(n, 16)`.
@@ -78,16 +81,16 @@ class ImageSplit(LabelledSplit):
         Raises:
             ValueError: If a file cannot be read.
         """
-        found = np.empty((len(self), 16), np.uint8)
+        digests = np.empty((len(self), DIGEST_BYTES), np.uint8)
 
-        def digest(index: int) -> None:
+        def compute(index: int) -> None:
             position = int(self.positions[index])
-            content, _ = self.pixels.inspect(position, verify=False)
-            found[index] = np.frombuffer(content, np.uint8)
+            digest, _ = self.pixels.inspect(position, verify=False)
+            digests[index] = np.frombuffer(digest, np.uint8)
 
-        for _ in scanning.parallel_map(digest, range(len(self))):
+        for _ in scanning.parallel_map(compute, range(len(self))):
             pass
-        return found
+        return digests
 
     def arrays(
         self, image_size: int | Size | None = None
@@ -95,8 +98,8 @@ class ImageSplit(LabelledSplit):
         """Decodes all images into memory.
 
         Args:
-            image_size: `(height, width)` or one integer, or `None` for that of
-                the data. Defaults to `None`.
+            image_size: Size `(height, width)` or one integer, or `None` for the
+                size of the data. Defaults to `None`.
 
         Returns:
             Tuple of uint8 images `(n, height, width, channels)` in `[0, 255]`
@@ -132,32 +135,33 @@ class ImageSplit(LabelledSplit):
     ) -> tf.data.Dataset:
         """Makes a `tf.data.Dataset` for `fit`, `evaluate` and `predict`.
 
-        Each iteration is one epoch, with an order and an augmentation of its
-        own. They follow from `seed` and the number of the epoch, here and in
-        another process.
+        Each iteration is one epoch, with its own order and augmentation. Both
+        depend only on `seed` and the number of the epoch, so they are the same
+        in another process.
 
         Args:
-            batch_size: Integer above 0. Defaults to `32`.
-            image_size: `(height, width)` or one integer, or `None` for that of
-                the data. Defaults to `None`.
-            shuffle: Whether to shuffle all examples, anew in each epoch.
+            batch_size: Number of images per batch, above 0. Defaults to `32`.
+            image_size: Size `(height, width)` or one integer, or `None` for the
+                size of the data. Defaults to `None`.
+            shuffle: Whether to shuffle all examples, differently in each epoch.
                 Defaults to `False`.
-            seed: Integer, not negative. Defaults to `0`.
+            seed: Seed of the order and the augmentation, not negative. Defaults
+                to `0`.
             augment: An `Augmentation` for training, or `None`. Defaults to
                 `None`.
-            label_mode: `"categorical"` (float32 one-hot or multi-hot) or
-                `"int"` (int32). Defaults to `"categorical"`.
-            cache: Whether to keep decoded pixels in RAM, as uint8, before
+            label_mode: Format of the labels: `"categorical"` (float32 one-hot
+                or multi-hot) or `"int"` (int32). Defaults to `"categorical"`.
+            cache: Whether to cache decoded pixels in RAM, as uint8, before
                 shuffling and augmentation. Defaults to `False`.
             drop_remainder: Whether to drop a last batch that is not full.
                 Defaults to `False`.
-            initial_epoch: The number of the first epoch, to continue a run
-                where it stopped; or a function that gives the number of the
-                epoch when an iteration begins. Defaults to `0`.
-            part: `(first, last, count)` reads of each batch, cut into `count`
-                parts, those from `first` to before `last`: what one of several
-                processes trains on. They are augmented by draws of their own.
-                Defaults to `None`: all.
+            initial_epoch: The number of the first epoch, to resume a run; or a
+                function that returns the number at the start of each iteration.
+                Defaults to `0`.
+            part: Shards `(first, last, count)` of one of several processes:
+                each batch is cut into `count` shards, of which those from
+                `first` to before `last` are read. Each process augments by its
+                own seed. Defaults to `None`, all shards.
 
         Returns:
             `tf.data.Dataset` of (float32 images `(batch, height, width,
@@ -165,9 +169,9 @@ class ImageSplit(LabelledSplit):
 
         Raises:
             ValueError: If an argument is out of range, the split is empty, the
-                images differ in size and no size is given, or images that
-                are not for training are to be augmented.
-            TypeError: If `augment` is no `Augmentation`.
+                images differ in size and no size is given, or `augment` is
+                given for a split other than train.
+            TypeError: If `augment` is not an `Augmentation`.
         """
         import tensorflow as tf
 
@@ -204,15 +208,16 @@ class ImageSplit(LabelledSplit):
             part=part,
         )
         if augment is not None:
-            own = seed if part is None else seed + _APART * part[0]
-            batches = augment.apply(batches, own, initial_epoch)
+            if part is not None:
+                seed += _SEED_STRIDE * part[0]
+            batches = augment.apply(batches, seed, initial_epoch)
         else:
             batches = batches.map(
                 pipeline.as_written(lambda x, y: (tf.cast(x, tf.float32), y))
             )
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    def _rows(self, chosen: np.ndarray | slice) -> dict[str, Any]:
+    def _row_fields(self, chosen: np.ndarray | slice) -> dict[str, Any]:
         return {"positions": self.positions[chosen]}
 
     def _read(self, index: int, image_size: Size | None) -> np.ndarray:
@@ -228,20 +233,21 @@ class ImageSplit(LabelledSplit):
             )
         if augment is not None and self.name != "train":
             raise ValueError(
-                "`augment` must be None for images that measure: augmented "
-                "ones are others than those to be judged. Received: an "
-                f'`Augmentation` for split "{self.name}".'
+                "`augment` must be None for images that are not for training, "
+                "because a metric of augmented images is not that of the "
+                "images. Received: an `Augmentation` for split "
+                f'"{self.name}".'
             )
 
     def common_size(self, image_size: int | Size | None = None) -> Size:
-        """Returns the one size of all images.
+        """Returns the common size of all images.
 
         Args:
-            image_size: `(height, width)` or one integer, or `None` for that of
-                the data. Defaults to `None`.
+            image_size: Size `(height, width)` or one integer, or `None` for the
+                size of the data. Defaults to `None`.
 
         Returns:
-            `(height, width)`.
+            Tuple `(height, width)`.
 
         Raises:
             ValueError: If the images differ in size and none is given, or if
@@ -256,16 +262,16 @@ class ImageSplit(LabelledSplit):
         if size is not None:
             return size
         known = self.sizes or (None,) * len(self.pixels)
-        found = {known[i] or self.pixels.size(i) for i in self.positions}
-        if len(found) > 1:
-            some = ", ".join(f"{h}x{w}" for h, w in sorted(found)[:3])
+        sizes = {known[i] or self.pixels.size(i) for i in self.positions}
+        if len(sizes) > 1:
+            examples = ", ".join(f"{h}x{w}" for h, w in sorted(sizes)[:3])
             raise ValueError(
                 "`image_size` must be given because the images of "
                 f'"{self.name}" differ in size. Received: image_size=None, '
-                f"{len(found)} sizes (height x width), such as {some}. Pass "
-                "image_size=(height, width) here or to `load_images`."
+                f"{len(sizes)} sizes (height x width), such as {examples}. "
+                "Pass image_size=(height, width) here or to `load_images`."
             )
-        return found.pop()
+        return sizes.pop()
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -275,12 +281,12 @@ class ImageData(LabelledData):
     A `LabelledData`: it has class names and a report.
 
     Args:
-        train: The examples to train on.
-        validation: The examples to choose by; may be empty.
-        test: The examples to measure on; may be empty.
-        image_size: `(height, width)` of all images, or `None` where they
-            differ and none was asked for.
-        channels: The number of channels.
+        train: The training examples.
+        validation: The validation examples; may be empty.
+        test: The test examples; may be empty.
+        image_size: Size `(height, width)` of all images, or `None` if they
+            differ and are not resized.
+        channels: Number of channels.
         multi_label: Whether an image may have several classes.
     """
 

@@ -1,4 +1,4 @@
-"""`load_images`: from any source to checked, split, reported image data."""
+"""`load_images`: checked and split image data, from any source."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer._utils.checks import check_class_names
+from keras_transfer._utils.checks import (
+    check_choice,
+    check_class_names,
+    check_integer,
+    refuse,
+)
 from keras_transfer.data import checks, scanning, splitting
 from keras_transfer.data.images import decoding
-from keras_transfer.data.images.files import Records, read_source
+from keras_transfer.data.images.files import ImageRecords, read_source
 from keras_transfer.data.images.images import ImageData, ImageSplit
 from keras_transfer.data.report import (
     DataReport,
     check_named,
     list_problems,
     printable,
-    refuse,
+    raise_for_unusable,
 )
 
 Labels = list[tuple[str, ...]]
@@ -38,10 +43,10 @@ def load_images(
 ) -> ImageData:
     """Loads labelled images from a folder, CSV, arrays, `tf.data` or TFDS.
 
-    Nothing is left out in silence: a file that cannot be used raises, or is
-    listed in `.report`. Identical images are kept on one side of a split that
-    is made here, and reported (with a `UserWarning`) where the source puts
-    them in different splits or gives them different labels.
+    No file is silently ignored: a file that cannot be used raises, or is listed
+    in `.report`. Identical images are put into the same split; if the source
+    has them in different splits or with different labels, they are reported,
+    with a `UserWarning`.
 
     Args:
         source: One of
@@ -55,27 +60,26 @@ def load_images(
             - a dict with keys `"train"`, `"validation"`, `"test"` of either;
             - `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`,
               read into memory.
-        image_size: `(height, width)` or one integer that images are stretched
-            to, or `None` to keep their own. Defaults to `None`.
-        split: Fractions in [0, 1] for train, validation and test, for what the
-            source does not say: missing parts are split off train, stratified.
-            Defaults to `(0.8, 0.1, 0.1)`.
-        seed: Integer that decides the split. Defaults to `0`.
-        on_error: `"raise"` one error that lists what cannot be used, or
-            `"skip"` it and list it in `.report.skipped`. Defaults to
-            `"raise"`.
+        image_size: Size `(height, width)` or one integer that images are
+            stretched to, or `None` for their own size. Defaults to `None`.
+        split: Fractions in [0, 1] for train, validation and test. Splits that
+            the source does not have are taken from train, stratified. Defaults
+            to `(0.8, 0.1, 0.1)`.
+        seed: Seed of the split. Defaults to `0`.
+        on_error: `"raise"` for one error that lists all unusable examples, or
+            `"skip"` to list them in `.report.skipped`. Defaults to `"raise"`.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA) to decode files to; arrays,
             `tf.data` and TFDS keep theirs. Defaults to `3`.
         class_names: The classes in the order of their labels. Defaults to
-            `None`: alphabetical, or the order of the source where it numbers
-            its classes.
+            `None`, which means alphabetical order, or the order of a source
+            with numbered classes.
         multi_label: Whether an image may have several classes: `"cat;dog"` in
             a CSV, rows of 0 and 1 in arrays. Defaults to `False`.
-        verify: Whether to decode each file once now, so that bad files and
-            identical pixels are found; otherwise only bytes are compared.
-            Defaults to `True`.
-        max_pixels: Files with more pixels count as bad. Defaults to
-            `256_000_000`.
+        verify: Whether to decode each file once now, which finds unusable files
+            and identical pixels; otherwise only bytes are compared. Defaults to
+            `True`.
+        max_pixels: Largest number of pixels; larger files are unusable.
+            Defaults to `256_000_000`.
 
     Returns:
         `ImageData`.
@@ -98,13 +102,11 @@ def load_images(
     """  # noqa: E501
     size = checks.check_image_size(image_size)
     fractions = splitting.check_fractions(split)
-    checks.check_integer("seed", seed, 0)
-    checks.check_integer("max_pixels", max_pixels, 1)
-    checks.check_choice("on_error", on_error, ("raise", "skip"))
+    check_integer("seed", seed, 0)
+    check_integer("max_pixels", max_pixels, 1)
+    check_choice("on_error", on_error, ("raise", "skip"))
     if channels not in decoding.MODES:
-        raise ValueError(
-            f"`channels` must be 1, 3 or 4. Received: channels={channels!r}."
-        )
+        refuse("channels", "1, 3 or 4", channels)
     names = check_class_names(class_names)
     records = read_source(
         source,
@@ -115,15 +117,16 @@ def load_images(
         multi_label=multi_label,
     )
     scan = scanning.scan(records.pixels, verify)
-    kept, names, skipped = _keep_good(records, scan, names)
+    usable, names, skipped = _usable_examples(records, scan, names)
     if on_error == "raise":
-        refuse(skipped, "images")
-    ids = [records.ids[i] for i in kept]
-    labels = [records.labels[i] for i in kept]
-    _check_enough(kept, skipped, labels, multi_label)
-    groups = scanning.group_equal([scan.digests[i] for i in kept])
+        raise_for_unusable(skipped, "images")
+    ids = [records.ids[i] for i in usable]
+    labels = [records.labels[i] for i in usable]
+    _check_enough(usable, skipped, labels, multi_label)
+    groups = scanning.group_equal([scan.digests[i] for i in usable])
+    given = [records.splits[i] for i in usable]
     splits, notes = splitting.assign_splits(
-        ids, labels, [records.splits[i] for i in kept], groups, fractions, seed
+        ids, labels, given, groups, fractions, seed
     )
     report = DataReport(
         skipped=tuple(skipped),
@@ -131,25 +134,25 @@ def load_images(
         notes=notes,
     )
     report = scanning.report_duplicates(report, groups, ids, labels, splits)
-    sizes = {scan.sizes[i] for i in kept}
+    sizes = {scan.sizes[i] for i in usable}
     if size is None and len(sizes) == 1:
         size = sizes.pop()
     encoded = splitting.encode_labels(labels, names, multi_label)
-    parts = {}
+    by_name = {}
     for name in splitting.SPLITS:
-        where = [k for k, split_ in enumerate(splits) if split_ == name]
-        parts[name] = ImageSplit(
+        rows = [row for row, assigned in enumerate(splits) if assigned == name]
+        by_name[name] = ImageSplit(
             name=name,
-            ids=tuple(ids[k] for k in where),
-            labels=encoded[where],
+            ids=tuple(ids[row] for row in rows),
+            labels=encoded[rows],
             class_names=names,
             pixels=records.pixels,
-            positions=np.array([kept[k] for k in where], np.int64),
+            positions=np.array([usable[row] for row in rows], np.int64),
             image_size=size,
             sizes=scan.sizes,
         )
     return ImageData(
-        **parts,
+        **by_name,
         class_names=names,
         image_size=size,
         channels=records.pixels.channels,
@@ -158,63 +161,68 @@ def load_images(
     )
 
 
-def _keep_good(
-    records: Records,
+def _usable_examples(
+    records: ImageRecords,
     scan: scanning.Scan,
     class_names: tuple[str, ...] | None,
 ) -> tuple[list[int], tuple[str, ...], list[tuple[str, str]]]:
-    """Drops what cannot be used, in `records` too where a class goes.
+    """Finds the usable examples; dropped classes also leave `records.labels`.
 
     Returns:
-        Tuple of the places of the good examples, the names of the classes that
-        remain, and `(id, reason)` of all the rest.
+        Tuple of the indices of the usable examples, the names of the remaining
+        classes, and `(id, reason)` of all unusable examples and classes.
     """
-    bad = list(records.bad)
-    kept = []
+    unusable = list(records.unusable)
+    usable = []
     for i, reason in enumerate(scan.reasons):
         if reason is None:
-            kept.append(i)
+            usable.append(i)
         else:
-            bad.append((records.ids[i], reason))
-    found = {name for labels in records.labels for name in labels}
-    names = class_names or records.class_names or tuple(sorted(found))
-    check_named(found, names)
+            unusable.append((records.ids[i], reason))
+    present = {name for labels in records.labels for name in labels}
+    names = class_names or records.class_names or tuple(sorted(present))
+    check_named(present, names)
     if records.keep_classes:
-        return kept, names, bad
+        return usable, names, unusable
     trained = {
         name
-        for i in kept
+        for i in usable
         if records.splits[i] in (None, "train")
         for name in records.labels[i]
     }
     empty = [name for name in names if name not in trained]
     for name in empty:
-        bad.append((f'class "{name}"', "it has no image to train on"))
+        unusable.append((f'class "{name}"', "it has no training image"))
     names = tuple(name for name in names if name in trained)
     if empty:
-        kept = [i for i in kept if _strip_labels(records, i, trained, bad)]
-    return kept, names, bad
+        usable = [
+            i for i in usable if _strip_labels(records, i, trained, unusable)
+        ]
+    return usable, names, unusable
 
 
 def _strip_labels(
-    records: Records, i: int, names: set[str], bad: list[tuple[str, str]]
+    records: ImageRecords,
+    i: int,
+    names: set[str],
+    unusable: list[tuple[str, str]],
 ) -> bool:
-    """Takes dropped classes off example `i`; returns whether to keep it."""
+    """Removes dropped classes from example `i`; `False` if none remain."""
     before = records.labels[i]
     records.labels[i] = tuple(name for name in before if name in names)
     if before and not records.labels[i]:
-        bad.append((records.ids[i], "its class has no image to train on"))
+        unusable.append((records.ids[i], "its class has no training image"))
         return False
     return True
 
 
 def _check_enough(
-    kept: list[int],
+    usable: list[int],
     skipped: list[tuple[str, str]],
     labels: Labels,
     multi_label: bool,
 ) -> None:
-    if not kept:
+    if not usable:
         raise ValueError(
             "`source` must hold images that can be used. Received: none, and "
             f"{len(skipped)} that cannot:\n{list_problems(skipped)}"

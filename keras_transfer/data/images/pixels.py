@@ -1,4 +1,4 @@
-"""Where the pixels of an example come from: a file, or an array in memory."""
+"""Sources of the pixels of examples: files, or an array in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_transfer._utils.digest import DIGEST_BYTES
 from keras_transfer.data.images import decoding
 
 
@@ -16,9 +17,9 @@ class FilePixels:
     """Images in files, decoded when read.
 
     Args:
-        paths: One path per example.
-        channels: 1, 3 or 4.
-        max_pixels: Larger files are refused.
+        paths: The path of each example.
+        channels: Number of channels: 1, 3 or 4.
+        max_pixels: Largest number of pixels; larger files raise.
     """
 
     paths: Sequence[str]
@@ -40,7 +41,7 @@ class FilePixels:
         )
 
     def size(self, index: int) -> tuple[int, int]:
-        """Returns `(height, width)`, from the header of the file."""
+        """Returns `(height, width)`, read from the header of the file."""
         path = self.paths[index]
         try:
             return decoding.header_size(path, self.max_pixels)
@@ -52,7 +53,7 @@ class FilePixels:
     def inspect(
         self, index: int, verify: bool
     ) -> tuple[bytes, tuple[int, int] | None]:
-        """Returns a digest of the content, and the size where it decoded."""
+        """Returns a digest of the content, and the size if decoded."""
         data = decoding.read_bytes(self.paths[index])
         if not verify:
             return _digest(data), None
@@ -108,8 +109,8 @@ def digest_image(image: np.ndarray) -> bytes:
     return _digest(repr(image.shape).encode(), np.ascontiguousarray(image).data)
 
 
-def _digest(*parts: bytes | memoryview) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
+def _digest(*chunks: bytes | memoryview) -> bytes:
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for chunk in chunks:
+        digest.update(chunk)
     return digest.digest()

@@ -1,4 +1,4 @@
-"""Reads texts and the names of their classes from files and from memory."""
+"""Records of texts and their class names, from files and from memory."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ import numpy as np
 from keras_transfer.data import tfds
 from keras_transfer.data.images.files import SPLIT_NAMES
 
+# Delimiter by extension.
 _TABLES = {".csv": ",", ".tsv": "\t"}
-
 
 _TEXT_COLUMNS = ("text", "sentence", "review", "question", "content")
 
-
 _LABEL_COLUMNS = ("label", "class", "category", "sentiment", "target")
-
 
 Column = str | int | None
 
 
 @dataclasses.dataclass
 class TextRecords:
-    """What a source holds, one entry per text.
+    """Contents of a source of texts, one entry per text in most fields.
 
     Args:
-        ids: Stable ids. Defaults to `[]`.
+        ids: Stable ids of the texts. Defaults to `[]`.
         texts: The texts. Defaults to `[]`.
-        labels: The name of the class of each. Defaults to `[]`.
-        splits: The split each was given, or `None`. Defaults to `[]`.
-        ignored: Names of what is no candidate. Defaults to `[]`.
-        class_names: The classes in the order of a source that numbers them.
+        labels: Class name of each text. Defaults to `[]`.
+        splits: The split of each text in the source, or `None`. Defaults to
+            `[]`.
+        ignored: Names of ignored files and folders. Defaults to `[]`.
+        class_names: The classes of a source that numbers them, in its order.
             Defaults to `None`.
     """
 
@@ -65,27 +64,27 @@ def read_texts(
     encoding: str,
     header: bool | None,
 ) -> TextRecords:
-    """Reads any of the sources that `load_texts` takes.
+    """Reads any source that `load_texts` supports.
 
     Args:
         source: The source.
         text: Name or number of the column with the texts, or `None`.
-        label: Likewise with the classes.
-        encoding: Of files.
-        header: Whether the first row of a table names its columns, or `None`
-            where that is to be seen.
+        label: Name or number of the column with the classes, or `None`.
+        encoding: Encoding of files.
+        header: Whether the first row of a table names its columns, or `None` to
+            detect that.
 
     Returns:
         `TextRecords`.
 
     Raises:
         ValueError: If the source cannot be read.
-        TypeError: If it is of another type.
+        TypeError: If the source is of another type.
     """
     records = TextRecords()
     if isinstance(source, str) and source.startswith("tfds:"):
-        pairs, records.class_names = tfds.read_texts(source)
-        for split, pair in pairs.items():
+        by_split, records.class_names = tfds.read_texts(source)
+        for split, pair in by_split.items():
             _read_pair(records, pair, split)
         return records
     if isinstance(source, str | os.PathLike):
@@ -99,30 +98,34 @@ def read_texts(
                 "`source` must be a .csv or .tsv file, a folder of them or of "
                 'class folders with .txt files, arrays or "tfds:name". '
                 f"Received: source={str(source)!r}, "
-                + ("another file." if path.exists() else "where nothing is.")
+                + (
+                    "a file of another type."
+                    if path.exists()
+                    else "which does not exist."
+                )
             )
         return records
-    parts = source if isinstance(source, Mapping) else {None: source}
-    known = [SPLIT_NAMES.get(str(name)) for name in parts]
+    pairs = source if isinstance(source, Mapping) else {None: source}
+    known = [SPLIT_NAMES.get(str(name)) for name in pairs]
     if isinstance(source, Mapping) and (
         None in known or len(set(known)) < len(known)
     ):
         raise ValueError(
             '`source` must have keys "train", "validation" and "test", each '
-            f"once. Received: {list(parts)}."
+            f"once. Received: {list(pairs)}."
         )
-    for name, part in parts.items():
-        _read_pair(records, part, name and SPLIT_NAMES[name])
+    for name, pair in pairs.items():
+        _read_pair(records, pair, name and SPLIT_NAMES[name])
     return records
 
 
-def _read_pair(records: TextRecords, part: Any, split: str | None) -> None:
-    if not isinstance(part, tuple | list) or len(part) != 2:
+def _read_pair(records: TextRecords, pair: Any, split: str | None) -> None:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(
             "`source` must be a path, a pair (texts, labels), a dict of pairs "
-            f'or "tfds:name". Received: {type(part).__name__}.'
+            f'or "tfds:name". Received: {type(pair).__name__}.'
         )
-    texts, labels = part
+    texts, labels = pair
     texts = np.asarray(texts, dtype=object)
     labels = np.asarray(labels)
     if texts.ndim != 1 or not all(isinstance(t, str) for t in texts):
@@ -138,7 +141,7 @@ def _read_pair(records: TextRecords, part: Any, split: str | None) -> None:
             f"dtype {labels.dtype}."
         )
     for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        # pandas has None and NaN where there is none.
+        # In pandas, a missing label is None or NaN.
         name = "" if label is None or label != label else str(label)
         records.add(f"{split or 'all'}/{number:06}", text, name, split)
 
@@ -156,13 +159,13 @@ def _read_folder(
         for path in sorted(root.iterdir())
         if path.suffix.lower() in _TABLES and path.stem.lower() in SPLIT_NAMES
     ]
-    given = [SPLIT_NAMES[path.stem.lower()] for path in tables]
-    if len(set(given)) < len(given):
+    table_splits = [SPLIT_NAMES[path.stem.lower()] for path in tables]
+    if len(set(table_splits)) < len(table_splits):
         raise ValueError(
             "`source` must hold one file for each split. Received: "
             f"{', '.join(path.name for path in tables)} in {str(root)!r}."
         )
-    for split, path in zip(given, tables, strict=True):
+    for split, path in zip(table_splits, tables, strict=True):
         _read_table(records, path, split, text, label, encoding, header)
     if tables:
         used = set(tables)
@@ -170,20 +173,23 @@ def _read_folder(
         records.ignored += [path.name for path in others]
         return
     folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
-    splits = [path for path in folders if path.name.lower() in SPLIT_NAMES]
-    places: list[tuple[str | None, Path]]
-    places = [(SPLIT_NAMES[path.name.lower()], path) for path in splits]
-    if splits:
-        others = [path for path in sorted(root.iterdir()) if path not in splits]
+    split_paths = [path for path in folders if path.name.lower() in SPLIT_NAMES]
+    split_folders: list[tuple[str | None, Path]] = [
+        (SPLIT_NAMES[path.name.lower()], path) for path in split_paths
+    ]
+    if split_folders:
+        paths = sorted(root.iterdir())
+        others = [path for path in paths if path not in split_paths]
         records.ignored += [path.name for path in others]
-    for part, place in places or [(None, root)]:
-        for path in sorted(place.rglob("*")):
-            inside = path.relative_to(place).parts
-            row_id = path.relative_to(root).as_posix()
-            if path.suffix.lower() == ".txt" and len(inside) > 1:
-                records.add(row_id, _decode(path, encoding), inside[0], part)
+    for split_name, folder in split_folders or [(None, root)]:
+        for path in sorted(folder.rglob("*")):
+            parts = path.relative_to(folder).parts
+            text_id = path.relative_to(root).as_posix()
+            if path.suffix.lower() == ".txt" and len(parts) > 1:
+                content = _decode(path, encoding)
+                records.add(text_id, content, parts[0], split_name)
             elif path.is_file():
-                records.ignored.append(row_id)
+                records.ignored.append(text_id)
     if not records.ids:
         raise ValueError(
             "`source` must hold train.csv or train.tsv, or class folders with "
@@ -202,7 +208,7 @@ def _read_table(
 ) -> None:
     delimiter = _TABLES[path.suffix.lower()]
     content = _decode(path, encoding).lstrip("\ufeff")
-    # Tab-separated texts hold quotation marks that quote nothing.
+    # In tab-separated files, quotation marks are part of the text.
     quoted = delimiter != "\t"
     reader = csv.reader(
         io.StringIO(content, newline=""),
@@ -210,7 +216,7 @@ def _read_table(
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
     )
     try:
-        rows = list(_numbered(reader))
+        rows = list(_numbered_rows(reader))
     except csv.Error as err:
         raise ValueError(
             f"`source` must be a table. Received: {str(path)!r}, whose line "
@@ -230,17 +236,19 @@ def _read_table(
             raise ValueError(
                 "`source` must have as many columns in each row. Received: "
                 f"{str(path)!r}, whose line {number} has {len(row)} columns, "
-                f"the first one {len(first)}. A text with {delimiter!r} in it "
-                "needs quotation marks around it in a .csv file."
+                f"and the first one {len(first)}. In a .csv file, a text that "
+                f"contains {delimiter!r} must be in quotation marks."
             )
-        given = split
+        row_split = split
         if split_column is not None:
-            given = _split_of(row[split_column], path, number)
-        body, name = (row[column] for column in columns)
-        records.add(f"{path.name}:{number}", body, name.strip(), given)
+            row_split = _split_of(row[split_column], path, number)
+        content, name = (row[column] for column in columns)
+        row_id = f"{path.name}:{number}"
+        records.add(row_id, content, name.strip(), row_split)
 
 
-def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+def _numbered_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows that are not empty, with their line numbers."""
     for row in reader:
         if any(cell.strip() for cell in row):
             yield reader.line_num, row
@@ -253,34 +261,34 @@ def _columns(
     label: Column,
     header: bool | None,
 ) -> tuple[tuple[int, int], bool]:
-    """Finds the columns, and whether the first row names them."""
-    wanted = (("text", text, _TEXT_COLUMNS), ("label", label, _LABEL_COLUMNS))
+    """Returns the columns, and whether the first row names them."""
+    roles = (("text", text, _TEXT_COLUMNS), ("label", label, _LABEL_COLUMNS))
     named = header
     if named is None:
-        asked = any(isinstance(column, str) for column in (text, label))
-        named = asked or any(name in first for name in _LABEL_COLUMNS)
-    found: list[int] = []
-    for place, (what, column, known) in enumerate(wanted):
+        by_name = any(isinstance(column, str) for column in (text, label))
+        named = by_name or any(name in first for name in _LABEL_COLUMNS)
+    indices: list[int] = []
+    for default, (role, column, known) in enumerate(roles):
         names = (column.lower(),) if isinstance(column, str) else known
         matches = [first.index(name) for name in names if name in first]
         if isinstance(column, int):
-            found.append(column)
+            indices.append(column)
         elif named and matches:
-            found.append(matches[0])
+            indices.append(matches[0])
         elif named:
             raise ValueError(
-                f"`{what}_column` must be a column of {str(path)!r}, which has "
-                f"{', '.join(first)}. Received: {what}_column={column!r}. "
-                f"Pass {what}_column=NAME."
+                f"`{role}_column` must be a column of {str(path)!r}, which has "
+                f"{', '.join(first)}. Received: {role}_column={column!r}. "
+                f"Pass {role}_column=NAME."
             )
         else:
-            found.append(place)
-    if found[0] == found[1] or min(found) < 0:
+            indices.append(default)
+    if indices[0] == indices[1] or min(indices) < 0:
         raise ValueError(
             "`text_column` and `label_column` must be two columns. Received: "
-            f"{found[0]} and {found[1]} of {str(path)!r}."
+            f"{indices[0]} and {indices[1]} of {str(path)!r}."
         )
-    return (found[0], found[1]), named
+    return (indices[0], indices[1]), named
 
 
 def _check_no_header(
@@ -289,16 +297,16 @@ def _check_no_header(
     column: int,
     path: Path,
 ) -> None:
-    """Raises for a first row that seems to name columns nobody knows."""
+    """Raises if the first row seems to be a header with unknown names."""
     counts = Counter(row[column].strip() for row in rows if len(row) > column)
     label = first[column] if len(first) > column else ""
-    alone = label not in (name.lower() for name in counts)
+    unique = label not in (name.lower() for name in counts)
     repeated = bool(counts) and min(counts.values()) > 1
-    if alone and (repeated or any(name in first for name in _TEXT_COLUMNS)):
+    if unique and (repeated or any(name in first for name in _TEXT_COLUMNS)):
         raise ValueError(
-            "`text_column` and `label_column` must be given where the first "
-            f"row has names of its own. Received: {str(path)!r}, which begins "
-            f"with {', '.join(first)}. If that is an example: header=False."
+            "`text_column` and `label_column` must be given if the first row "
+            f"has unknown names. Received: {str(path)!r}, which begins with "
+            f"{', '.join(first)}. If that is an example, pass header=False."
         )
 
 
@@ -319,11 +327,12 @@ def _decode(path: Path, encoding: str) -> str:
         return path.read_text(encoding=encoding)
     except UnicodeDecodeError as err:
         raise ValueError(
-            f'`encoding` must be that of {str(path)!r}, such as "latin-1". '
-            f"Received: encoding={encoding!r}, which fails at byte {err.start}."
+            f"`encoding` must be the encoding of {str(path)!r}, such as "
+            f'"latin-1". Received: encoding={encoding!r}, which fails at byte '
+            f"{err.start}."
         ) from err
     except LookupError as err:
         raise ValueError(
-            "`encoding` must be one that Python knows. Received: "
-            f"encoding={encoding!r}"
+            "`encoding` must be known to Python. Received: "
+            f"encoding={encoding!r}."
         ) from err

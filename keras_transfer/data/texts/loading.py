@@ -1,4 +1,4 @@
-"""`load_texts`: from any source to checked, split, reported text data."""
+"""`load_texts`: checked and split text data, from any source."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from keras_transfer._utils.checks import check_class_names
-from keras_transfer.data import checks, scanning, splitting
+from keras_transfer._utils.checks import (
+    check_choice,
+    check_class_names,
+    check_integer,
+)
+from keras_transfer.data import scanning, splitting
 from keras_transfer.data.report import (
     DataReport,
     check_named,
     printable,
-    refuse,
+    raise_for_unusable,
 )
 from keras_transfer.data.texts.files import TextRecords, read_texts
 from keras_transfer.data.texts.texts import TextData, TextSplit
@@ -33,9 +37,9 @@ def load_texts(
 ) -> TextData:
     """Loads labelled texts from a table, a folder, arrays or TFDS.
 
-    Identical texts are kept on one side of a split that is made here, and
-    reported (with a `UserWarning`) where the source puts them in different
-    splits or gives them different labels.
+    Identical texts are put into the same split; if the source has them in
+    different splits or with different labels, they are reported, with a
+    `UserWarning`.
 
     Args:
         source: One of
@@ -43,31 +47,31 @@ def load_texts(
               optionally a column `split`;
             - a folder of such files named `train`, `dev` (`validation`, `val`)
               and `test`;
-            - a folder `class/**/text.txt`, or with `train/` and so on above
-              the class folders;
+            - a folder `class/**/text.txt`, or with `train/`, `dev/` and `test/`
+              above the class folders;
             - `(texts, labels)`: lists or arrays of `str` and of integers or
               names; or a dict with keys `"train"`, `"validation"`, `"test"`;
             - `"tfds:name"`, read into memory.
         text_column: Name or number (from 0) of the column with the texts.
-            Defaults to `None`: `text`, `sentence`, `review`, `question` or
-            `content`; the first one where no row names them.
-        label_column: Likewise with the labels. Defaults to `None`: `label`,
-            `class`, `category`, `sentiment` or `target`; the second one where
-            no row names them.
-        split: Fractions in [0, 1] for train, validation and test, for what the
-            source does not say: missing parts are split off train, stratified.
-            Defaults to `(0.8, 0.1, 0.1)`.
-        seed: Integer that decides the split. Defaults to `0`.
-        on_error: `"raise"` one error that lists texts that are empty, or
-            `"skip"` them and list them in `.report.skipped`. Defaults to
-            `"raise"`.
-        class_names: The classes in the order of their labels, as the source
-            has them. Defaults to `None`: alphabetical, by number where all are
-            integers, in its order for TFDS.
-        encoding: Of files. Defaults to `"utf-8"`.
+            Defaults to `None`, which means `text`, `sentence`, `review`,
+            `question` or `content`, or the first column of a table without a
+            header.
+        label_column: Name or number of the column with the labels. Defaults to
+            `None`, which means `label`, `class`, `category`, `sentiment` or
+            `target`, or the second column of a table without a header.
+        split: Fractions in [0, 1] for train, validation and test. Splits that
+            the source does not have are taken from train, stratified. Defaults
+            to `(0.8, 0.1, 0.1)`.
+        seed: Seed of the split. Defaults to `0`.
+        on_error: `"raise"` for one error that lists all unusable texts, or
+            `"skip"` to list them in `.report.skipped`. Defaults to `"raise"`.
+        class_names: The classes in the order of their labels. Defaults to
+            `None`, which means alphabetical order, numerical order if all are
+            integers, and the order of the source for TFDS.
+        encoding: Encoding of files. Defaults to `"utf-8"`.
         header: Whether the first row of a table names its columns. Defaults to
-            `None`: it does where `text_column` or `label_column` is a name, or
-            one of its names is known for labels.
+            `None`, which means that it does if `text_column` or `label_column`
+            is a name, or the row holds a known name of a label column.
 
     Returns:
         `TextData`.
@@ -85,8 +89,8 @@ def load_texts(
     (('neg', 'pos'), 40)
     """
     fractions = splitting.check_fractions(split)
-    checks.check_integer("seed", seed, 0)
-    checks.check_choice("on_error", on_error, ("raise", "skip"))
+    check_integer("seed", seed, 0)
+    check_choice("on_error", on_error, ("raise", "skip"))
     names = check_class_names(class_names)
     records = read_texts(
         source,
@@ -95,17 +99,18 @@ def load_texts(
         encoding=encoding,
         header=header,
     )
-    kept, skipped = _keep_good(records)
+    usable, skipped = _usable_texts(records)
     if on_error == "raise":
-        refuse(skipped, "texts")
-    labels = [(records.labels[i],) for i in kept]
-    names = names or records.class_names or _names(labels)
+        raise_for_unusable(skipped, "texts")
+    labels = [(records.labels[i],) for i in usable]
+    names = names or records.class_names or _sorted_names(labels)
     _check_classes(labels, names)
-    ids = [records.ids[i] for i in kept]
-    texts = [records.texts[i] for i in kept]
+    ids = [records.ids[i] for i in usable]
+    texts = [records.texts[i] for i in usable]
     groups = scanning.group_equal(texts)
+    given = [records.splits[i] for i in usable]
     splits, notes = splitting.assign_splits(
-        ids, labels, [records.splits[i] for i in kept], groups, fractions, seed
+        ids, labels, given, groups, fractions, seed
     )
     report = DataReport(
         skipped=tuple(skipped),
@@ -115,50 +120,50 @@ def load_texts(
     )
     report = scanning.report_duplicates(report, groups, ids, labels, splits)
     encoded = splitting.encode_labels(labels, names, multi_label=False)
-    together = np.array(texts, dtype=object)
-    parts = {}
+    text_array = np.array(texts, dtype=object)
+    by_name = {}
     for name in splitting.SPLITS:
-        where = [k for k, split_ in enumerate(splits) if split_ == name]
-        parts[name] = TextSplit(
+        rows = [row for row, assigned in enumerate(splits) if assigned == name]
+        by_name[name] = TextSplit(
             name=name,
-            ids=tuple(ids[k] for k in where),
-            labels=encoded[where],
+            ids=tuple(ids[row] for row in rows),
+            labels=encoded[rows],
             class_names=names,
-            texts=together[where],
+            texts=text_array[rows],
         )
-    return TextData(**parts, class_names=names, report=report)
+    return TextData(**by_name, class_names=names, report=report)
 
 
-def _keep_good(
+def _usable_texts(
     records: TextRecords,
 ) -> tuple[list[int], list[tuple[str, str]]]:
-    """Returns the places of the good texts, and `(id, reason)` of others."""
-    kept, bad = [], []
-    for place, row_id in enumerate(records.ids):
-        if not records.texts[place].strip():
-            bad.append((row_id, "the text is empty"))
-        elif not records.labels[place]:
-            bad.append((row_id, "it has no label"))
+    """Returns the indices of usable texts, and `(id, reason)` of the others."""
+    usable, unusable = [], []
+    for i, row_id in enumerate(records.ids):
+        if not records.texts[i].strip():
+            unusable.append((row_id, "the text is empty"))
+        elif not records.labels[i]:
+            unusable.append((row_id, "it has no label"))
         else:
-            kept.append(place)
-    return kept, bad
+            usable.append(i)
+    return usable, unusable
 
 
-def _names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    found = {name for (name,) in labels}
+def _sorted_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    present = {name for (name,) in labels}
     try:
-        return tuple(sorted(found, key=lambda name: (int(name), name)))
+        return tuple(sorted(present, key=lambda name: (int(name), name)))
     except ValueError:
-        return tuple(sorted(found))
+        return tuple(sorted(present))
 
 
 def _check_classes(
     labels: Sequence[tuple[str, ...]], names: tuple[str, ...]
 ) -> None:
-    found = {name for (name,) in labels}
-    check_named(found, names)
-    if len(found) < 2:
+    present = {name for (name,) in labels}
+    check_named(present, names)
+    if len(present) < 2:
         raise ValueError(
             "`source` must hold texts of at least two classes. Received: only "
-            f"{printable(repr(sorted(found)))}."
+            f"{printable(repr(sorted(present)))}."
         )

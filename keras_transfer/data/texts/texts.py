@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_transfer.data.checks import check_integer
+from keras_transfer._utils.checks import check_integer
+from keras_transfer._utils.digest import DIGEST_BYTES
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class TextSplit(LabelledSplit):
-    """Some of the texts of a data set; made by `load_texts`.
+    """The texts of one split of a data set; made by `load_texts`.
 
     A `LabelledSplit` (name, labels, class names), whose ids are paths relative
     to the folder, a file and the number of its row, or `"split/000123"`.
@@ -47,15 +48,15 @@ class TextSplit(LabelledSplit):
         """Makes a `tf.data.Dataset` for `fit`, `evaluate` and `predict`.
 
         Args:
-            batch_size: Integer above 0. Defaults to `32`.
-            shuffle: Whether to shuffle all examples, anew in each epoch.
+            batch_size: Number of texts per batch, above 0. Defaults to `32`.
+            shuffle: Whether to shuffle all examples, differently in each epoch.
                 Defaults to `False`.
-            seed: Integer, not negative: it and the number of the epoch decide
-                the order. Defaults to `0`.
-            label_mode: `"categorical"` (float32 one-hot) or `"int"` (int32).
-                Defaults to `"categorical"`.
+            seed: Seed of the order, not negative. Defaults to `0`.
+            label_mode: Format of the labels: `"categorical"` (float32 one-hot)
+                or `"int"` (int32). Defaults to `"categorical"`.
             initial_epoch: The number of the first epoch, or a function that
-                gives it when an iteration begins. Defaults to `0`.
+                returns the number at the start of each iteration. Defaults to
+                `0`.
 
         Returns:
             `tf.data.Dataset` of (string texts `(batch,)`, labels), of known
@@ -90,7 +91,7 @@ class TextSplit(LabelledSplit):
         """Returns the texts, and float32 one-hot labels `(n, num_classes)`."""
         return self.texts, self.one_hot()
 
-    def _rows(self, chosen: np.ndarray | slice) -> dict[str, Any]:
+    def _row_fields(self, chosen: np.ndarray | slice) -> dict[str, Any]:
         return {"texts": self.texts[chosen]}
 
 
@@ -101,9 +102,9 @@ class TextData(LabelledData):
     A `LabelledData`: it has class names and a report.
 
     Args:
-        train: The examples to train on.
-        validation: The examples to choose by; may be empty.
-        test: The examples to measure on; may be empty.
+        train: The training examples.
+        validation: The validation examples; may be empty.
+        test: The test examples; may be empty.
     """
 
     train: TextSplit
@@ -120,11 +121,11 @@ class TextData(LabelledData):
 def digest_text(text: str) -> bytes:
     """Returns 16 bytes that identify a text."""
     content = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=16).digest()
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
 def is_texts(array: np.ndarray) -> bool:
-    """Whether an array is a row of texts: of `str`, or of objects that are."""
+    """Tells whether an array is a vector of `str`, or of such objects."""
     if array.ndim != 1:
         return False
     strings = all(isinstance(text, str) for text in array)

@@ -8,13 +8,17 @@ from sklearn.model_selection import StratifiedKFold
 
 import keras_transfer as ktr
 from keras_transfer.features.extraction import extract_features
-from keras_transfer.features.features import Features, FeatureSplit, Part
-from keras_transfer.features.probing import fit_probe
+from keras_transfer.features.features import (
+    BlockColumns,
+    Features,
+    FeatureSplit,
+)
+from keras_transfer.features.probe_fitting import fit_probe
 
 KINDS = ("logistic", "ridge", "knn", "nearest-mean", "head2toe")
 LINEAR = ("logistic", "nearest-mean", "ridge")
 WIDTH = 64
-LAST = Part("tiny", "block_1", 0, WIDTH)
+LAST = BlockColumns("tiny", "block_1", 0, WIDTH)
 
 
 def make_split(values, labels=None, parts=(), views=1):
@@ -169,7 +173,7 @@ def test_one_example_a_class_takes_lambda_1():
     probe = fit_probe(make_split(values, labels))
     assert probe.strength == pytest.approx(1.0)
     assert probe.rows == ()
-    assert "one example alone" in probe.summary()
+    assert "a single example" in probe.summary()
 
 
 def test_an_edge_is_told(features):
@@ -177,7 +181,7 @@ def test_an_edge_is_told(features):
     assert not inside.at_edge
     edge = fit_probe(features, strengths=[inside.strength, 1e4])
     assert edge.at_edge
-    assert "edge of what was tried" in edge.summary()
+    assert "edge of the values tried" in edge.summary()
     assert "chosen" in str(edge)
     assert not fit_probe(features, strengths=[3.0]).at_edge
 
@@ -204,7 +208,10 @@ def test_one_scale_changes_no_direction(features, kind):
 def test_no_part_outweighs_the_others():
     """A hundredfold part of noise does not drown one that knows."""
     generator = np.random.default_rng(3)
-    parts = (Part("x", "b", 0, WIDTH), Part("y", "b", WIDTH, 2 * WIDTH))
+    parts = (
+        BlockColumns("x", "b", 0, WIDTH),
+        BlockColumns("y", "b", WIDTH, 2 * WIDTH),
+    )
     splits = []
     for seed, count in ((1, 60), (2, 45)):
         values, labels = make_arrays(count, seed)
@@ -333,8 +340,8 @@ def test_several_labels_and_numbers_are_written(features, backbone):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "knn"}, "no linear map of the features"),
-        ({"kind": "head2toe"}, "no linear map of the features"),
+        ({"kind": "knn"}, "not linear maps of the features"),
+        ({"kind": "head2toe"}, "not linear maps of the features"),
         ({"kind": "ridge"}, "ends in 'softmax'.*`activation=\"linear\"`"),
         ({"model": {"activation": "sigmoid"}}, "ends in 'sigmoid'.*softmax"),
         ({"model": {"hidden_units": (8,)}}, "a head with hidden_1"),
@@ -369,7 +376,10 @@ def test_what_is_no_built_model_is_refused(features, backbone):
     with pytest.raises(TypeError, match="must be a keras.Model"):
         probe.write_to("model.keras")
     half = WIDTH // 2
-    parts = (Part("x", "b", 0, half), Part("y", "b", half, WIDTH))
+    parts = (
+        BlockColumns("x", "b", 0, half),
+        BlockColumns("y", "b", half, WIDTH),
+    )
     stacked = fit_probe(make_features(parts=parts), strengths=[1.0])
     with pytest.raises(ValueError, match="one block of one backbone.*2 parts"):
         stacked.write_to(build(backbone))
@@ -416,7 +426,7 @@ def test_arguments_are_checked(features):
 
 def test_bad_features_are_refused(features):
     values, labels = make_arrays(12, 1)
-    with pytest.raises(TypeError, match="what `extract_features` returned"):
+    with pytest.raises(TypeError, match="from `extract_features`"):
         fit_probe(values)
     with pytest.raises(ValueError, match="must have labels.*without any"):
         fit_probe(make_split(values))
@@ -440,7 +450,7 @@ def test_bad_features_are_refused(features):
         fit_probe(make_split(values, hot), kind="nearest-mean")
     with pytest.raises(ValueError, match='must be "ridge" for labels that are'):
         fit_probe(make_split(values, values[:, 0]))
-    with pytest.raises(ValueError, match="all of them finite"):
+    with pytest.raises(ValueError, match="must have finite labels"):
         fit_probe(make_split(values, values[:, 0] * np.nan), kind="ridge")
     values[3, 3] = np.inf
     with pytest.raises(ValueError, match="must be finite. Received: NaN"):

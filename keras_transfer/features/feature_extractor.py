@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_transfer._utils.checks import did_you_mean
+from keras_transfer._utils.checks import did_you_mean, refuse
 from keras_transfer.backbones import Backbone, load_backbone
 from keras_transfer.caching.store.store import StoreLike
 from keras_transfer.data.checks import check_image_size
@@ -20,29 +20,33 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
 
+_IMAGES_PER_CHUNK = 256
+
+
 # Not a subclass of `BaseEstimator`, whose import takes a second: scikit-learn
-# asks for these methods and not for the class.
+# needs only these methods, not the class.
 class FeatureExtractor:
     """A scikit-learn transformer from images to frozen features.
 
     Works in `Pipeline`, `cross_val_score`, `GridSearchCV` and `clone`. An
     image passes the backbone once: every fold, step of a search and later
-    process finds its features in the store. The backbone is loaded by `fit`;
-    pass what `load_backbone` returned to have it loaded once only.
+    process reads its features from the store. The backbone is loaded by `fit`;
+    pass a `Backbone` from `load_backbone` to load it only once.
 
     Args:
-        backbone: A name out of `list_backbones()`, a file, or what
-            `load_backbone` returned. Defaults to `"MobileNetV2"`.
-        weights: As in `load_backbone`, for a name. Defaults to
-            `"pretrained"`.
-        image_size: `(height, width)` or one integer that images are resized
-            to. Defaults to `None`, their own size.
-        layers: Blocks whose outputs are wanted, as in `extract_features`.
-            Defaults to `None`, the output of the backbone.
-        pooling: `"avg"` or `"max"` over positions. Defaults to `"avg"`.
-        batch_size: Images that are computed at once. Defaults to `32`.
-        store: Where features are kept, as in `extract_features`; a
-            `FeatureStore()` keeps them in memory. Defaults to `None`, the
+        backbone: A name from `list_backbones()`, a file, or a `Backbone` from
+            `load_backbone`. Defaults to `"MobileNetV2"`.
+        weights: The weights for a backbone given by name, as in
+            `load_backbone`. Defaults to `"pretrained"`.
+        image_size: Size `(height, width)` or one integer that images are
+            resized to. Defaults to `None`, their own size.
+        layers: Names of the blocks whose outputs are the features, as in
+            `extract_features`. Defaults to `None`, the output of the backbone.
+        pooling: Pooling over positions, `"avg"` or `"max"`. Defaults to
+            `"avg"`.
+        batch_size: Number of images per batch. Defaults to `32`.
+        store: Store of the features, as in `extract_features`; a
+            `FeatureStore()` holds them in memory. Defaults to `None`, the
             user's store.
 
     Example:
@@ -67,7 +71,7 @@ class FeatureExtractor:
         batch_size: int = 32,
         store: StoreLike = None,
     ) -> None:
-        # As they are: `clone` compares them with what it passed.
+        # Unchanged, since `clone` compares them with the arguments it passed.
         self.backbone = backbone
         self.weights = weights
         self.image_size = image_size
@@ -77,21 +81,21 @@ class FeatureExtractor:
         self.store = store
 
     def fit(self, X: np.ndarray, y: Any = None) -> FeatureExtractor:
-        """Loads the backbone for images of this shape; learns nothing.
+        """Loads the backbone for images of this shape; nothing is learned.
 
         Args:
             X: Images `(n, height, width, channels)` in `[0, 255]`, uint8 or
                 float.
-            y: Not looked at. Defaults to `None`.
+            y: Ignored. Defaults to `None`.
 
         Returns:
-            Itself.
+            The extractor itself.
 
         Raises:
             ValueError: If `X` holds no images, or a parameter is out of range.
-            TypeError: If `X` is no array of numbers.
+            TypeError: If `X` is not an array of numbers.
         """
-        # One image tells what the columns are.
+        # A single image determines the columns.
         self._fit(X, 1)
         return self
 
@@ -106,16 +110,16 @@ class FeatureExtractor:
             float32 `(n, features)`.
 
         Raises:
-            ValueError: If `X` holds no images of that shape.
-            TypeError: If `X` is no array of numbers.
+            ValueError: If `X` does not hold images of that shape.
+            TypeError: If `X` is not an array of numbers.
             NotFittedError: If `fit` was not called.
         """
         self._check_fitted()
         images = self._images(X)
         if X.shape[1:] != self.image_shape_:
             raise ValueError(
-                f"`X` must hold images of shape {self.image_shape_}, as those "
-                f"that were fitted. Received: {X.shape[1:]}"
+                f"`X` must hold images of shape {self.image_shape_}, like the "
+                f"images that were fitted. Received: {X.shape[1:]}."
             )
         return self._extract(images).values
 
@@ -124,7 +128,7 @@ class FeatureExtractor:
 
         Args:
             X: Images `(n, height, width, channels)` in `[0, 255]`.
-            y: Not looked at. Defaults to `None`.
+            y: Ignored. Defaults to `None`.
 
         Returns:
             float32 `(n, features)`.
@@ -139,10 +143,10 @@ class FeatureExtractor:
         """Returns names of the columns, such as `"resnet20_0"`.
 
         Args:
-            input_features: Not looked at. Defaults to `None`.
+            input_features: Ignored. Defaults to `None`.
 
         Returns:
-            Array of strings; with `layers` they hold the name of the block.
+            Array of strings; with `layers` they contain the name of the block.
 
         Raises:
             NotFittedError: If `fit` was not called.
@@ -161,11 +165,11 @@ class FeatureExtractor:
         """Returns the parameters by name.
 
         Args:
-            deep: Not looked at: none of them has parameters. Defaults to
-                `True`.
+            deep: Ignored, since no parameter has parameters of its own.
+                Defaults to `True`.
 
         Returns:
-            Dict of what `__init__` was given.
+            Dict of the arguments of `__init__`.
         """
         return {name: getattr(self, name) for name in _defaults()}
 
@@ -176,7 +180,7 @@ class FeatureExtractor:
             **params: New values by name.
 
         Returns:
-            Itself.
+            The extractor itself.
 
         Raises:
             ValueError: If there is no such parameter.
@@ -192,7 +196,7 @@ class FeatureExtractor:
         return self
 
     def __sklearn_clone__(self) -> FeatureExtractor:
-        # Backbones and stores are values to share; `clone` would copy them.
+        # Backbones and stores are shared; `clone` would copy them.
         return FeatureExtractor(**self.get_params())
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -218,12 +222,13 @@ class FeatureExtractor:
         return f"FeatureExtractor({', '.join(changed)})"
 
     def _fit(self, images: np.ndarray, count: int | None) -> FeatureSplit:
-        """Loads the backbone, and returns features of the first images."""
+        """Loads the backbone, and returns the features of `count` images."""
         pixels = self._images(images)
         if self.pooling not in ("avg", "max"):
-            raise ValueError(
-                '`pooling` must be "avg" or "max", since scikit-learn wants '
-                f"vectors. Received: pooling={self.pooling!r}"
+            refuse(
+                "pooling",
+                '"avg" or "max", because scikit-learn needs vectors',
+                self.pooling,
             )
         if isinstance(self.backbone, Backbone):
             self.backbone_ = self.backbone
@@ -233,33 +238,33 @@ class FeatureExtractor:
                 weights=self.weights,
                 input_shape=pixels.shape[1:],
             )
-        found = self._extract(pixels[:count])
+        features = self._extract(pixels[:count])
         self.image_shape_ = images.shape[1:]
-        self.parts_ = found.parts
-        self.n_features_out_ = found.shape[0]
-        return found
+        self.parts_ = features.parts
+        self.n_features_out_ = features.shape[0]
+        return features
 
     def _check_fitted(self) -> None:
         if not self.__sklearn_is_fitted__():
             from sklearn.exceptions import NotFittedError
 
             raise NotFittedError(
-                "`fit` must be called before. Received: a FeatureExtractor "
+                "`fit` must be called first. Received: a FeatureExtractor "
                 "that is not fitted. Call `fit(X)` or `fit_transform(X)`."
             )
 
     def _images(self, images: np.ndarray) -> np.ndarray:
         """Checks the images and resizes them."""
         if not isinstance(images, np.ndarray) or images.dtype.kind not in "uif":
-            what = getattr(images, "dtype", type(images).__name__)
+            received = getattr(images, "dtype", type(images).__name__)
             raise TypeError(
-                f"`X` must be an array of numbers. Received: {what}"
+                f"`X` must be an array of numbers. Received: {received}."
             )
         if images.ndim != 4 or not len(images):
             raise ValueError(
                 "`X` must hold images (n, height, width, channels), at least "
-                f"one. Received: shape {images.shape}. Rows of pixels are "
-                "reshaped by `X.reshape(-1, height, width, channels)`."
+                f"one. Received: shape {images.shape}. Reshape rows of pixels: "
+                "`X.reshape(-1, height, width, channels)`."
             )
         if not (images.min() >= 0 and images.max() <= 255):
             raise ValueError(
@@ -269,16 +274,13 @@ class FeatureExtractor:
         size = check_image_size(self.image_size)
         if size in (None, images.shape[1:3]):
             return images
-        step = 256  # float32 is four times as large
-        parts = [
-            keras.ops.convert_to_numpy(
-                keras.ops.image.resize(
-                    images[i : i + step].astype("float32"), size, antialias=True
-                )
-            )
-            for i in range(0, len(images), step)
-        ]
-        return np.concatenate(parts)
+        # In chunks, since float32 takes four times the memory of uint8.
+        resized = []
+        for start in range(0, len(images), _IMAGES_PER_CHUNK):
+            chunk = images[start : start + _IMAGES_PER_CHUNK].astype("float32")
+            chunk = keras.ops.image.resize(chunk, size, antialias=True)
+            resized.append(keras.ops.convert_to_numpy(chunk))
+        return np.concatenate(resized)
 
     def _extract(self, images: np.ndarray) -> FeatureSplit:
         return extract_features(
@@ -293,6 +295,6 @@ class FeatureExtractor:
 
 
 def _defaults() -> dict[str, Any]:
-    """The parameters of `FeatureExtractor` and their defaults."""
-    found = inspect.signature(FeatureExtractor).parameters
-    return {name: parameter.default for name, parameter in found.items()}
+    """Returns the defaults of the parameters of `FeatureExtractor`."""
+    parameters = inspect.signature(FeatureExtractor).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}

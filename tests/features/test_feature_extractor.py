@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 import keras_transfer as ktr
 from keras_transfer.caching.store.store import FeatureStore
 from keras_transfer.features.extraction import extract_features
-from keras_transfer.features.transformer import FeatureExtractor
+from keras_transfer.features.feature_extractor import FeatureExtractor
 
 from ._counting import Counting, passed
 
@@ -137,7 +137,9 @@ def test_images_are_resized_and_names_loaded(images):
     small = images[:6, ::2, ::2, :1]
     assert extractor.fit_transform(small).shape == (6, 64)
     assert extractor.backbone_.input_shape == (32, 32, 1)
-    with pytest.raises(ValueError, match=r"of shape \(16, 16, 1\).*those that"):
+    with pytest.raises(
+        ValueError, match=r"of shape \(16, 16, 1\).*like the images"
+    ):
         extractor.transform(images)
     with pytest.raises(ValueError, match="`image_size` must be"):
         FeatureExtractor("ResNet20", image_size=0).fit(images)
@@ -158,7 +160,7 @@ def test_what_is_no_image_is_refused(images, extractor):
         extractor.fit(images * np.nan)
     with pytest.raises(ValueError, match='`pooling` must be "avg" or "max"'):
         clone(extractor).set_params(pooling=None).fit(images)
-    with pytest.raises(NotFittedError, match="`fit` must be called before"):
+    with pytest.raises(NotFittedError, match="`fit` must be called first"):
         clone(extractor).transform(images)
-    with pytest.raises(NotFittedError, match="`fit` must be called before"):
+    with pytest.raises(NotFittedError, match="`fit` must be called first"):
         clone(extractor).get_feature_names_out()

@@ -1,4 +1,4 @@
-"""`fit_probe`: what frozen features know, in seconds and without training."""
+"""`fit_probe`: probes on frozen features, fitted in seconds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_transfer import probes
-from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer._utils.checks import (
+    check_integer,
+    did_you_mean,
+    is_integer,
+    refuse,
+)
 from keras_transfer.features.features import (
+    BlockColumns,
     Features,
     FeatureSplit,
-    Part,
     unit_norm,
 )
 from keras_transfer.features.fitted_probe import FittedProbe
+from keras_transfer.probes.linear import check_finite
 
 _KINDS = {
     "logistic": probes.logistic,
@@ -38,55 +44,55 @@ def fit_probe(
     folds: int = 5,
     seed: int = 0,
 ) -> FittedProbe:
-    """Fits a probe to frozen features, solved to the end.
+    """Fits a probe to frozen features, solved exactly.
 
-    Its one free number is chosen by the loss on the validation examples, or by
-    cross-validation where there are none; then it is fitted to all of them. It
-    is one of:
+    Its single hyper-parameter is chosen by the loss on the validation examples
+    or, without any, by cross-validation; then the probe is fitted to all
+    examples. The kinds are:
 
     `"logistic"`: `min sum_i -ln softmax(x_i W + b)[y_i] + lambda / 2 sum W^2`
-    by L-BFGS, over 45 lambdas between 1e-6 and 1e5; for several labels an
-    example a sigmoid for each. Two classes are one regression, as in
+    by L-BFGS, over 45 lambdas between 1e-6 and 1e5; a sigmoid per class if
+    examples have several labels. Two classes are one regression, as in
     scikit-learn: the penalty is on the difference of the columns.
-    `"ridge"`: `min sum_i |x_i W + b - y_i|^2 + lambda sum W^2`, the same
+    `"ridge"`: `min sum_i |x_i W + b - y_i|^2 + lambda sum W^2` over the same
     lambdas, from one decomposition; for numbers, and for classes coded as -1
-    and 1. Without validation examples lambda is chosen by leave-one-out.
+    and 1. Without validation examples, lambda is chosen by leave-one-out.
     `"nearest-mean"`: `softmax_c(-|x - m_c|^2 / (2 v))` with the class means
-    `m` and the variance `v` in 25 values.
-    `"knn"`: the shares of the classes among the k examples with the largest
-    cosine; k of 1, 3, 5, 10, 20, 50, chosen by accuracy.
-    `"head2toe"`: for the features of many blocks: logistic regression on those
+    `m`, over 25 values of the variance `v`.
+    `"knn"`: shares of the classes among the k examples with the largest cosine
+    similarity; k of 1, 3, 5, 10, 20, 50, chosen by accuracy.
+    `"head2toe"`, for the features of many blocks: logistic regression on the
     columns that a group lasso ranks highest; their share is chosen too.
 
-    All views of training examples are fitted, those of one example together
-    counting as one.
+    All views of the training examples are fitted; the views of an example
+    together count as one example.
 
     Args:
-        features: What `extract_features` returned: `Features`, or a
-            `FeatureSplit` to train on.
-        kind: See above. Defaults to `"logistic"`.
+        features: `Features` from `extract_features`, or a `FeatureSplit` to
+            train on.
+        kind: Kind of the probe, see above. Defaults to `"logistic"`.
         strengths: The values to choose from: lambdas, variances or numbers of
-            neighbours. Defaults to `None`, those above.
+            neighbours. Defaults to `None`, the values above.
         standardize: Whether each part (a block of a backbone) is centred and
-            divided by one number, the root of the mean variance of its
-            columns, so that lambda means the same for all backbones. A part
-            then weighs as many times more as it has more columns; `False`
-            leaves parts that were joined at unit norm, which weigh the same.
-            (A number for each column would raise the noise of those that
-            hardly vary.) For `"knn"`: whether parts
-            are brought to unit norm. Defaults to `True`.
-        folds: Number of parts for cross-validation, 2 or more. Defaults to
+            divided by a single number, the root of the mean variance of its
+            columns, so that lambda means the same for all backbones. The weight
+            of a part is then proportional to its number of columns; with
+            `False`, parts that were joined at unit norm have equal weight.
+            (Dividing each column by its own number would amplify the noise of
+            columns that hardly vary.) For `"knn"`: whether parts are scaled to
+            unit norm. Defaults to `True`.
+        folds: Number of folds of the cross-validation, at least 2. Defaults to
             `5`.
-        seed: Of the folds. Defaults to `0`.
+        seed: Seed of the folds. Defaults to `0`.
 
     Returns:
         A `FittedProbe`.
 
     Raises:
-        ValueError: If an argument is out of range; if there are no labels, one
-            class alone, or features that are not finite, no vectors, or
-            differ between the splits.
-        TypeError: If `features` is something else.
+        ValueError: If an argument is out of range; if there are no labels, or a
+            single class; or if features are not finite, not vectors, or differ
+            between the splits.
+        TypeError: If `features` is of another type.
 
     Example:
 
@@ -102,81 +108,99 @@ def fit_probe(
     """
     features = _check_features(features)
     _check_arguments(kind, strengths, folds, seed)
-    problem = _problem_of(features, kind)
-    rows = _gather(features, problem, kind, folds, seed)
+    target = _target_of(features, kind)
+    rows = _gather_rows(features, target, kind, folds, seed)
     if kind == "knn":
         _check_neighbours(strengths, rows)
-    parts = features.parts or (Part("", "", 0, rows.features.shape[1]),)
+    parts = features.parts or (BlockColumns("", "", 0, rows.features.shape[1]),)
     scale = _Scale.of(
         rows.features[: rows.num_train],
         parts,
         unit=kind == "head2toe" or (kind == "knn" and standardize),
         center=standardize and kind != "knn",
     )
-    choice = _KINDS[kind](
+    chosen = _KINDS[kind](
         probes.Problem(
             scale.apply(rows.features),
             rows.targets,
-            problem.num_outputs,
-            problem.kind,
+            target.num_outputs,
+            target.kind,
             rows.splits,
-            rows.copies,
+            rows.rows_per_example,
         ),
         None if strengths is None else tuple(map(float, strengths)),
     )
     kernel = bias = None
-    if choice.probe is not None:
-        kernel = choice.probe.kernel / scale.by[:, None]
-        bias = (choice.probe.bias - scale.mean @ kernel).astype(np.float32)
+    if chosen.probe is not None:
+        # ((x - mean) / by) W + b = x (W / by) + (b - mean (W / by)).
+        kernel = chosen.probe.kernel / scale.by[:, None]  # [d, outputs]
+        bias = (chosen.probe.bias - scale.mean @ kernel).astype(np.float32)
         kernel = kernel.astype(np.float32)
     return FittedProbe(
         kind,
-        problem.kind,
-        choice.strength,
-        choice.rows,
+        target.kind,
+        chosen.strength,
+        chosen.rows,
         _chosen_by(kind, features, rows),
-        _at_edge(kind, choice, strengths),
+        _at_edge(kind, chosen, strengths),
         features.class_names,
         features.parts,
         len(scale.by),
         kernel,
         bias,
-        choice.kept,
-        problem.num_outputs,
-        lambda raw: choice.outputs(scale.apply(raw)),
+        chosen.kept,
+        target.num_outputs,
+        lambda raw: chosen.outputs(scale.apply(raw)),
     )
 
 
 class _Target(NamedTuple):
+    """The kind of the labels, and the number of outputs for them."""
+
     kind: str
     num_outputs: int
 
 
 class _Rows(NamedTuple):
+    """All rows to fit, and the rows that the strength is chosen by.
+
+    Attributes:
+        features: float64 `(n, d)`, a row for each view of each example.
+        targets: Targets of the rows, `(n, ...)`.
+        splits: Pairs of (rows to fit, rows to choose by).
+        rows_per_example: Number of rows of each example.
+        num_train: Number of rows of training examples, which come first.
+    """
+
     features: np.ndarray
     targets: np.ndarray
     splits: tuple[tuple[np.ndarray, np.ndarray], ...]
-    copies: int
+    rows_per_example: int
     num_train: int
 
 
 class _Scale(NamedTuple):
-    """`(x - mean) / by`, of parts at unit norm if so wanted."""
+    """Scaling `(x - mean) / by`, after scaling `units` to unit norm."""
 
     mean: np.ndarray
     by: np.ndarray
-    units: tuple[Part, ...]
+    units: tuple[BlockColumns, ...]
 
     @classmethod
     def of(
-        cls, x: np.ndarray, parts: Sequence[Part], unit: bool, center: bool
+        cls,
+        x: np.ndarray,
+        parts: Sequence[BlockColumns],
+        unit: bool,
+        center: bool,
     ) -> _Scale:
+        """Fits the scaling to features `(n, d)`."""
         width = x.shape[1]
         units = tuple(parts) if unit else ()
-        found = cls(np.zeros(width), np.ones(width), units)
+        identity = cls(np.zeros(width), np.ones(width), units)
         if not center:
-            return found
-        x = found.apply(x)
+            return identity
+        x = identity.apply(x)
         by, variances = np.ones(width), x.var(axis=0)
         for part in parts:
             columns = slice(part.start, part.stop)
@@ -197,9 +221,9 @@ def _check_features(features: Features | FeatureSplit) -> Features:
         features = Features(features)
     if not isinstance(features, Features):
         raise TypeError(
-            "`features` must be what `extract_features` returned. Received: "
-            f"{type(features).__name__}. Several: `stack_features`; arrays: "
-            "`keras_transfer.probes`."
+            "`features` must be `Features` from `extract_features`. Received: "
+            f"{type(features).__name__}. Join several by `stack_features`; for "
+            "arrays, use `keras_transfer.probes`."
         )
     train, validation = features.train, _validation(features)
     for name, split in (("train", train), ("validation", validation)):
@@ -207,15 +231,15 @@ def _check_features(features: Features | FeatureSplit) -> Features:
             continue
         if len(split.shape) != 1:
             raise ValueError(
-                "`features` must be vectors, one for each example. Received: "
+                "`features` must be vectors, one per example. Received: "
                 f"{name} features of shape {split.shape}. Extract them with "
                 '`pooling="avg"`.'
             )
         if split.labels is None:
             raise ValueError(
                 f"`features` must have labels. Received: {name} features "
-                "without any. Extract them from what `load_images` returned, "
-                "or from a pair (images, labels)."
+                "without any. Extract them from an `ImageData` or from a pair "
+                "(images, labels)."
             )
     if len(train) < 2:
         raise ValueError(
@@ -252,44 +276,36 @@ def _check_arguments(
             for s in strengths
         )
     ):
-        raise ValueError(
-            "`strengths` must be finite numbers above 0, at least one. "
-            f"Received: strengths={strengths!r:.100}"
-        )
-    if not is_integer(folds) or folds < 2:
-        raise ValueError(
-            f"`folds` must be an integer of at least 2. Received: {folds!r}"
-        )
-    if not is_integer(seed) or seed < 0:
-        raise ValueError(
-            f"`seed` must be an integer of at least 0. Received: {seed!r}"
-        )
+        refuse("strengths", "finite numbers above 0, at least one", strengths)
+    check_integer("folds", folds, 2)
+    check_integer("seed", seed, 0)
 
 
-def _problem_of(features: Features, kind: str) -> _Target:
-    """What the labels ask for: classes, several of them, or numbers."""
+def _target_of(features: Features, kind: str) -> _Target:
+    """Reads off the labels whether they are classes, several, or numbers."""
     splits = [s for s in (features.train, _validation(features)) if s]
-    given = [np.asarray(split.labels) for split in splits]
-    labels = given[0]
-    if any(other.shape[1:] != labels.shape[1:] for other in given):
+    all_labels = [np.asarray(split.labels) for split in splits]
+    labels = all_labels[0]
+    if any(other.shape[1:] != labels.shape[1:] for other in all_labels):
         raise ValueError(
             "`features` must have labels of one shape in all splits. Received: "
-            f"{', '.join(str(other.shape) for other in given)}."
+            f"{', '.join(str(other.shape) for other in all_labels)}."
         )
     if labels.ndim == 1 and labels.dtype.kind in "iub":
-        return _classes(given, features.class_names)
-    binary = all(((y == 0) | (y == 1)).all() for y in given)
+        return _class_target(all_labels, features.class_names)
+    binary = all(((y == 0) | (y == 1)).all() for y in all_labels)
     if labels.ndim == 2 and binary:
         if (labels == labels[0]).all():
             raise ValueError(
                 "`features` must have labels that differ between training "
-                "examples. Received: the same for all of them."
+                "examples. Received: the same labels for all of them."
             )
         if kind == "nearest-mean":
             raise ValueError(
                 '`kind` must be "logistic", "ridge", "knn" or "head2toe" for '
-                "examples with several labels: the means of classes that "
-                'overlap do not tell them apart. Received: kind="nearest-mean"'
+                "examples with several labels, because the means of "
+                "overlapping classes do not separate them. Received: "
+                'kind="nearest-mean".'
             )
         return _Target("multi-label", labels.shape[1])
     if kind != "ridge":
@@ -299,26 +315,26 @@ def _problem_of(features: Features, kind: str) -> _Target:
             f"{labels.shape}. Classes are integers (n,), or 0 and 1 (n, "
             "num_classes)."
         )
-    if labels.ndim > 2 or not all(np.isfinite(y).all() for y in given):
+    if labels.ndim > 2 or not all(np.isfinite(y).all() for y in all_labels):
         raise ValueError(
-            "`features` must have labels (n,) or (n, outputs), all of them "
-            f"finite. Received: labels of shape {labels.shape}."
+            "`features` must have finite labels of shape (n,) or (n, outputs). "
+            f"Received: labels of shape {labels.shape}."
         )
     return _Target("regression", 1 if labels.ndim == 1 else labels.shape[1])
 
 
-def _classes(
-    given: Sequence[np.ndarray], names: tuple[str, ...] | None
+def _class_target(
+    all_labels: Sequence[np.ndarray], names: tuple[str, ...] | None
 ) -> _Target:
-    largest = max(int(labels.max()) for labels in given)
-    smallest = min(int(labels.min()) for labels in given)
+    largest = max(int(labels.max()) for labels in all_labels)
+    smallest = min(int(labels.min()) for labels in all_labels)
     size = len(names) if names else largest + 1
     if smallest < 0 or largest >= size:
         raise ValueError(
             f"`features` must have labels in [0, {size}), one for each class. "
             f"Received: labels from {smallest} to {largest}."
         )
-    present = len(np.unique(given[0]))
+    present = len(np.unique(all_labels[0]))
     if present < 2:
         raise ValueError(
             "`features` must have training examples of at least two classes. "
@@ -327,44 +343,44 @@ def _classes(
     return _Target("classification", size)
 
 
-def _gather(
-    features: Features, problem: _Target, kind: str, folds: int, seed: int
+def _gather_rows(
+    features: Features, target: _Target, kind: str, folds: int, seed: int
 ) -> _Rows:
-    """All rows to fit, those of validation last, and who judges whom."""
+    """Gathers all rows to fit, those of validation examples last."""
     train, validation = features.train, _validation(features)
-    copies = train.views
+    views = train.views
+    # [examples, views, d] -> [examples * views, d]: the rows of an example are
+    # adjacent, its first view first.
     x = train.all_views.reshape(-1, train.shape[0])
-    y = _targets(train, problem)
+    y = _targets(train, target)
     num_train = len(x)
     splits: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
     if validation is not None:
-        # Each counts as much as a training example.
-        x = np.concatenate([x, np.repeat(validation.values, copies, axis=0)])
-        y = np.concatenate([y, _targets(validation, problem)])
-        splits = ((np.arange(num_train), np.arange(num_train, len(x), copies)),)
-    elif kind != "ridge" or copies > 1:  # it leaves each out in closed form
+        # Repeated, so that each counts as much as a training example.
+        x = np.concatenate([x, np.repeat(validation.values, views, axis=0)])
+        y = np.concatenate([y, _targets(validation, target)])
+        splits = ((np.arange(num_train), np.arange(num_train, len(x), views)),)
+    elif kind != "ridge" or views > 1:  # ridge has leave-one-out instead
+        # All views are fitted, and only the first is predicted.
         splits = tuple(
-            (_places(some, copies), held * copies)
-            for some, held in _folds(y, problem.kind, folds, seed)
+            (_rows_of(fit, views), held_out * views)
+            for fit, held_out in _folds(y, target.kind, folds, seed)
         )
-    y = np.repeat(y, copies, axis=0)
-    if not np.isfinite(x).all():
-        raise ValueError(
-            "`features` must be finite. Received: NaN or infinity; check the "
-            "weights of the backbone and the pixels."
-        )
-    return _Rows(x.astype(np.float64), y, splits, copies, num_train)
+    y = np.repeat(y, views, axis=0)
+    check_finite(x)
+    return _Rows(x.astype(np.float64), y, splits, views, num_train)
 
 
-def _targets(split: FeatureSplit, problem: _Target) -> np.ndarray:
+def _targets(split: FeatureSplit, target: _Target) -> np.ndarray:
     labels = np.asarray(split.labels)
-    if problem.kind == "classification":
+    if target.kind == "classification":
         return labels.astype(np.int64)
-    return labels.astype(np.float64).reshape(len(labels), problem.num_outputs)
+    return labels.astype(np.float64).reshape(len(labels), target.num_outputs)
 
 
-def _places(examples: np.ndarray, copies: int) -> np.ndarray:
-    return (examples[:, None] * copies + np.arange(copies)).ravel()
+def _rows_of(examples: np.ndarray, views: int) -> np.ndarray:
+    """Returns the rows of all views of examples."""
+    return (examples[:, None] * views + np.arange(views)).ravel()
 
 
 def _folds(
@@ -373,28 +389,31 @@ def _folds(
     from sklearn.model_selection import KFold, StratifiedKFold
 
     if kind != "classification":
-        maker = KFold(min(folds, len(targets)), shuffle=True, random_state=seed)
-        return list(maker.split(targets))
+        k_fold = KFold(
+            min(folds, len(targets)), shuffle=True, random_state=seed
+        )
+        return list(k_fold.split(targets))
     count = min(folds, int(np.bincount(targets).max()))
     if count < 2:
         return []
-    maker = StratifiedKFold(count, shuffle=True, random_state=seed)
+    stratified = StratifiedKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # A class of fewer examples than folds is missing in some of them.
+        # Classes with fewer examples than folds are absent from some folds.
         warnings.filterwarnings("ignore", "The least populated class")
         warnings.filterwarnings("ignore", "The number of unique classes")
-        return list(maker.split(targets, targets))
+        return list(stratified.split(targets, targets))
 
 
 def _check_neighbours(strengths: Sequence[float] | None, rows: _Rows) -> None:
-    sizes = [len(some) for some, _ in rows.splits] or [len(rows.features)]
+    sizes = [len(fit) for fit, _ in rows.splits] or [len(rows.features)]
     if strengths is None:
         return
     if not all(is_integer(k) and k <= min(sizes) for k in strengths):
-        raise ValueError(
-            '`strengths` must be integers for `kind="knn"`, numbers of '
-            f"neighbours from 1 to {min(sizes)}. Received: "
-            f"strengths={strengths!r:.100}"
+        refuse(
+            "strengths",
+            'integers for `kind="knn"`, numbers of neighbours from 1 to '
+            f"{min(sizes)}",
+            strengths,
         )
 
 
@@ -402,20 +421,21 @@ def _chosen_by(kind: str, features: Features, rows: _Rows) -> str:
     validation = _validation(features)
     if validation is not None:
         return f"{len(validation)} validation examples"
-    if kind == "ridge" and rows.copies == 1:
+    if kind == "ridge" and rows.rows_per_example == 1:
         return "leave-one-out"
     if rows.splits:
         return f"{len(rows.splits)}-fold cross-validation"
-    return "default, since each class has one example alone"
+    return "default, since each class has a single example"
 
 
 def _at_edge(
-    kind: str, choice: probes.Choice, strengths: Sequence[float] | None
+    kind: str, chosen: probes.ChosenProbe, strengths: Sequence[float] | None
 ) -> bool:
-    if not choice.rows or (strengths is not None and len(strengths) < 2):
+    if not chosen.rows or (strengths is not None and len(strengths) < 2):
         return False
-    walked = [row.strength for row in choice.rows]
+    tried = [row.strength for row in chosen.rows]
     if kind == "knn":
-        return choice.strength == max(walked) > 1
-    # A path that ended early has shown that what lies beyond is worse.
-    return choice.strength in (min(walked), max(walked))
+        return chosen.strength == max(tried) > 1
+    # The path stops early only after the loss has risen, so the last row of
+    # such a path is never the chosen one.
+    return chosen.strength in (min(tried), max(tried))
