@@ -21,7 +21,7 @@ from keras_transfer.backbones.loading import PRETRAINED
 from keras_transfer.backbones.spec import name_of, spec_of_own
 from keras_transfer.backbones.tokens import POOLINGS, TextTokenizer, longest
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import has_children
+from keras_transfer.structure.model_parts import has_children
 
 _SEQUENCE_LENGTH = 128
 

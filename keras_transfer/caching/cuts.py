@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_transfer.caching.policy import Ineligible
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
-from keras_transfer.structure.depth import around, pooling_of, split
+from keras_transfer.structure.blocks import Block
+from keras_transfer.structure.depth import around, split
+from keras_transfer.structure.model_parts import ModelParts, parts_of
 
 
 class Cut(NamedTuple):
@@ -41,13 +42,14 @@ def find_cut(model: keras.Model) -> Cut | Ineligible:
     Returns:
         A `Cut`, or why there is none.
     """
-    backbone = backbone_of(model)
-    found = find_blocks(backbone)
-    whole = backbone is model
-    if not whole:
-        preprocessing = model.get_layer("preprocessing")
-        if _moves(preprocessing) or _stirs(preprocessing):
-            return Ineligible("the preprocessing is random, or moves")
+    parts = parts_of(model)
+    backbone, found = parts.backbone, parts.blocks
+    whole = parts.head is None
+    preprocessing = parts.preprocessing
+    if preprocessing is not None and (
+        _moves(preprocessing) or _stirs(preprocessing)
+    ):
+        return Ineligible("the preprocessing is random, or moves")
     frozen = 0
     reason = "its first block trains"
     for block in found:
@@ -65,7 +67,7 @@ def find_cut(model: keras.Model) -> Cut | Ineligible:
         return Ineligible(reason)
     depth = len(found) - frozen
     name = f"after {found[frozen - 1].name}"
-    pooled = depth == 0 and pooling_of(model) is not None
+    pooled = depth == 0 and parts.pooling is not None
     return Cut(depth, pooled, "after pooling" if pooled else name)
 
 
@@ -83,16 +85,17 @@ def network_to(
         A model over the layers of `model`, with the tensors of all ends in a
         row as its outputs.
     """
-    backbone = backbone_of(model)
-    found = find_blocks(backbone)
-    whole = backbone is model
+    parts = parts_of(model)
+    backbone, found = parts.backbone, parts.blocks
     entry = list(graph.tensors_in(backbone))
     tensors = [_tensors(found, end) for end in ends]
     if start is None:
         (given,) = graph.tensors_in(model)
         inputs = [graph.input_like(given, given.name)]
         x = inputs[0]
-        xs = [x if whole else around(model.get_layer("preprocessing"))(x)]
+        if parts.preprocessing is not None:
+            x = around(parts.preprocessing)(x)
+        xs = [x]
     else:
         entry = _tensors(found, start)
         inputs = [
@@ -111,7 +114,7 @@ def network_to(
     for end, some in zip(ends, tensors, strict=True):
         for tensor in some:
             value = values[id(tensor)]
-            outputs.append(_pooled(model, value) if end.pooled else value)
+            outputs.append(_pooled(parts, value) if end.pooled else value)
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
 
 
@@ -131,7 +134,7 @@ def own_layers(network: keras.Model) -> list[keras.layers.Layer]:
 
 def width(model: keras.Model, cut: Cut) -> int:
     """Returns how many tensors cross a cut."""
-    return len(_tensors(find_blocks(backbone_of(model)), cut))
+    return len(_tensors(parts_of(model).blocks, cut))
 
 
 def _tensors(found: Sequence[Block], cut: Cut) -> list[keras.KerasTensor]:
@@ -144,9 +147,9 @@ def _among(
     return any(tensor is other for other in others)
 
 
-def _pooled(model: keras.Model, features: keras.KerasTensor) -> object:
-    head = model.get_layer("head")
-    return keras.Model(head.inputs[0], pooling_of(model))(features)
+def _pooled(parts: ModelParts, features: keras.KerasTensor) -> object:
+    head: Any = parts.head
+    return keras.Model(head.inputs[0], parts.pooling)(features)
 
 
 def _moves(layer: keras.layers.Layer) -> bool:

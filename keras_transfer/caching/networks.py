@@ -15,7 +15,7 @@ from keras_transfer.caching.policy import Ineligible
 from keras_transfer.strategies.exact_probe import has_exact_probe
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import has_children
+from keras_transfer.structure.model_parts import has_children
 
 if TYPE_CHECKING:
     import tensorflow as tf

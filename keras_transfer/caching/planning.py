@@ -32,7 +32,7 @@ from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.distribute import ProcessGroup
 from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Phase
-from keras_transfer.structure.blocks import has_children
+from keras_transfer.structure.model_parts import has_children
 
 # One in so many bytes of the free memory may be taken.
 _PART_OF_MEMORY = 4

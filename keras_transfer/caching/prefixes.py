@@ -23,7 +23,7 @@ from keras_transfer.caching.views import View, make_views
 from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.data.examples import Examples
 from keras_transfer.distribute import ProcessGroup
-from keras_transfer.structure.blocks import backbone_of, find_blocks
+from keras_transfer.structure.model_parts import parts_of
 
 if TYPE_CHECKING:
     pass
@@ -182,7 +182,7 @@ class Prefixes:
         nearby = planned - set(cuts)
         if self._store.directory is not None:
             # Of earlier runs there may be any.
-            blocks = find_blocks(backbone_of(self._model))
+            blocks = parts_of(self._model).blocks
             last = min(first + _NEARBY, len(blocks) - 1)
             for depth in range(first, last + 1):
                 name = f"after {blocks[len(blocks) - depth - 1].name}"

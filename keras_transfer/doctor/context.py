@@ -15,8 +15,9 @@ from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.data.splitting import SPLITS
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import Block, backbone_of
+from keras_transfer.structure.blocks import Block
 from keras_transfer.structure.depth import blocks, check_depth
+from keras_transfer.structure.model_parts import parts_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -107,7 +108,7 @@ class Context:
         """The child `backbone`, or the model itself."""
         functional = graph.is_functional(self.model)
         single = functional and len(graph.tensors_in(self.model)) == 1
-        return backbone_of(self.model) if single else self.model
+        return parts_of(self.model).backbone if single else self.model
 
     @property
     def units(self) -> int | None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import has_children
+from keras_transfer.structure.model_parts import has_children
 
 RANDOM_LAYERS = tuple(
     getattr(keras.layers, name)

@@ -18,7 +18,8 @@ from keras_transfer.backbones import (
 from keras_transfer.caching.compiled import Compute
 from keras_transfer.caching.engines import choose_engine
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import Block, find_blocks, has_children
+from keras_transfer.structure.blocks import Block, find_blocks
+from keras_transfer.structure.model_parts import has_children
 from keras_transfer.structure.trainable import match_blocks
 
 if TYPE_CHECKING:

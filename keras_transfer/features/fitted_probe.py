@@ -13,9 +13,9 @@ from keras_transfer.caching.fingerprints import digest_network
 from keras_transfer.evaluation.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.features.features import BlockColumns, FeatureSplit
 from keras_transfer.probes import PathRow
-from keras_transfer.structure.blocks import find_blocks, has_children
+from keras_transfer.structure.blocks import find_blocks
 from keras_transfer.structure.class_names import find_class_names
-from keras_transfer.structure.depth import pooling_of
+from keras_transfer.structure.model_parts import has_children, parts_of
 
 # Name of each kind of probe, and name of its strength.
 _NAMES = {
@@ -313,7 +313,7 @@ class FittedProbe:
 
         Features of an unknown network are accepted.
         """
-        cut = Cut(0, pooling_of(model) is not None, f"below {layer.name}")
+        cut = Cut(0, parts_of(model).pooling is not None, f"below {layer.name}")
         digest = digest_network(network_to(model, [cut]))
         for part in self.parts:
             network, _, size = part.network.partition(" ")

@@ -13,7 +13,8 @@ from keras_transfer._utils.checks import (
     did_you_mean,
 )
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import backbone_of, find_blocks
+from keras_transfer.structure.blocks import find_blocks
+from keras_transfer.structure.model_parts import parts_of
 
 _HEAD = "head"
 
@@ -108,7 +109,7 @@ def block_multipliers(
     multipliers = check_multipliers(multipliers)
     check_multiplier("default", default)
     groups = _groups(model)
-    has_head = backbone_of(model) is not model
+    has_head = parts_of(model).head is not None
     block_names = [name for name, _ in groups[: -1 if has_head else None]]
     values = [default] * len(groups)
     for key, value in multipliers.items():
@@ -160,7 +161,7 @@ _Layers = tuple[keras.layers.Layer, ...]
 
 def _groups(model: keras.Model) -> list[tuple[str, _Layers]]:
     """Returns the blocks, and the head if there is one, input to output."""
-    backbone = backbone_of(model)
+    backbone = parts_of(model).backbone
     groups = [(block.name, block.layers) for block in find_blocks(backbone)]
     if backbone is not model:
         groups.append((_HEAD, (model.get_layer(_HEAD),)))

@@ -17,7 +17,8 @@ from keras import ops
 from keras_transfer._utils.checks import did_you_mean
 from keras_transfer.auxiliary.loss_adder import LossAdder
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
+from keras_transfer.structure.blocks import Block, find_blocks
+from keras_transfer.structure.model_parts import parts_of
 
 # Any size shows which blocks change it, where a network takes several.
 _SOME_SIZE = 256
@@ -45,7 +46,8 @@ def feature_map_trainer(
     model: keras.Model, names: Sequence[str] | None, strength: keras.Variable
 ) -> Trainer:
     """Adds the distance of block outputs from those of a copy made now."""
-    backbone = backbone_of(model)
+    parts = parts_of(model)
+    backbone = parts.backbone
     entry = graph.tensors_in(backbone)[0]
     outputs = graph.tensors_out(backbone)
     if len(outputs) != 1:
@@ -75,14 +77,16 @@ def feature_map_trainer(
 
     images = _input_like(model)
     whole = backbone is model
-    x = images if whole else model.get_layer("preprocessing")(images)
+    x = images
+    if parts.preprocessing is not None:
+        x = parts.preprocessing(images)
     *seen, result = keras.Model(entry, [*maps, *outputs])(x)
     # Whole models are observed at their output, under its own name, which
     # losses and metrics may be keyed by.
     name = _maker(model, outputs[0]) if whole else "observer"
     result = LossAdder(loss, name)([result, x, *seen])
-    if not whole:
-        result = model.get_layer("head")(result)
+    if parts.head is not None:
+        result = parts.head(result)
     return _finish(model, images, result, [x, *seen], loss)
 
 
@@ -90,7 +94,8 @@ def singular_value_trainer(
     model: keras.Model, k: int, strength: keras.Variable
 ) -> Trainer:
     """Adds the smallest singular values of the features of a batch."""
-    if backbone_of(model) is model:
+    parts = parts_of(model)
+    if parts.head is None or parts.preprocessing is None:
         raise ValueError(
             "`model` must have the layers preprocessing, backbone and head, "
             "whose features are penalised. Received: model "
@@ -113,10 +118,8 @@ def singular_value_trainer(
         return strength / 2 * ops.sum(ops.square(projected))
 
     images = _input_like(model)
-    head = model.get_layer("head")
-    features = model.get_layer("backbone")(
-        model.get_layer("preprocessing")(images)
-    )
+    head = parts.head
+    features = parts.backbone(parts.preprocessing(images))
     pooled = _pooled(head, features)
     result = head(LossAdder(loss, "observer")([features, pooled]))
     return _finish(model, images, result, [pooled], loss)

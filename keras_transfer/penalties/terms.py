@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import has_children
+from keras_transfer.structure.model_parts import has_children
 
 KINDS = ("weights", "biases", "normalization")
 

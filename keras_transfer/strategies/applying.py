@@ -12,7 +12,8 @@ from keras_transfer._utils.checks import is_integer
 from keras_transfer._utils.seeding import seeded
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
+from keras_transfer.structure.blocks import Block
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.trainable import (
     frozen_by_user,
     match_blocks,
@@ -34,7 +35,7 @@ class TrainableSets:
 
     def __init__(self, model: keras.Model, phases: Sequence[Phase]) -> None:
         self._model = model
-        self._blocks = find_blocks(backbone_of(model))
+        self._blocks = parts_of(model).blocks
         self._closed = frozen_by_user(model)
         self._whole = model.trainable
         self._states = [
@@ -149,7 +150,7 @@ def keep_opened(
         The phases, with depth `None` for `"all"` where the backbone is partly
         open.
     """
-    backbone = backbone_of(model)
+    backbone = parts_of(model).backbone
     if backbone is model or not (
         model.trainable and backbone.trainable_weights
     ):
@@ -174,10 +175,11 @@ def reinitialize(model: keras.Model, seed: int) -> None:
         model: A model made by a builder, or any functional one.
         seed: Of the weights.
     """
-    parts = [model]
-    if backbone_of(model) is not model:
-        parts = [model.get_layer("backbone"), model.get_layer("head")]
-    for part in parts:
+    parts = parts_of(model)
+    trained = [model]
+    if parts.head is not None:
+        trained = [parts.backbone, parts.head]
+    for part in trained:
         with seeded(seed):
             fresh = keras.models.clone_model(part)
         for old, new in zip(

@@ -13,7 +13,7 @@ from keras_transfer.strategies.exact_probe import (
 )
 from keras_transfer.strategies.phase import Depth, Phase
 from keras_transfer.strategies.strategies import resolve
-from keras_transfer.structure.blocks import backbone_of
+from keras_transfer.structure.model_parts import parts_of
 
 
 def default_strategy(model: keras.Model) -> str:
@@ -52,7 +52,7 @@ def choose_phases(
         depth=depth,
         learning_rate=learning_rate,
         epochs=epochs,
-        has_head=backbone_of(model) is not model,
+        has_head=parts_of(model).head is not None,
     )
     if depth is None and isinstance(strategy, str):
         phases = keep_opened(model, phases)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keras_transfer.structure.blocks import backbone_of
+from keras_transfer.structure.model_parts import parts_of
 
 if TYPE_CHECKING:
     pass
@@ -43,9 +43,10 @@ def check_head(model: keras.Model) -> None:
 
 
 def _reason_against(model: keras.Model) -> str:
-    if backbone_of(model) is model:
+    head = parts_of(model).head
+    if head is None:
         return f"model {model.name!r}, which has no head"
-    layers = model.get_layer("head").layers
+    layers = head.layers
     weighted = [layer for layer in layers if layer.weights]
     if len(weighted) != 1:
         names = ", ".join(layer.name for layer in weighted)

@@ -59,38 +59,6 @@ class Block(NamedTuple):
 # behind it.
 _Piece = tuple[str | None, list[int], graph.GraphCut]
 
-_CHILDREN = {"preprocessing", "backbone", "head"}
-
-
-def has_children(model: keras.Model) -> bool:
-    """Tells whether a model consists of preprocessing, backbone and head."""
-    return {layer.name for layer in model.layers} >= _CHILDREN
-
-
-def backbone_of(model: keras.Model) -> keras.Model:
-    """Returns the child `backbone` of a built model, or else `model` itself.
-
-    Raises:
-        TypeError: If `model` has no graph to read.
-        ValueError: If the backbone has several inputs.
-    """
-    if not graph.is_functional(model):
-        raise TypeError(
-            "`model` must be a functional or built Sequential model, since "
-            "blocks are read off its graph. Received: a "
-            f"{type(model).__name__}."
-        )
-    backbone = model
-    if has_children(model):
-        backbone = model.get_layer("backbone")
-    inputs = len(graph.tensors_in(backbone))
-    if inputs != 1:
-        raise ValueError(
-            "`model` must have one input, so that depth can be counted from "
-            f"it. Received: model {model.name!r} with {inputs}."
-        )
-    return backbone
-
 
 def find_blocks(network: keras.Model) -> tuple[Block, ...]:
     """Returns the blocks of a network with one input, input to output."""

@@ -14,22 +14,12 @@ import keras
 
 from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
+from keras_transfer.structure.blocks import Block
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.trainable import (
     match_blocks,
     remember_frozen,
     set_trainable,
-)
-
-# Layers at the start of a head that have no weights and draw no random numbers.
-_POOLINGS = (
-    keras.layers.InputLayer,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.Flatten,
-    keras.layers.Concatenate,
 )
 
 
@@ -59,7 +49,7 @@ def blocks(model: keras.Model) -> tuple[Block, ...]:
     >>> [block.name for block in blocks(backbone.model)][-1]
     'conv5_block3'
     """
-    return find_blocks(backbone_of(model))
+    return parts_of(model).blocks
 
 
 def split(
@@ -97,16 +87,16 @@ def split(
     >>> prefix, suffix = split(model, depth=1)
     >>> predictions = suffix(prefix(images))
     """
-    all_blocks = blocks(model)
+    parts = parts_of(model)
+    all_blocks, backbone = parts.blocks, parts.backbone
     depth = check_depth(model, depth, len(all_blocks))
-    backbone = backbone_of(model)
-    whole = backbone is model
+    whole = parts.head is None
     if whole and depth in (0, len(all_blocks)):
         raise ValueError(
             f"`depth` must be an integer in [1, {len(all_blocks) - 1}] for a "
             f"model without head and preprocessing. Received: depth={depth}."
         )
-    pooling = pooling_of(model) if pooled else None
+    pooling = parts.pooling if pooled else None
     if pooled and (depth or pooling is None):
         raise ValueError(
             "`pooled` must be False unless `depth` is 0 and the head begins "
@@ -120,10 +110,12 @@ def split(
         cut = _single(all_blocks[len(all_blocks) - depth - 1].outputs)
     (model_input,) = graph.tensors_in(model)
     images = graph.input_like(model_input, model_input.name)
-    x = images if whole else around(model.get_layer("preprocessing"))(images)
+    x = images
+    if parts.preprocessing is not None:
+        x = around(parts.preprocessing)(images)
     if depth < len(all_blocks):
         x = _call_below(entry, cut, x)
-    head = None if whole else around(model.get_layer("head"))
+    head = None if parts.head is None else around(parts.head)
     if pooling is not None:
         x = keras.Model(_single(graph.tensors_in(head)), pooling)(x)
         head = keras.Model(pooling, _single(graph.tensors_out(head)))
@@ -182,42 +174,6 @@ def around(model: keras.Model) -> keras.Model:
         _single(graph.tensors_out(model)),
         name=model.name,
     )
-
-
-def pooling_of(model: keras.Model) -> keras.KerasTensor | None:
-    """Returns the output of the pooling that a head begins with.
-
-    Args:
-        model: Any functional model.
-
-    Returns:
-        A symbolic tensor within the head, the last one that depends on no
-        weights of the head; `None` if there is no pooling or no head.
-
-    Example:
-
-    >>> pooling_of(build_classifier("ResNet20", num_classes=3)).shape
-    (None, 64)
-    """
-    if backbone_of(model) is model:
-        return None
-    head = model.get_layer("head")
-    steps = graph.steps(head)
-    pooled = None
-    for cut in graph.cuts(head, max_width=1):
-        operations = [steps[index].operation for index in cut.steps]
-        if not all(_is_pooling(operation) for operation in operations):
-            break
-        if len(cut.steps) > 1:
-            pooled = cut.tensors[0]
-    return pooled
-
-
-def _is_pooling(operation: keras.Operation) -> bool:
-    """Tells whether an operation of a head has no weights and no randomness."""
-    if isinstance(operation, keras.layers.Layer):
-        return isinstance(operation, _POOLINGS)
-    return True  # an operation of keras.ops, as in GeM
 
 
 def _single(
@@ -353,8 +309,9 @@ def trainable_summary(model: keras.Model) -> str:
         (str(len(all_blocks) - index), block.name, block.layers)
         for index, block in enumerate(all_blocks)
     ]
-    if backbone_of(model) is not model:
-        rows.append(("", "head", (model.get_layer("head"),)))
+    head = parts_of(model).head
+    if head is not None:
+        rows.append(("", "head", (head,)))
     width = max(len(name) for _, name, _ in rows)
     lines = [
         f"{'depth':>5}  {'block':<{width}}  {'parameters':>12}  "

@@ -9,8 +9,8 @@ import keras
 
 from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer.structure import adapters, graph
-from keras_transfer.structure.blocks import backbone_of, find_blocks
 from keras_transfer.structure.depth import check_depth
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.trainable import set_trainable
 
 
@@ -61,7 +61,7 @@ def add_lora(
     """
     if not is_integer(rank) or rank < 1:
         refuse("rank", "an integer above 0", rank)
-    blocks = find_blocks(backbone_of(model))
+    blocks = parts_of(model).blocks
     num_opened = check_depth(model, depth, len(blocks), least=1)
     opened = blocks[len(blocks) - num_opened :]
     layers = [

@@ -9,7 +9,8 @@ import keras
 
 from keras_transfer._utils.checks import did_you_mean
 from keras_transfer.structure import adapters, graph
-from keras_transfer.structure.blocks import Block, backbone_of, find_blocks
+from keras_transfer.structure.blocks import Block
+from keras_transfer.structure.model_parts import parts_of
 
 _FROZEN = "_frozen_by_keras_transfer"
 
@@ -53,9 +54,10 @@ def frozen_by_user(model: keras.Model) -> frozenset[int]:
     Returns:
         Frozen set of `id(layer)`, of layers with weights of their own.
     """
-    built = backbone_of(model) is not model
+    parts = parts_of(model)
+    built = parts.head is not None
     frozen = set()
-    for block in find_blocks(backbone_of(model)):
+    for block in parts.blocks:
         layers = [
             layer
             for layer in _all_layers(block.layers)
@@ -94,7 +96,7 @@ def train_only(
     chosen = {id(layer) for block in opened for layer in block.layers}
     states = {
         id(layer): id(layer) in chosen
-        for block in find_blocks(backbone_of(model))
+        for block in parts_of(model).blocks
         for layer in block.layers
     }
     set_trainable(
@@ -161,7 +163,7 @@ def set_trainable(
     before = {id(v) for v in model.trainable_variables}
     layers = list(_all_layers(model.layers))
     old_states = [layer.trainable for layer in layers]
-    backbone = backbone_of(model)
+    backbone = parts_of(model).backbone
     _unfreeze_containers(model, backbone)
     inner_layers = list(graph.layers_below(backbone))
     # If there are adapters, only the layers that hold one train.

@@ -11,6 +11,7 @@ import numpy as np
 from keras_transfer.caching.compiled import compiled
 from keras_transfer.caching.phase_data import PhaseData, Vectors
 from keras_transfer.structure import depth
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -58,20 +59,21 @@ def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
     Returns:
         What the output layer is fed with: most often the same.
     """
-    start = depth.pooling_of(model)
-    if start is None:
-        start = model.get_layer("head").inputs[0]
+    parts = parts_of(model)
+    start, head = parts.pooling, parts.head
+    if start is None and head is not None:
+        start = head.inputs[0]
     end = _output_layer(model).input
     if end is start:
         return vectors
     between = keras.Model(start, end)
     given = vectors.features
     compute = compiled(between, given.shape[1:])
-    parts = [
+    chunks = [
         np.asarray(compute(given[first : first + _ROWS_PER_CHUNK])[0])
         for first in range(0, len(given), _ROWS_PER_CHUNK)
     ]
-    return vectors._replace(features=np.concatenate(parts))
+    return vectors._replace(features=np.concatenate(chunks))
 
 
 def _output_layer(model: keras.Model) -> keras.layers.Layer:

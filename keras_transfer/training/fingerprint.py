@@ -14,7 +14,7 @@ from keras_transfer._utils.plain import plain
 from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.strategies.phase import Phase
-from keras_transfer.structure.blocks import backbone_of
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.training.settings import Settings
 
 
@@ -80,7 +80,7 @@ def check_start(
     """
     if phases[0].reinitialize:
         return
-    backbone = {id(v) for v in backbone_of(model).weights}
+    backbone = {id(v) for v in parts_of(model).backbone.weights}
     places = [i for i, v in enumerate(model.variables) if id(v) in backbone]
     now = {i: np.asarray(model.variables[i]) for i in places}
     different = []

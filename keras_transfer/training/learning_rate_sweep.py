@@ -23,7 +23,7 @@ from keras_transfer.reports.curves import plot_learning_rates
 from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Depth, Phase
 from keras_transfer.structure import graph
-from keras_transfer.structure.blocks import backbone_of
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.training_step import check_own_training
 from keras_transfer.training.compatibility import check_losses
 from keras_transfer.training.compiling import make_phase_optimizer, scale_loss
@@ -235,7 +235,7 @@ def find_learning_rate(
         seed=seed,
     )
     phase = Phase("sweep", depth=depth, layer_decay=layer_decay)
-    backbone_of(model)  # Raises for models without a graph.
+    parts_of(model)  # Raises for models without a graph.
     check_own_training(model)
     losses = check_losses(model, penalty, (), (phase,))
     source, task = read_data(model, data, settings)

@@ -14,7 +14,7 @@ from keras_transfer._utils.checks import did_you_mean, is_integer
 from keras_transfer.penalties import L2SP, Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.strategies import resolve
-from keras_transfer.structure.blocks import backbone_of, find_blocks
+from keras_transfer.structure.model_parts import parts_of
 
 # What can be a range, and whether it is tried on a logarithmic scale.
 _RANGES = {
@@ -139,7 +139,7 @@ class SearchSpace:
         Raises:
             ValueError: If a depth is more than there are blocks.
         """
-        count = len(find_blocks(backbone_of(model)))
+        count = len(parts_of(model).blocks)
         if self.depth is None:
             depths: list[Any] = [d for d in (0, 1, 2, 4) if d <= count]
         else:

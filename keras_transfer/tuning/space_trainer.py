@@ -21,7 +21,7 @@ from keras_transfer.data import ImageData, TextData
 from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.choosing import default_strategy
 from keras_transfer.strategies.phase import Phase
-from keras_transfer.structure.blocks import backbone_of
+from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.tasks.choosing import choose_task
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.history import Row
@@ -351,7 +351,7 @@ def _phases(
     model: keras.Model, choice: Choice, epochs: int | None
 ) -> tuple[Phase, ...]:
     return choice.phases(
-        default_strategy(model), epochs, backbone_of(model) is not model
+        default_strategy(model), epochs, parts_of(model).head is not None
     )
 
 
