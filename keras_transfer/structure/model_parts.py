@@ -33,8 +33,8 @@ class ModelParts:
         model: The model.
         backbone: The pretrained network. A model without the children of a
             builder is its own backbone.
-        preprocessing: The preprocessing, or `None`.
-        head: The head, or `None`.
+        preprocessing: The preprocessing. Defaults to `None`.
+        head: The head. Defaults to `None`.
     """
 
     model: keras.Model
