@@ -12,6 +12,7 @@ then exits with 1:
   "Defaults to `X`.", or stated as another value than the signature's (for a
   constant of the package either its name or its value will do);
 - an exception class that the body raises and `Raises:` does not name;
+  (a method that says "...; see `Base.method`." is documented there)
 - a name exported by the package whose docstring has no `Example`.
 
 Public are the modules at the top of the package, and of its folders what their
@@ -171,7 +172,11 @@ def check_definition(
     of_keras = bool(owner) and node.name in KERAS_METHODS
     if doc:
         for message in check_docstring(
-            node, doc, known, whole and not of_keras, method=bool(owner)
+            node,
+            doc,
+            known,
+            whole and not of_keras and not refers(doc, node.name),
+            method=bool(owner),
         ):
             yield node.lineno, f"`{name}`: {message}"
         if example and not has_example(doc):
@@ -181,6 +186,11 @@ def check_definition(
     if isinstance(node, ast.ClassDef):
         for child in filter(is_public, node.body):
             yield from check_definition(child, known, whole, owner=f"{name}.")
+
+
+def refers(doc: str, name: str) -> bool:
+    """Tells whether a method is documented where it was declared."""
+    return re.search(rf"; see `\w+\.{name}`\.$", doc, re.MULTILINE) is not None
 
 
 def check_docstring(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import keras
 
 from keras_transfer.structure.outputs import output_activation
@@ -10,17 +12,51 @@ from keras_transfer.tasks.multi_label import MultiLabel
 from keras_transfer.tasks.regression import Regression
 from keras_transfer.tasks.task import (
     LossLike,
+    Outputs,
     Task,
     custom_loss,
     read_outputs,
 )
 
+
+class Kind(Protocol):
+    """What a row of `TASKS` is: a class of task that can be chosen."""
+
+    def __call__(self, loss: Any, from_logits: bool, label_format: str) -> Task:
+        """Makes the task."""
+        ...
+
+    def fits(self, outputs: Outputs, label_format: str) -> bool:
+        """Tells whether a model and its labels are of this task.
+
+        Args:
+            outputs: What the outputs of the model are.
+            label_format: The format of the labels.
+
+        Raises:
+            ValueError: If labels and outputs contradict each other.
+        """
+        ...
+
+    def default_loss(
+        self, outputs: Outputs, label_format: str, label_smoothing: float
+    ) -> keras.losses.Loss:
+        """Makes the loss where none is named.
+
+        Args:
+            outputs: What the outputs of the model are.
+            label_format: The format of the labels.
+            label_smoothing: Fraction of each label that is spread over all
+                classes.
+
+        Raises:
+            ValueError: If the task has no label smoothing.
+        """
+        ...
+
+
 # The first that fits is taken.
-TASKS: tuple[type[MultiLabel | Regression | Classification], ...] = (
-    MultiLabel,
-    Regression,
-    Classification,
-)
+TASKS: tuple[Kind, ...] = (MultiLabel, Regression, Classification)
 
 
 def is_binary(model: keras.Model) -> bool:

@@ -21,14 +21,14 @@ class Classification(Task):
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:
-        """Tells whether a model and its labels are of this task."""
+        """Tells whether they are of this task; see `Kind.fits`."""
         return label_format in ("one-hot", "indices")
 
     @staticmethod
     def default_loss(
         outputs: Outputs, label_format: str, label_smoothing: float
     ) -> keras.losses.Loss:
-        """Makes the categorical cross-entropy."""
+        """Makes the categorical cross-entropy; see `Kind.default_loss`."""
         if label_format != "indices":
             return keras.losses.CategoricalCrossentropy(
                 from_logits=outputs.are_logits, label_smoothing=label_smoothing

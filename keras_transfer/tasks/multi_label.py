@@ -21,7 +21,7 @@ class MultiLabel(Task):
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:
-        """Tells whether a model and its labels are of this task."""
+        """Tells whether they are of this task; see `Kind.fits`."""
         if label_format == "multi-hot" and outputs.activation == "softmax":
             raise ValueError(
                 "`model` must end in a sigmoid for several labels an example: "
@@ -34,7 +34,7 @@ class MultiLabel(Task):
     def default_loss(
         outputs: Outputs, label_format: str, label_smoothing: float
     ) -> keras.losses.Loss:
-        """Makes the binary cross-entropy."""
+        """Makes the binary cross-entropy; see `Kind.default_loss`."""
         return keras.losses.BinaryCrossentropy(
             from_logits=outputs.are_logits, label_smoothing=label_smoothing
         )

@@ -21,7 +21,7 @@ class Regression(Task):
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:
-        """Tells whether a model and its labels are of this task."""
+        """Tells whether they are of this task; see `Kind.fits`."""
         if label_format == "numbers" and outputs.activation == "softmax":
             raise ValueError(
                 "`data` must hold classes for a model that ends in a softmax: "
@@ -33,7 +33,7 @@ class Regression(Task):
     def default_loss(
         outputs: Outputs, label_format: str, label_smoothing: float
     ) -> keras.losses.Loss:
-        """Makes the mean squared error."""
+        """Makes the mean squared error; see `Kind.default_loss`."""
         if label_smoothing:
             raise ValueError(
                 "`label_smoothing` must be 0 for regression. Received: "
@@ -55,7 +55,7 @@ class Regression(Task):
         sample_weight: np.ndarray | None = None,
         class_weight: Mapping[int, float] | None = None,
     ) -> Probe:
-        """Fits a ridge regression, lambda by its evidence."""
+        """Fits a ridge regression; see `Task.fit_head`."""
         return fit_ridge(
             features, labels.reshape(-1, units), sample_weight=sample_weight
         )
