@@ -206,9 +206,9 @@ def test_constant_features_know_nothing():
 def test_what_is_no_good_is_said(score):
     features = np.random.default_rng(0).normal(size=(6, 3))
     labels = np.arange(6) % 2
-    with pytest.raises(ValueError, match="two classes at least"):
+    with pytest.raises(ValueError, match="at least two classes"):
         score(features, np.zeros(6, int))
-    with pytest.raises(ValueError, match="2 examples at least"):
+    with pytest.raises(ValueError, match="at least 2 examples"):
         score(features[:1], labels[:1])
     with pytest.raises(ValueError, match="`features` must be finite"):
         score(features * np.nan, labels)
@@ -222,7 +222,7 @@ def test_what_is_no_good_is_said(score):
 def test_what_are_no_probabilities_is_said(score):
     with pytest.raises(ValueError, match="rows that sum to 1"):
         score(np.array([[0.5, 0.2], [0.5, 0.5]]), np.array([0, 1]))
-    with pytest.raises(ValueError, match="two classes at least"):
+    with pytest.raises(ValueError, match="at least two classes"):
         score(np.full((3, 2), 0.5), np.array([1, 1, 1]))
 
 
