@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from keras_transfer.auxiliary.auxiliary_loss import AttachedLoss, AuxiliaryLoss
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
 
 
 class AttachedLosses:

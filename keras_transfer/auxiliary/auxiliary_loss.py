@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer._utils.plain import plain
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
 
 
 class AttachedLoss(Protocol):

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.auxiliary.loss_adder import LossAdder
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
 from keras_transfer.structure import graph
 
 

@@ -1,7 +1,7 @@
 """Builders of models: preprocessing, backbone and head in one `keras.Model`."""
 
-from keras_transfer.builders.files import load_model
 from keras_transfer.builders.images import build_classifier, build_regressor
+from keras_transfer.builders.model_loading import load_model
 from keras_transfer.builders.texts import build_text_classifier
 
 __all__ = [

@@ -10,7 +10,7 @@ import keras
 from keras_transfer._utils.checks import check_class_names
 from keras_transfer.backbones import Backbone
 from keras_transfer.backbones.kerashub import loading as kerashub
-from keras_transfer.heads.classification import build_head
+from keras_transfer.heads.head_building import build_head
 from keras_transfer.structure import graph
 from keras_transfer.structure.model_parts import has_children
 from keras_transfer.structure.trainable import copy_mark

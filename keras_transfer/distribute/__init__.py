@@ -9,7 +9,11 @@ from keras_transfer.distribute.devices import (
     split_over,
 )
 from keras_transfer.distribute.process_group import ProcessGroup, together
-from keras_transfer.distribute.scaling import Scale, Scaling, predict_scaling
+from keras_transfer.distribute.speed_up_prediction import (
+    Scale,
+    Scaling,
+    predict_scaling,
+)
 
 __all__ = [
     "ProcessGroup",

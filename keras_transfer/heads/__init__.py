@@ -1,6 +1,6 @@
 """Heads: pooling and dense layers on a backbone."""
 
-from keras_transfer.heads.classification import POOLINGS, build_head
+from keras_transfer.heads.head_building import POOLINGS, build_head
 
 __all__ = [
     "POOLINGS",

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_transfer.optimizers.inner import VariableStep
+from keras_transfer.optimizers.inner_optimizer import VariableStep
 
 
 class StepCounts:

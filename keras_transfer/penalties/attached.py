@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_transfer._utils.checks import did_you_mean
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
 from keras_transfer.penalties.terms import Term
 
 _MARK = "_keras_transfer_penalty"

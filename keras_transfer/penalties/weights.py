@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import keras
 
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
 from keras_transfer.penalties.attached import (
     AttachedPenalty,
     check_free,

@@ -8,7 +8,7 @@ from typing import Literal
 import keras
 
 from keras_transfer._utils.checks import is_integer, refuse
-from keras_transfer.structure import adapters, graph
+from keras_transfer.structure import graph, lora_layers
 from keras_transfer.structure.depth import check_depth
 from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.trainable import set_trainable
@@ -19,7 +19,7 @@ def add_lora(
     rank: int = 8,
     *,
     depth: int | Literal["all"] = "all",
-    names: str | Sequence[str] = adapters.ATTENTION_NAMES,
+    names: str | Sequence[str] = lora_layers.ATTENTION_NAMES,
 ) -> tuple[str, ...]:
     """Adds low-rank adapters to the backbone of a model.
 
@@ -37,7 +37,7 @@ def add_lora(
             Defaults to `"all"`.
         names: Names of the layers that receive an adapter, or patterns for
             them, among Dense, EinsumDense, Embedding and Conv layers. Defaults
-            to `adapters.ATTENTION_NAMES`: the projections of queries and
+            to `lora_layers.ATTENTION_NAMES`: the projections of queries and
             values in attention, as Keras and KerasHub name them.
 
     Returns:
@@ -71,9 +71,9 @@ def add_lora(
         for inner in graph.layers_below(layer)
     ]
     patterns = [names] if isinstance(names, str) else list(names)
-    already = adapters.adapted_layers(layers)
-    if not adapters.add_adapters(layers, int(rank), patterns):
-        others = sorted({x.name for x in adapters.adaptable_layers(layers)})
+    already = lora_layers.adapted_layers(layers)
+    if not lora_layers.add_adapters(layers, int(rank), patterns):
+        others = sorted({x.name for x in lora_layers.adaptable_layers(layers)})
         raise ValueError(
             "`names` must match layers of the backbone that can have an "
             f"adapter: {', '.join(others[:12]) or 'there are none'}"

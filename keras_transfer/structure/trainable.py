@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import keras
 
 from keras_transfer._utils.checks import did_you_mean
-from keras_transfer.structure import adapters, graph
+from keras_transfer.structure import graph, lora_layers
 from keras_transfer.structure.blocks import Block
 from keras_transfer.structure.model_parts import parts_of
 
@@ -170,7 +170,7 @@ def set_trainable(
     holders = {
         id(layer)
         for layer in inner_layers
-        if adapters.adapted_layers(graph.layers_below(layer))
+        if lora_layers.adapted_layers(graph.layers_below(layer))
     }
     for step in graph.steps(backbone):
         if id(step.operation) not in states:
@@ -182,7 +182,7 @@ def set_trainable(
             state = states[id(step.operation)] and id(layer) not in closed
             state = state and (not holders or id(layer) in holders)
             layer.trainable = state and (train_batch_norm or not is_norm)
-    adapters.freeze_adapted_kernels(inner_layers)
+    lora_layers.freeze_adapted_kernels(inner_layers)
     after = model.trainable_variables
     if made_trainable:
         changed = [v for v in after if id(v) not in before]

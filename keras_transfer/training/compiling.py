@@ -12,9 +12,11 @@ import numpy as np
 
 from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.caching.phase_data import PhaseData
-from keras_transfer.optimizers.multiplier import LearningRateMultiplier
-from keras_transfer.optimizers.multipliers import layer_decay
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
+from keras_transfer.optimizers.learning_rate_multiplier import (
+    LearningRateMultiplier,
+)
+from keras_transfer.optimizers.rates_by_block import layer_decay
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
 from keras_transfer.training.replica_trainer import ReplicaTrainer

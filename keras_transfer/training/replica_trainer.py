@@ -10,7 +10,9 @@ import numpy as np
 
 from keras_transfer.data.pipeline import Part, as_written
 from keras_transfer.distribute import ProcessGroup
-from keras_transfer.optimizers.multiplier import LearningRateMultiplier
+from keras_transfer.optimizers.learning_rate_multiplier import (
+    LearningRateMultiplier,
+)
 from keras_transfer.tasks.task import Task
 
 if TYPE_CHECKING:

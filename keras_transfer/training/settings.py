@@ -18,7 +18,9 @@ from keras_transfer._utils.plain import plain
 from keras_transfer.caching.policy import CachePolicy, Ineligible
 from keras_transfer.caching.store.store import Choice, open_store
 from keras_transfer.data import Augmentation
-from keras_transfer.optimizers.multiplier import LearningRateMultiplier
+from keras_transfer.optimizers.learning_rate_multiplier import (
+    LearningRateMultiplier,
+)
 
 _POLICIES = ("mixed_float16", "mixed_bfloat16")
 # Attributes that `exclude_from_weight_decay` sets on an optimizer, and that are

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_transfer.heads.classification import POOLINGS, build_head
+from keras_transfer.heads.head_building import POOLINGS, build_head
 
 HEIGHT, WIDTH, CHANNELS, OUTPUTS = 3, 2, 4, 5
 

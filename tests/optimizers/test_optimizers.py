@@ -10,9 +10,14 @@ import pytest
 import tensorflow as tf
 
 import keras_transfer as ktr
-from keras_transfer.optimizers.multiplier import LearningRateMultiplier
-from keras_transfer.optimizers.multipliers import block_multipliers, layer_decay
-from keras_transfer.optimizers.pulls import DecoupledDecay
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
+from keras_transfer.optimizers.learning_rate_multiplier import (
+    LearningRateMultiplier,
+)
+from keras_transfer.optimizers.rates_by_block import (
+    block_multipliers,
+    layer_decay,
+)
 
 o = keras.optimizers
 RATE = 0.02
@@ -708,7 +713,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-from keras_transfer.optimizers.pulls import DecoupledDecay as Pull
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay as Pull
 from keras_transfer.optimizers import LearningRateMultiplier
 sys.path.insert(0, sys.argv[1])
 from test_optimizers import make_model, make_data, multipliers_of, RATE, MADE

@@ -12,7 +12,7 @@ import keras
 from keras_transfer.backbones import tokens
 from keras_transfer.backbones.dropout import turn_off_dropout
 from keras_transfer.structure import graph
-from keras_transfer.structure.adapters import freeze_adapted_kernels
+from keras_transfer.structure.lora_layers import freeze_adapted_kernels
 
 # Networks that cannot be taken apart. KerasHub states wrong shapes for tensors
 # between the blocks of XLNet.

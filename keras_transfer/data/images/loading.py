@@ -15,8 +15,8 @@ from keras_transfer._utils.checks import (
 )
 from keras_transfer.data import checks, scanning, splitting
 from keras_transfer.data.images import decoding
-from keras_transfer.data.images.files import ImageRecords, read_source
 from keras_transfer.data.images.images import ImageData, ImageSplit
+from keras_transfer.data.images.sources import ImageRecords, read_source
 from keras_transfer.data.report import (
     DataReport,
     check_named,

@@ -19,7 +19,7 @@ from keras_transfer.data.report import (
     printable,
     raise_for_unusable,
 )
-from keras_transfer.data.texts.files import TextRecords, read_texts
+from keras_transfer.data.texts.sources import TextRecords, read_texts
 from keras_transfer.data.texts.texts import TextData, TextSplit
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.data import tfds
-from keras_transfer.data.images.files import SPLIT_NAMES
+from keras_transfer.data.images.sources import SPLIT_NAMES
 
 # Delimiter by extension.
 _TABLES = {".csv": ",", ".tsv": "\t"}

@@ -10,7 +10,8 @@ import keras
 import tensorflow as tf
 
 from keras_transfer._utils.checks import check_multipliers
-from keras_transfer.optimizers.inner import (
+from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
+from keras_transfer.optimizers.inner_optimizer import (
     OFF,
     InnerOptimizer,
     VariableStep,
@@ -18,9 +19,8 @@ from keras_transfer.optimizers.inner import (
     copy_exclusions,
     learning_rate_of,
 )
-from keras_transfer.optimizers.multipliers import multiplier_of
-from keras_transfer.optimizers.pulls import DecoupledDecay
-from keras_transfer.optimizers.rate_table import RateTable
+from keras_transfer.optimizers.rates_by_block import multiplier_of
+from keras_transfer.optimizers.rates_by_step import RateTable
 from keras_transfer.optimizers.replica_sums import accumulate_sums
 from keras_transfer.optimizers.step_counts import StepCounts
 
