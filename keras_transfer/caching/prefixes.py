@@ -1,4 +1,4 @@
-"""Computes the frozen prefix of each phase once, or reads it from the store."""
+"""Computes the frozen prefix of each phase once, or reads it from a store."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class Prefixes:
         views: Sequence[View],
         missing: np.ndarray,
     ) -> tuple[Cut, list[Entry]] | None:
-        """Finds the nearest cut below `cuts` with all missing examples cached."""
+        """Finds the nearest cut below `cuts` that has all missing examples."""
         first = max(cut.depth for cut in cuts)
         planned = {p.cut for p in self._plan.phases if p.cut is not None}
         nearby = planned - set(cuts)

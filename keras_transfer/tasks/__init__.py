@@ -1,1 +1,1 @@
-"""What is predicted: loss, metrics and label formats of a task."""
+"""Tasks: loss, metrics and label format of a prediction."""

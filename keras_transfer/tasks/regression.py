@@ -21,7 +21,7 @@ class Regression(Task):
 
     @staticmethod
     def fits(outputs: Outputs, label_format: str) -> bool:
-        """Tells whether a model and its labels are of this task."""
+        """Returns whether a model and its labels are of this task."""
         if label_format == "numbers" and outputs.activation == "softmax":
             raise ValueError(
                 "`data` must hold classes for a model that ends in a softmax: "
@@ -55,7 +55,7 @@ class Regression(Task):
         sample_weight: np.ndarray | None = None,
         class_weight: Mapping[int, float] | None = None,
     ) -> Probe:
-        """Fits a ridge regression, lambda by its evidence."""
+        """Fits a ridge regression, with lambda chosen by the evidence."""
         return fit_ridge(
             features, labels.reshape(-1, units), sample_weight=sample_weight
         )

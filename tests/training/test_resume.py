@@ -337,7 +337,7 @@ def test_a_directory_in_use_is_refused(data, model, tmp_path):
 
     ktr.fine_tune(model, data, directory=folder, callbacks=[Second()], **QUIET)
     assert len(refused) == 5
-    assert "another one is training in" in refused[0]
+    assert "another process is using" in refused[0]
 
 
 @pytest.mark.parametrize("name", ["run.json", "state.npz", "start.npz"])
