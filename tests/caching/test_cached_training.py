@@ -21,7 +21,7 @@ from keras_transfer.caching.store import FeatureStore
 from keras_transfer.caching.store.entry import Tensor
 from keras_transfer.caching.store.reader import Reader
 from keras_transfer.caching.views import make_views
-from keras_transfer.training import loop
+from keras_transfer.training import compiling
 
 
 def both(data, make=make_model, **arguments):
@@ -797,7 +797,7 @@ def test_a_linear_probe_finds_what_was_extracted(data):
     ids=lambda a: "-".join(a) or "plain",
 )
 def test_many_steps_in_one_call(data, monkeypatch, arguments):
-    monkeypatch.setattr(loop, "_LONG", 1)
+    monkeypatch.setattr(compiling, "_MIN_STEPS", 1)
     at_once = []
     compiled = keras.Model.compile
 

@@ -202,7 +202,7 @@ def test_batch_norm_of_a_frozen_block_stays(data, model):
 
 def test_from_scratch_refuses_to_replace_what_is_frozen(data, model):
     ktr.freeze(model, "block_2")
-    with pytest.raises(ValueError, match="must not give new weights"):
+    with pytest.raises(ValueError, match="must not reinitialize frozen"):
         ktr.fine_tune(model, data, strategy="from-scratch", **QUIET)
 
 
