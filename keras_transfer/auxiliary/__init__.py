@@ -1,4 +1,4 @@
-"""Losses beside the task's own; penalties are those that read weights."""
+"""Losses besides the task's own; penalties are those that read weights."""
 
 from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.auxiliary.auxiliary_loss import (

@@ -1,4 +1,4 @@
-"""All auxiliary losses in force on a model, as one."""
+"""`AttachedLosses`: all auxiliary losses in force on a model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class AttachedLosses:
 
     @property
     def pulls(self) -> tuple[DecoupledDecay, ...]:
-        """Pulls of decoupled penalties."""
+        """Decays of decoupled penalties."""
         return tuple(pull for member in self.members for pull in member.pulls)
 
     def wrap(self, network: keras.Model) -> keras.Model:
-        """Returns what to compile and fit: the network, or a wrapper of it.
+        """Returns the model to compile and fit: the network or a wrapper.
 
         Args:
             network: The model, or its part above a cut.
@@ -38,12 +38,12 @@ class AttachedLosses:
         return fitted
 
     def pause(self) -> None:
-        """Makes all losses 0, so that a validation loss is the task's."""
+        """Sets all losses to 0, so that a validation loss is the task's."""
         for member in self.members:
             member.pause()
 
     def resume(self) -> None:
-        """Gives the losses their weights back."""
+        """Restores the weights of the losses."""
         for member in self.members:
             member.resume()
 
@@ -52,7 +52,7 @@ class AttachedLosses:
 def attached(
     losses: Sequence[AuxiliaryLoss], model: keras.Model
 ) -> Iterator[AttachedLosses]:
-    """Puts losses in force on a model for a while.
+    """Puts losses in force on a model within the context.
 
     Args:
         losses: The losses.

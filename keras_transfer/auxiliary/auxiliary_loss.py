@@ -1,4 +1,4 @@
-"""`AuxiliaryLoss`: what is minimised beside the loss of the task."""
+"""`AuxiliaryLoss`: a loss that is minimised besides that of the task."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from keras_transfer.optimizers.decoupled_decay import DecoupledDecay
 
 
 class AttachedLoss(Protocol):
-    """An auxiliary loss in force on a model; what `attach` returns."""
+    """An auxiliary loss in force on a model, returned by `attach`."""
 
     @property
     def pulls(self) -> Sequence[DecoupledDecay]:
-        """Pulls of a decoupled penalty, which the optimizer carries out."""
+        """Decays of a decoupled penalty, which the optimizer applies."""
         ...
 
     def wrap(self, fitted: keras.Model, network: keras.Model) -> keras.Model:
-        """Returns what to compile and fit, over the layers of `fitted`.
+        """Returns the model to compile and fit, over the layers of `fitted`.
 
         Args:
             fitted: The network, or another loss's wrapper of it.
@@ -31,29 +31,29 @@ class AttachedLoss(Protocol):
         ...
 
     def pause(self) -> None:
-        """Makes the loss 0, so that a validation loss is the task's."""
+        """Sets the loss to 0, so that a validation loss is the task's."""
         ...
 
     def resume(self) -> None:
-        """Gives the loss its weight back."""
+        """Restores the weight of the loss."""
         ...
 
     def detach(self) -> None:
-        """Takes the loss out of force."""
+        """Removes the loss from the model."""
         ...
 
 
 class AuxiliaryLoss(abc.ABC):
-    """A loss beside the task's own.
+    """A loss besides the task's own.
 
-    A subclass says what it reads, from which follow the caching and the
-    devices that it allows: nothing else asks for its type.
+    A subclass declares what it reads, which determines the caching and devices
+    that it allows; no code checks for its type.
 
     Attributes:
         reads: `"weights"`; `"outputs"` of the model, for which the frozen part
             may be cached; or `"activations"` within it, for which it may not.
-        pulls_to_start: Whether it draws weights or activations to those at the
-            start, which must not be thrown away then.
+        pulls_to_start: Whether it pulls weights or activations to their initial
+            values, which then must not be discarded.
         is_mean_over_examples: Whether its value for a batch is the mean of
             those of its examples, so that a batch may be split over devices.
     """
@@ -73,11 +73,12 @@ class AuxiliaryLoss(abc.ABC):
     def examples(self) -> Mapping[str, np.ndarray]:
         """Returns further inputs of the model that each batch carries.
 
-        Arrays of as many rows, by name: row k of all of them goes together.
+        Arrays with the same number of rows, by name: row k of all of them
+        belongs together.
         Each batch carries as many rows as it has labelled examples.
         """
         return {}
 
     def identity(self) -> Any:
-        """Returns what tells it from another one, as plain values."""
+        """Returns the fields that identify the loss, as plain values."""
         return plain(self)

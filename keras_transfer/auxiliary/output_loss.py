@@ -1,4 +1,4 @@
-"""`OutputLoss`: an auxiliary loss of what the model gives for a batch."""
+"""`OutputLoss`: an auxiliary loss of the outputs for a batch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from keras_transfer.structure import graph
 class OutputLoss(AuxiliaryLoss):
     """Adds `weight * compute(outputs, carried)` to the loss of each batch.
 
-    Subclasses give `weight`, `compute` and, where batches carry more inputs
-    than the labelled ones, `examples`. What is frozen is cached for these as
-    for the labelled ones.
+    Subclasses define `weight`, `compute` and, where batches carry further
+    inputs, `examples`. The frozen part is cached for these as for the labelled
+    inputs.
 
     Attributes:
         weight: Coefficient, at least 0; 0 changes nothing.
@@ -34,7 +34,7 @@ class OutputLoss(AuxiliaryLoss):
 
         Args:
             outputs: The outputs for the labelled examples, `(batch, ...)`.
-            carried: The outputs for what `examples` gave, by name, each
+            carried: The outputs for the inputs from `examples`, by name, each
                 `(batch, ...)`.
         """
 
@@ -62,7 +62,7 @@ class AttachedOutputLoss:
 
     def __init__(self, loss: OutputLoss) -> None:
         self._loss = loss
-        # Read by steps that are traced already: a number would be fixed there.
+        # A variable, since traced steps read it: a number would be fixed there.
         self._weight = keras.Variable(
             float(loss.weight), trainable=False, autocast=False, name="weight"
         )
@@ -84,7 +84,7 @@ class AttachedOutputLoss:
             for name in names
         ]
         outputs = fitted(_one_or_all(inputs))
-        if network is not fitted:  # They may have one name.
+        if network is not fitted:  # The two may have the same name.
             network = keras.Model(
                 network.inputs, network.outputs, name="network_of_carried"
             )
@@ -102,13 +102,13 @@ class AttachedOutputLoss:
         return keras.Model(_one_or_all(flat), result, name=fitted.name)
 
     def pause(self) -> None:
-        """Nothing: the loss is added in training alone."""
+        """Does nothing: the loss is added only in training."""
 
     def resume(self) -> None:
-        """Nothing: the loss is added in training alone."""
+        """Does nothing: the loss is added only in training."""
 
     def detach(self) -> None:
-        """Takes the loss out of force, also in what is compiled already."""
+        """Removes the loss, also from functions that are already compiled."""
         self._weight.assign(0.0)
 
 
@@ -117,7 +117,7 @@ def _one_or_all(tensors: Sequence[Any]) -> Any:
 
 
 def _last_name(model: keras.Model) -> str:
-    """The name of what makes the output, which losses may be keyed by."""
+    """Returns the name of the output layer, by which losses may be keyed."""
     (tensor,) = model.outputs
     return next(
         step.operation.name

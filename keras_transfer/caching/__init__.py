@@ -1,1 +1,1 @@
-"""What is frozen is computed once: cuts, policy, plan and store."""
+"""Frozen layers are computed once: cuts, policy, plan and store."""

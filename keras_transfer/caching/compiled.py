@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 
 # The engine where numbers need not be those of the model beyond five digits:
-# folded networks, and what goes on from them or is too large for it.
+# folded networks, and networks that start from their outputs or are too large
+# for an exact key.
 FOLDED = "tensorflow, folded"
 
 
-# Weights up to this many bytes become constants of the graph. It is held a few
-# times while it is optimized, and TensorFlow takes none above 2 GiB.
+# Weights up to this many bytes become constants of the graph. A graph
+# is held several times while it is optimized, and none may exceed 2 GiB.
 _MAX_CONSTANT_BYTES = 256 * 2**20
 
 
-# From a batch of inputs to the tensors of a network, in a row.
+# Function from a batch of inputs to the output tensors of a network, in order.
 Compute = Callable[[Any], list[Any]]
 
 
@@ -40,22 +41,23 @@ def compiled(
     """Compiles a network for batches of any size, when it is first called.
 
     Args:
-        network: From inputs to tensors.
-        shape: Of one input.
-        folded: Whether weights become constants, as they are at the first
-            call. TensorFlow folds BatchNormalization into kernels then: 1.4
-            times the speed on a CPU, and other numbers from the sixth digit
-            on, which training can amplify. Defaults to `False`.
-        strategy: What splits a batch over the devices of this process.
-            Defaults to `None`: one device.
+        network: Model from inputs to tensors.
+        shape: Shape of one input.
+        folded: Whether weights become constants, with their values at the
+            first call. TensorFlow then folds BatchNormalization into kernels:
+            1.4 times the speed on a CPU, but results differ from the sixth
+            digit on, which training can amplify. Defaults to `False`.
+        strategy: Strategy that splits a batch over the devices of this
+            process. Defaults to `None`: one device.
 
     Returns:
-        Function of inputs `(batch, ...)` of any dtype.
+        Function of inputs `(batch, ...)` of any dtype; it returns a list of
+        tensors.
     """
     import tensorflow as tf
 
     dtype = network.inputs[0].dtype
-    here = None if strategy is None else local_devices(strategy)
+    devices = None if strategy is None else local_devices(strategy)
 
     def compute_part(inputs: tf.Tensor) -> list[tf.Tensor]:
         with fold_constants(network) if folded else contextlib.nullcontext():
@@ -65,17 +67,18 @@ def compiled(
         input_signature=[tf.TensorSpec((None, *shape), dtype)], autograph=False
     )
     def compute(inputs: tf.Tensor) -> list[tf.Tensor]:
-        if here is None:
+        if devices is None:
             return compute_part(inputs)
-        return split_over(here, compute_part, inputs)
+        return split_over(devices, compute_part, inputs)
 
-    # Called by itself it would warn, where many networks are compiled.
+    # Calling a tf.function directly warns about retracing where many networks
+    # are compiled; a concrete function does not.
     traced = functools.cache(compute.get_concrete_function)
     return lambda inputs: traced()(tf.cast(inputs, dtype))
 
 
 def fold_constants(network: keras.Model) -> contextlib.AbstractContextManager:
-    """Shows the weights of a network to what is traced as constants."""
+    """Makes tracing see the weights of a network as constants."""
     import tensorflow as tf
 
     size = sum(
@@ -83,7 +86,7 @@ def fold_constants(network: keras.Model) -> contextlib.AbstractContextManager:
     )
     if size > _MAX_CONSTANT_BYTES:
         return contextlib.nullcontext()
-    with tf.init_scope():  # out of the graph that is being traced
+    with tf.init_scope():  # outside the graph being traced
         arrays = [(v, np.array(v)) for v in network.weights]
     return keras.StatelessScope(
         state_mapping=[(v, tf.constant(array)) for v, array in arrays]

@@ -1,4 +1,4 @@
-"""What computing, keeping and reading cost on this machine."""
+"""Costs of computing, caching and reading activations on this machine."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from keras_transfer.structure import graph
 BACKWARD = 3.0
 
 
-# What Keras and TensorFlow take for a step beside the mathematics, in seconds.
-_STEP = 2.5e-3
+# Overhead of Keras and TensorFlow in each training step, in seconds.
+_SECONDS_PER_STEP = 2.5e-3
 
 
 _PROBE_BYTES = 32 * 2**20
 
 
 class Rates(NamedTuple):
-    """What this machine does in a second.
+    """Throughput of this machine, per second.
 
     Attributes:
-        flops: Operations of a forward pass, as it is extracted. Where that is
-            folded, training from pixels is slower than this says.
-        gather: Bytes that are read back.
+        flops: Operations of a forward pass, as measured for extraction. Where
+            that is folded, training from pixels is slower than this says.
+        gather: Bytes of cached rows that can be read.
     """
 
     flops: float
@@ -42,16 +42,16 @@ class Rates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A phase that could run from kept activations.
+    """A phase that could train on cached activations.
 
     Attributes:
-        cut: Where they would be kept.
+        cut: Cut at which they would be cached.
         epochs: Epochs of the phase.
-        passes: Times that the training examples pass.
-        train: Training examples.
-        held_out: Validation examples.
-        views: Views of each training example.
-        row_bytes: Bytes of one example.
+        passes: Number of passes over the training examples.
+        train: Number of training examples.
+        held_out: Number of validation examples.
+        views: Number of views of each training example.
+        row_bytes: Size of one example in bytes.
         frozen_flops: Operations below the cut, for one example.
         flops: Operations of the whole forward pass.
     """
@@ -68,36 +68,42 @@ class Candidate:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all that is kept."""
+        """Size of the whole cache in bytes."""
         return self.row_bytes * (self.train * self.views + self.held_out)
 
     @property
     def worth(self) -> float:
-        """Operations that are saved for each byte."""
+        """Operations saved for each cached byte."""
+        # The first pass is computed either way.
         saved = (self.passes - 1) * self.frozen_flops * self.train
         return saved / max(self.num_bytes, 1)
 
     def seconds(self, rates: Rates, batch_size: int) -> tuple[float, float]:
-        """Returns what the phase takes, from what is kept and without.
+        """Returns the expected time of the phase, with and without the cache.
 
         Args:
-            rates: What the machine does.
-            batch_size: Examples in a step.
+            rates: Throughput of the machine.
+            batch_size: Number of examples in a step.
 
         Returns:
-            Two numbers of seconds.
+            Seconds from the cache, extraction included, and seconds without.
         """
+        # Seconds for one example to pass below and above the cut, forward.
         below = self.frozen_flops / rates.flops
         above = (self.flops - self.frozen_flops) / rates.flops
-        step = _STEP / batch_size
-        each = self.train * (BACKWARD * above + step) + self.held_out * above
+        step = _SECONDS_PER_STEP / batch_size
+        # One epoch above the cut: forward and backward for training examples,
+        # forward alone for validation examples.
+        epoch = self.train * (BACKWARD * above + step) + self.held_out * above
         examples = self.train + self.held_out
-        direct = self.epochs * each + self.passes * examples * below
+        # Without a cache every pass computes the frozen part again.
+        direct = self.epochs * epoch + self.passes * examples * below
+        # With it, each view of an example is extracted once.
         first = self.train * self.views + self.held_out
-        # Written once, read in each pass.
+        # Bytes that are written once and read in each pass.
         moved = (first + self.passes * examples) * self.row_bytes
-        kept = self.epochs * each + first * below + moved / rates.gather
-        return kept, direct
+        cached = self.epochs * epoch + first * below + moved / rates.gather
+        return cached, direct
 
 
 def output_shapes(
@@ -110,7 +116,7 @@ def output_shapes(
         shapes: Shapes of its inputs, without the batch.
 
     Returns:
-        Shapes without the batch.
+        List of shapes without the batch.
     """
     *_, (_, outputs) = graph.propagate(network, shapes)
     return outputs
@@ -119,16 +125,16 @@ def output_shapes(
 def count_flops(network: keras.Model, shapes: Sequence[tuple[int, ...]]) -> int:
     """Counts floating-point operations of a forward pass for one example.
 
-    Two for each weight of a kernel at each position that it is applied at, one
-    for each number that other layers give; products of activations, as in
-    attention, are left out.
+    Counts two per kernel weight and position at which the kernel is applied,
+    and one per output element of any other layer. Products of activations, as
+    in attention, are left out.
 
     Args:
         network: A functional model.
         shapes: Shapes of its inputs, without the batch.
 
     Returns:
-        An integer.
+        Number of operations.
     """
     total = 0
     for operation, outputs in graph.propagate(network, shapes):
@@ -140,6 +146,8 @@ def count_flops(network: keras.Model, shapes: Sequence[tuple[int, ...]]) -> int:
             weights = getattr(operation, "weights", ())
             kernels = sum(math.prod(w.shape) for w in weights if w.ndim > 1)
         if kernels:
+            # Multiply and add, for each weight at each position: kernel
+            # [h, w, in, out] over an output [rows, columns, out].
             total += 2 * kernels * math.prod(shape[:-1])
         else:
             total += math.prod(shape)
@@ -147,11 +155,11 @@ def count_flops(network: keras.Model, shapes: Sequence[tuple[int, ...]]) -> int:
 
 
 def time_of(function: Callable[[], Any], least: float = 0.2) -> float:
-    """Returns the seconds of a call, the best of those within a while.
+    """Times a function and returns the shortest time of a call.
 
     Args:
-        function: What to call; it was called before.
-        least: Seconds to go on for. Defaults to `0.2`.
+        function: Function to time; already called once, so that it is warm.
+        least: Seconds for which calls are repeated. Defaults to `0.2`.
 
     Returns:
         Seconds.
@@ -166,24 +174,25 @@ def time_of(function: Callable[[], Any], least: float = 0.2) -> float:
 
 
 def measure_memory() -> float:
-    """Returns the bytes a second that rows are gathered with from memory."""
+    """Measures how many bytes per second are gathered from memory."""
     rows = np.zeros((_PROBE_BYTES // 4096, 1024), np.float32)
-    rows[:] = 1.0  # so that there are pages behind it
+    rows[:] = 1.0  # so that the system allocates the pages
     order = np.random.default_rng(0).permutation(len(rows))[:2048]
     return order.size * 4096 / time_of(lambda: rows[order], least=0.02)
 
 
 def measure_disk(folder: Path) -> float:
-    """Returns the bytes a second that rows are gathered with from a folder.
+    """Measures how many bytes per second are gathered from a folder.
 
-    What was just written is in the memory of the system; so is what is read
-    in each pass, where there is room.
+    Data just written is in the page cache of the system; so are activations
+    that are read in each pass, as far as memory allows.
 
     Args:
-        folder: Where to write; it, or the folder that it will be in.
+        folder: Folder to write in. Its nearest existing parent is used where it
+            does not exist yet.
 
     Returns:
-        Bytes a second.
+        Bytes per second.
 
     Raises:
         OSError: If it cannot be written to.
@@ -201,13 +210,13 @@ def measure_disk(folder: Path) -> float:
 
 
 def speed_up_bound(share: float, passes: int) -> float:
-    """Returns how much faster training can become at most.
+    """Returns an upper bound on the speed-up by caching.
 
     `[f + 3 (1 - f)] / [f / P + 3 (1 - f)]`.
 
     Args:
-        share: Part of the forward pass that is frozen, in `[0, 1]`.
-        passes: Times that the examples are passed, at least 1.
+        share: Frozen fraction of the forward pass, in `[0, 1]`.
+        passes: Number of passes over the examples, at least 1.
 
     Returns:
         A factor.

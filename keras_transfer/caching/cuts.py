@@ -1,4 +1,4 @@
-"""Where a model can be cut so that all below is frozen."""
+"""Cuts of a model below which everything is frozen."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from keras_transfer.structure.model_parts import ModelParts, parts_of
 
 
 class Cut(NamedTuple):
-    """A place in a model that activations are kept at.
+    """A place in a model at which activations are cached.
 
     Attributes:
-        depth: Blocks above it, counted from the output.
+        depth: Number of blocks above it, counted from the output.
         pooled: Whether it is above the pooling of the head.
-        name: For people.
+        name: Description for people.
     """
 
     depth: int
@@ -29,44 +29,44 @@ class Cut(NamedTuple):
 
     @property
     def order(self) -> tuple[int, bool]:
-        """Grows from output to input."""
+        """Sort key that grows from output to input."""
         return self.depth, not self.pooled
 
 
 def find_cut(model: keras.Model) -> Cut | Ineligible:
-    """Finds the last place below which nothing trains, moves or is random.
+    """Finds the last cut below which nothing trains, updates or is random.
 
     Args:
-        model: A model, with what trains open and the rest closed.
+        model: A model whose `trainable` flags are those of the phase.
 
     Returns:
-        A `Cut`, or why there is none.
+        A `Cut`, or the reason that there is none.
     """
     parts = parts_of(model)
-    backbone, found = parts.backbone, parts.blocks
+    backbone, blocks = parts.backbone, parts.blocks
     whole = parts.head is None
     preprocessing = parts.preprocessing
     if preprocessing is not None and (
-        _moves(preprocessing) or _stirs(preprocessing)
+        _changes(preprocessing) or _random_layers(preprocessing)
     ):
-        return Ineligible("the preprocessing is random, or moves")
+        return Ineligible("the preprocessing is random or changes in training")
     frozen = 0
     reason = "its first block trains"
-    for block in found:
-        moving = [_moves(layer) for layer in block.layers]
-        if any(moving):
+    for block in blocks:
+        changing = [_changes(layer) for layer in block.layers]
+        if any(changing):
             break
         frozen += 1
-    while frozen and (what := _random_below(backbone, found[frozen - 1])):
+    while frozen and (name := _random_below(backbone, blocks[frozen - 1])):
         frozen -= 1
-        reason = f"layer {what} of its first blocks is random"
-    if whole and frozen == len(found):
+        reason = f"layer {name} of its first blocks is random"
+    if whole and frozen == len(blocks):
         frozen -= 1
         reason = "it is one block"
     if not frozen:
         return Ineligible(reason)
-    depth = len(found) - frozen
-    name = f"after {found[frozen - 1].name}"
+    depth = len(blocks) - frozen
+    name = f"after {blocks[frozen - 1].name}"
     pooled = depth == 0 and parts.pooling is not None
     return Cut(depth, pooled, "after pooling" if pooled else name)
 
@@ -74,57 +74,57 @@ def find_cut(model: keras.Model) -> Cut | Ineligible:
 def network_to(
     model: keras.Model, ends: Sequence[Cut], start: Cut | None = None
 ) -> keras.Model:
-    """Makes the network from the inputs, or from one cut, to others.
+    """Builds the network from the inputs, or from one cut, to other cuts.
 
     Args:
         model: The model.
-        ends: The cuts that it leads to.
-        start: The cut that it begins at. Defaults to `None`, the inputs.
+        ends: Cuts at which it ends.
+        start: Cut at which it starts. Defaults to `None`, the inputs.
 
     Returns:
-        A model over the layers of `model`, with the tensors of all ends in a
-        row as its outputs.
+        A model over the layers of `model`. Its outputs are the tensors of all
+        ends, in order.
     """
     parts = parts_of(model)
-    backbone, found = parts.backbone, parts.blocks
+    backbone, blocks = parts.backbone, parts.blocks
     entry = list(graph.tensors_in(backbone))
-    tensors = [_tensors(found, end) for end in ends]
+    tensors = [_tensors(blocks, end) for end in ends]
     if start is None:
-        (given,) = graph.tensors_in(model)
-        inputs = [graph.input_like(given, given.name)]
+        (tensor,) = graph.tensors_in(model)
+        inputs = [graph.input_like(tensor, tensor.name)]
         x = inputs[0]
         if parts.preprocessing is not None:
             x = around(parts.preprocessing)(x)
         xs = [x]
     else:
-        entry = _tensors(found, start)
+        entry = _tensors(blocks, start)
         inputs = [
             graph.input_like(t, f"activation_{i}") for i, t in enumerate(entry)
         ]
         xs = inputs
     outputs = []
-    # All at once: one pass gives them all.
-    flat = [t for some in tensors for t in some]
+    # One model for all ends: a single pass computes them all.
+    flat = [t for crossing in tensors for t in crossing]
     reached = {id(t): t for t in flat if not _among(t, entry)}
     values = {id(t): x for t, x in zip(entry, xs, strict=True)}
     if reached:
         inner = keras.Model(entry, list(reached.values()))
         results = keras.tree.flatten(inner(xs if len(xs) > 1 else xs[0]))
         values |= dict(zip(reached, results, strict=True))
-    for end, some in zip(ends, tensors, strict=True):
-        for tensor in some:
+    for end, crossing in zip(ends, tensors, strict=True):
+        for tensor in crossing:
             value = values[id(tensor)]
             outputs.append(_pooled(parts, value) if end.pooled else value)
     return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
 
 
 def halves(model: keras.Model, cut: Cut) -> tuple[keras.Model, keras.Model]:
-    """Returns what is below and above a cut, over the layers of the model."""
+    """Returns the models below and above a cut, over the same layers."""
     return split(model, cut.depth, pooled=cut.pooled)
 
 
 def own_layers(network: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers of a network that are none of Keras' own."""
+    """Returns the layers of a network that do not come with Keras."""
     return [
         part
         for part in graph.layers_below(network)
@@ -133,12 +133,12 @@ def own_layers(network: keras.Model) -> list[keras.layers.Layer]:
 
 
 def width(model: keras.Model, cut: Cut) -> int:
-    """Returns how many tensors cross a cut."""
+    """Returns the number of tensors that cross a cut."""
     return len(_tensors(parts_of(model).blocks, cut))
 
 
-def _tensors(found: Sequence[Block], cut: Cut) -> list[keras.KerasTensor]:
-    return list(found[len(found) - cut.depth - 1].outputs)
+def _tensors(blocks: Sequence[Block], cut: Cut) -> list[keras.KerasTensor]:
+    return list(blocks[len(blocks) - cut.depth - 1].outputs)
 
 
 def _among(
@@ -152,8 +152,8 @@ def _pooled(parts: ModelParts, features: keras.KerasTensor) -> object:
     return keras.Model(head.inputs[0], parts.pooling)(features)
 
 
-def _moves(layer: keras.layers.Layer) -> bool:
-    """Whether anything in a layer changes in training."""
+def _changes(layer: keras.layers.Layer) -> bool:
+    """Returns whether anything in a layer changes in training."""
     return any(
         part.trainable_variables
         or (
@@ -163,8 +163,8 @@ def _moves(layer: keras.layers.Layer) -> bool:
     )
 
 
-def _stirs(model: keras.Model) -> list[str]:
-    """Names of the layers that draw random numbers, or add a loss."""
+def _random_layers(model: keras.Model) -> list[str]:
+    """Returns names of layers that draw random numbers or add a loss."""
     return [
         part.name
         for part in graph.layers_below(model)
@@ -185,5 +185,5 @@ def _is_random(layer: keras.layers.Layer) -> bool:
 
 def _random_below(backbone: keras.Model, block: Block) -> str | None:
     below = keras.Model(backbone.inputs, list(block.outputs))
-    names = _stirs(below)
+    names = _random_layers(below)
     return names[0] if names else None

@@ -1,4 +1,4 @@
-"""What computes a frozen network: TensorFlow, or OpenVINO on a CPU."""
+"""Engines that compute a frozen network: TensorFlow, or OpenVINO on a CPU."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ if TYPE_CHECKING:
 ENGINES = ("tensorflow", "openvino", "openvino-bfloat16", "auto")
 
 
-# Translating a network takes seconds: not for fewer examples than this.
-_MANY = 5000
+# Translating a network takes seconds, which fewer examples do not repay.
+_MIN_EXAMPLES = 5000
 
 
-# How much faster OpenVINO must be to be chosen.
-_FASTER = 1.15
+# OpenVINO is chosen where it is faster by at least this factor.
+_MIN_SPEED_UP = 1.15
 
 
-_BATCH = 32
+# Images in a timed batch.
+_IMAGES_PER_BATCH = 32
 
 
 def check_engine(engine: str) -> None:
-    """Raises unless there is such an engine, and it is installed.
+    """Raises unless the engine exists and is installed.
 
     Args:
         engine: One of `ENGINES`.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If there is no engine of this name.
         ImportError: If OpenVINO is asked for and not installed.
     """
     if engine not in ENGINES:
@@ -64,21 +65,21 @@ def choose_engine(
 ) -> tuple[str, Compute]:
     """Makes the function that computes a network.
 
-    `"auto"` translates a network for many examples, where OpenVINO is
-    installed and TensorFlow has no GPU, times both on noise and takes the
-    faster one.
+    `"auto"` translates the network where there are many examples, OpenVINO is
+    installed and TensorFlow has no GPU. It times both engines on noise and
+    takes the faster one.
 
     Args:
         engine: One of `ENGINES`.
-        network: From inputs to tensors.
-        shape: Of one input.
-        count: How many examples there are to compute.
-        strategy: What splits a batch over the devices of this process. Defaults
-            to `None`: one device.
+        network: Model from inputs to tensors.
+        shape: Shape of one input.
+        count: Number of examples to compute.
+        strategy: Strategy that splits a batch over the devices of this process.
+            Defaults to `None`: one device.
 
     Returns:
-        The name of the engine, which is part of the key of what it computes,
-        and the function.
+        Name of the engine, which is part of the key of its results, and the
+        function.
     """
     if engine == "tensorflow":
         return FOLDED, compiled(network, shape, True, strategy)
@@ -86,15 +87,17 @@ def choose_engine(
         return engine, translated(network, engine == "openvino-bfloat16")
     ours = compiled(network, shape, folded=True)
     texts = graph.takes_texts(network)
-    if count < _MANY or texts or not may_translate():
+    if count < _MIN_EXAMPLES or texts or not may_translate():
         return FOLDED, ours
     theirs = translated(network, bfloat16=False)
-    noise = np.random.default_rng(0).uniform(0, 255, (_BATCH, *shape))
+    noise = np.random.default_rng(0).uniform(
+        0, 255, (_IMAGES_PER_BATCH, *shape)
+    )
     images = noise.astype(np.float32)
     seconds = []
     for compute in (ours, theirs):
         compute(images)
         seconds.append(time_of(lambda c=compute: c(images)))  # type: ignore[misc]
-    if seconds[0] > _FASTER * seconds[1]:
+    if seconds[0] > _MIN_SPEED_UP * seconds[1]:
         return "openvino", theirs
     return FOLDED, ours

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Computed(NamedTuple):
-    """What was computed of some examples.
+    """Outputs computed for some examples.
 
     Attributes:
         view: Index of the view.
         rows: Indices of the examples.
-        outputs: For each target the arrays of its tensors.
+        outputs: Arrays of the tensors of each target.
     """
 
     view: int
@@ -32,7 +32,7 @@ class Computed(NamedTuple):
     outputs: list[list[np.ndarray]]
 
 
-# From the missing ones, bool (views, examples), to what was computed of them.
+# Function from a mask of missing examples, bool [views, examples], to outputs.
 Feed = Callable[[np.ndarray], Iterator[Computed]]
 
 
@@ -49,18 +49,18 @@ def feed_inputs(
 
     Args:
         examples: The inputs.
-        compute: What `compiled` made of the network from inputs to the tensors
-            of all targets, in a row.
-        sizes: How many tensors each target has.
-        views: How to look at the inputs.
-        batch_size: Inputs in a batch.
+        compute: Function from inputs to the tensors of all targets, in order;
+            made by `compiled`.
+        sizes: Number of tensors of each target.
+        views: Views of each input.
+        batch_size: Number of inputs in a batch.
 
     Returns:
         A `Feed`.
     """
     import tensorflow as tf
 
-    looks = [
+    transforms = [
         None
         if view.kind == "clean"
         else tf.function(view.make(examples.shape[-1]))
@@ -82,16 +82,16 @@ def feed_inputs(
         for images, numbers in batches.prefetch(2):
             batch = np.asarray(numbers)
             for index, view in enumerate(views):
-                wanted = missing[index, batch]
-                if not wanted.any():
+                selected = missing[index, batch]
+                if not selected.any():
                     continue
-                some = images if wanted.all() else images[wanted]
-                chosen = batch[wanted]
-                look = looks[index]
-                if look is not None:
+                inputs = images if selected.all() else images[selected]
+                chosen = batch[selected]
+                transform = transforms[index]
+                if transform is not None:
                     seeds = view.seeds(examples.digests[chosen])
-                    some = look(some, tf.constant(seeds))
-                outputs = compute(some)
+                    inputs = transform(inputs, tf.constant(seeds))
+                outputs = compute(inputs)
                 yield Computed(index, chosen, _grouped(outputs, sizes))
 
     return feed
@@ -104,14 +104,14 @@ def feed_entries(
     sizes: Sequence[int],
     batch_size: int,
 ) -> Feed:
-    """Makes a feed that goes on from activations of an earlier cut.
+    """Makes a feed that starts from cached activations of an earlier cut.
 
     Args:
         stored: Entries with the activations, by view.
-        digests: uint8 `(n, 16)`, of the examples.
-        network: From these to the tensors of all targets, in a row.
-        sizes: How many tensors each target has.
-        batch_size: Examples in a batch.
+        digests: Digests of the examples, uint8 `(n, 16)`.
+        network: Model from these to the tensors of all targets, in order.
+        sizes: Number of tensors of each target.
+        batch_size: Number of examples in a batch.
 
     Returns:
         A `Feed`.
@@ -128,8 +128,8 @@ def feed_entries(
         autograph=False,
     )
     def compute(arrays: list[tf.Tensor]) -> list[tf.Tensor]:
-        one = arrays[0] if len(arrays) == 1 else arrays
-        return keras.tree.flatten(network(one, training=False))
+        inputs = arrays[0] if len(arrays) == 1 else arrays
+        return keras.tree.flatten(network(inputs, training=False))
 
     traced = compute.get_concrete_function()
 
@@ -137,10 +137,10 @@ def feed_entries(
         for view, entry in enumerate(stored):
             rows = np.flatnonzero(missing[view])
             for start in range(0, len(rows), batch_size):
-                some = rows[start : start + batch_size]
-                arrays = entry.gather(entry.find(digests[some]))
+                batch = rows[start : start + batch_size]
+                arrays = entry.gather(entry.find(digests[batch]))
                 outputs = traced([tf.constant(a) for a in arrays])
-                yield Computed(view, some, _grouped(outputs, sizes))
+                yield Computed(view, batch, _grouped(outputs, sizes))
 
     return feed
 

@@ -1,4 +1,4 @@
-"""Fills entries of a store with what is missing, each example once."""
+"""Fills entries of a store: each missing example is computed once."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     pass
 
 
-# A shard is closed at whichever comes first, so that little is lost when an
-# extraction stops, and little waits in memory.
+# A shard is closed at whichever comes first, so that an interrupted extraction
+# loses little, and little waits in memory.
 _SHARD_BYTES = 64 * 2**20
 
 
 _SHARD_SECONDS = 10.0
 
 
-# What may wait for all entries together.
+# Bytes that may wait in memory, over all entries.
 _WAITING_BYTES = 256 * 2**20
 
 
 class Tally(NamedTuple):
-    """What an extraction did.
+    """Counts of an extraction.
 
     Attributes:
-        passes: Times that an example passed the network.
-        seconds: How long it took.
+        passes: Number of forward passes of single examples.
+        seconds: Duration in seconds.
     """
 
     passes: int
@@ -69,23 +69,24 @@ def open_entries(
     """Opens the entry of each view of each network.
 
     Args:
-        store: Where they are.
-        networks: From inputs to the tensors that are kept.
+        store: Store of the entries.
+        networks: Models from inputs to the tensors that are cached.
         examples: The inputs.
-        views: How to look at them.
-        dtype: What floating-point numbers are kept in. Defaults to
+        views: Views of each input.
+        dtype: Dtype of cached floating-point numbers. Defaults to
             `"float32"`.
-        engine: What computes the networks. Defaults to `"tensorflow"`.
+        engine: Name of the engine that computes the networks. Defaults to
+            `"tensorflow"`.
 
     Returns:
-        Entries by view and network.
+        List of entries by view and network.
     """
     software = describe_software()
-    known: dict[int, bytes] = {}
+    layer_digests: dict[int, bytes] = {}
     entries: list[list[Entry]] = [[] for _ in views]
     for network in networks:
         shared = {
-            "network": digest_network(network, known),
+            "network": digest_network(network, layer_digests),
             "name": network.name,
             "input": dict(examples.reading),
             "dtype": dtype,
@@ -93,7 +94,7 @@ def open_entries(
             "software": software,
         }
         tensors = [
-            Tensor(tuple(t.shape[1:]), _kept(t.dtype, dtype))
+            Tensor(tuple(t.shape[1:]), _stored_dtype(t.dtype, dtype))
             for t in keras.tree.flatten(
                 network.compute_output_spec(
                     keras.KerasTensor((None, *examples.shape), examples.dtype)
@@ -109,7 +110,7 @@ def open_entries(
     return entries
 
 
-def _kept(computed: str, dtype: str) -> str:
+def _stored_dtype(computed: str, dtype: str) -> str:
     return dtype if "float" in computed else computed
 
 
@@ -120,47 +121,48 @@ def fill(
     feed: Feed,
     title: str = "",
     verbose: int = 0,
-    team: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
 ) -> Tally:
-    """Computes what is missing in entries, and keeps it.
+    """Computes the examples that are missing in entries, and stores them.
 
-    Other processes that want the same wait, and then find it there.
+    Other processes that need the same wait, and then read the result.
 
     Args:
-        store: Where the entries are.
-        entries: By view and network; a pass through the network gives those of
-            all networks.
-        digests: uint8 `(n, 16)`, of the examples.
-        feed: Computes.
-        title: What to say while doing so. Defaults to `""`.
+        store: Store of the entries.
+        entries: Entries by view and network; one pass of an example computes
+            those of all networks.
+        digests: Digests of the examples, uint8 `(n, 16)`.
+        feed: Feed that computes them.
+        title: Unit shown by the progress bar. Defaults to `""`.
         verbose: `0` for silence, `1` for a progress bar. Defaults to `0`.
-        team: The processes that do it together, each its part of the examples.
+        group: Processes that share the work, each on its shard of the examples.
             Defaults to `None`: this one.
 
     Returns:
-        A `Tally`; of several processes that of all.
+        A `Tally`, summed over all processes.
 
     Raises:
-        RuntimeError: If another process of the team failed.
-        OSError: If there is no room, or the folder cannot be written to; what
-            was written stays.
+        RuntimeError: If another process of the group failed.
+        OSError: If there is no room, or the folder cannot be written to;
+            complete shards stay.
         ValueError: If a number is too large for float16.
     """
     started = time.monotonic()
     _, first = np.unique(digests, axis=0, return_index=True)
     once = np.zeros(len(digests), bool)
     once[first] = True
-    team = team or ProcessGroup(None)
+    group = group or ProcessGroup(None)
     flat = {entry.key: entry for row in entries for entry in row}
     with contextlib.ExitStack() as stack:
 
         def find_missing() -> dict[str, np.ndarray]:
             missing = _missing(entries, digests, once)
             if missing.any():
-                # In one order, so that two cannot wait for each other.
+                # Locks are taken in one order, so that two processes cannot
+                # deadlock.
                 for key in sorted(flat):
                     stack.enter_context(flat[key].writing())
-                # Another process may have done it meanwhile.
+                # Another process may have computed some of them meanwhile.
                 missing = _missing(entries, digests, once)
                 absent = {
                     key: int((entry.find(digests)[once, 0] < 0).sum())
@@ -172,33 +174,33 @@ def fill(
                 )
             return {"missing": missing}
 
-        missing = (team.share(find_missing) or {})["missing"]
+        missing = (group.share(find_missing) or {})["missing"]
         if (
-            team.size > 1 and store.directory is None
-        ):  # Each process has a memory of its own.
-            missing = missing_anywhere(_missing(entries, digests, once), team)
+            group.size > 1 and store.directory is None
+        ):  # Each process has its own memory.
+            missing = missing_anywhere(_missing(entries, digests, once), group)
         if missing.any():
-            part = share_of(missing, team)
+            part = share_of(missing, group)
             bar = None
             if verbose:
                 count = int(part.sum())
                 bar = keras.utils.Progbar(count, unit_name=title or "example")
-            with failing_together(team):
+            with failing_together(group):
                 check_folder(list(flat.values()))
-                _keep(feed(part), entries, digests, bar)
-            exchange(list(flat.values()), digests, part, team)
+                _write(feed(part), entries, digests, bar)
+            exchange(list(flat.values()), digests, part, group)
         else:
-            refresh(list(flat.values()), team)
+            refresh(list(flat.values()), group)
     return Tally(int(missing.sum()), time.monotonic() - started)
 
 
-def _keep(
+def _write(
     computed: Iterator[Computed],
     entries: Sequence[Sequence[Entry]],
     digests: np.ndarray,
     bar: Any,
 ) -> None:
-    """Writes what comes, also what came before an error or an interrupt."""
+    """Writes outputs as they come, also those before an error or interrupt."""
     flat = {entry.key: entry for row in entries for entry in row}
     limit = min(_SHARD_BYTES, _WAITING_BYTES // len(flat))
     writers = {key: _Writer(entry, limit) for key, entry in flat.items()}
@@ -215,7 +217,7 @@ def _keep(
 def _missing(
     entries: Sequence[Sequence[Entry]], digests: np.ndarray, once: np.ndarray
 ) -> np.ndarray:
-    """Which examples some network has not seen yet, by view."""
+    """Returns a mask of examples that some entry lacks, bool [views, n]."""
     return np.stack(
         [
             np.any([e.find(digests)[:, 0] < 0 for e in row], axis=0) & once
@@ -230,7 +232,7 @@ class _Writer:
     def __init__(self, entry: Entry, limit: int) -> None:
         self._entry = entry
         self._limit = limit
-        # One list, so that an interrupt cannot part rows from their digests.
+        # One list, so that an interrupt cannot separate rows and digests.
         self._waiting: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self._bytes = 0
         self._since = time.monotonic()
@@ -239,12 +241,12 @@ class _Writer:
         new = self._entry.find(digests)[:, 0] < 0
         if not new.any():
             return
-        kept = [
+        converted = [
             _as_dtype(array[new], tensor.dtype)
             for array, tensor in zip(arrays, self._entry.tensors, strict=True)
         ]
-        self._waiting.append((digests[new], kept))
-        self._bytes += sum(array.nbytes for array in kept)
+        self._waiting.append((digests[new], converted))
+        self._bytes += sum(array.nbytes for array in converted)
         late = time.monotonic() - self._since > _SHARD_SECONDS
         if self._bytes >= self._limit or late:
             self.close()
@@ -255,7 +257,7 @@ class _Writer:
             digests, arrays = zip(*waiting, strict=True)
             self._entry.append(
                 np.concatenate(digests),
-                [np.concatenate(some) for some in zip(*arrays, strict=True)],
+                [np.concatenate(parts) for parts in zip(*arrays, strict=True)],
             )
         self._bytes = 0
         self._since = time.monotonic()
@@ -263,11 +265,15 @@ class _Writer:
 
 def _as_dtype(array: np.ndarray, dtype: str) -> np.ndarray:
     with np.errstate(over="ignore"):
-        kept = array.astype(dtype, copy=False)
-    if dtype == "float16" and np.isinf(kept).any() and np.isfinite(array).all():
+        converted = array.astype(dtype, copy=False)
+    if (
+        dtype == "float16"
+        and np.isinf(converted).any()
+        and np.isfinite(array).all()
+    ):
         raise ValueError(
-            '`dtype` must be "float32" because the network gives numbers up to '
-            f"{np.abs(array).max():.3g}, and float16 ends at 65504. Received: "
-            'dtype="float16"'
+            '`dtype` must be "float32" because the network outputs values up '
+            f"to {np.abs(array).max():.3g}, and float16 ends at 65504. "
+            'Received: dtype="float16"'
         )
-    return kept
+    return converted

@@ -1,9 +1,8 @@
-"""What decides the numbers that a network gives, as a digest.
+"""Digests of networks, by everything that determines their outputs.
 
-The same network in another process has the same digest; another weight,
-constant, layer or wiring has another one. Names, what is trainable and how
-models are nested decide nothing: a frozen network always computes as in
-inference.
+The same network in another process has the same digest; a different weight,
+constant, layer or connection changes it. Names, `trainable` flags and the
+nesting of models do not count: a frozen network always runs in inference mode.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ import numpy as np
 
 from keras_transfer.structure import graph
 
-# Of the config of a layer. Shapes follow from weights and inputs; beside the
-# folder of a SavedModel there is a digest of what it computes.
+# Fields of a layer's config that do not count. Shapes follow from weights and
+# inputs; a SavedModel has a digest of its content beside its folder.
 _NEUTRAL = frozenset(("name", "trainable", "build_config", "saved_model"))
 
 
-# Layers of this package count by their registered names, not by where their
-# code is: a move of code loses nothing that is stored. To be raised when one of
-# them computes other numbers than before.
+# Layers of this package count by their registered names, not by module path, so
+# that moving code invalidates no cache. Raise `_LAYERS_VERSION` when one of
+# them computes different values than before.
 _PACKAGE = "keras_transfer"
 
 
@@ -40,14 +39,13 @@ def digest_network(
 ) -> str:
     """Returns a digest of structure and weights.
 
-    Each tensor of the graph has a digest, of the layer that made it and of the
-    digests of what it was made from, so that what does not lead to the outputs
-    has no part in it.
+    Each tensor of the graph has a digest: that of its layer and those of the
+    layer's inputs. Layers that do not lead to the outputs have no effect.
 
     Args:
         network: A functional model.
-        known: Digests of layers by their `id`, which are looked up here and
-            left here, for networks that share layers. Defaults to `None`.
+        known: Digests of layers by their `id`, read and extended, for networks
+            that share layers. Defaults to `None`.
 
     Returns:
         Hexadecimal digits.
@@ -61,7 +59,7 @@ def digest_network(
 
 
 def describe_software() -> dict[str, str]:
-    """Returns versions and device, which numbers depend on as well."""
+    """Returns versions and device, on which results depend as well."""
     import PIL
     import tensorflow as tf
 
@@ -74,7 +72,7 @@ def describe_software() -> dict[str, str]:
 
 
 def make_key(description: Mapping[str, Any]) -> str:
-    """Returns the key of an entry: a digest of what it is made of."""
+    """Returns the key of an entry: the digest of its description."""
     return _digest(_to_json(description)).hex()
 
 
@@ -88,17 +86,17 @@ def _follow(
         given: Digests of its inputs.
         known: Digests of layers by their `id`.
     """
-    found = {
+    digests = {
         id(tensor): digest
         for tensor, digest in zip(graph.tensors_in(model), given, strict=True)
     }
     for step in graph.steps(model):
         if not step.inputs:
             continue
-        inputs = [found[id(tensor)] for tensor in step.inputs]
+        inputs = [digests[id(tensor)] for tensor in step.inputs]
         if graph.is_functional(step.operation):
             ends = graph.tensors_in(step.operation)
-            # Keras casts what enters a model.
+            # Keras casts the inputs of a model.
             cast = [
                 digest
                 if tensor.dtype == end.dtype
@@ -115,12 +113,12 @@ def _follow(
             outputs = [
                 _digest(f"output {i}", call) for i in range(len(step.outputs))
             ]
-        found |= zip(map(id, step.outputs), outputs, strict=True)
-    return [found[id(tensor)] for tensor in graph.tensors_out(model)]
+        digests |= zip(map(id, step.outputs), outputs, strict=True)
+    return [digests[id(tensor)] for tensor in graph.tensors_out(model)]
 
 
 def _digest_operation(operation: keras.Operation) -> bytes:
-    """Digests class, config, weights and whatever code is not Keras' own."""
+    """Digests class, config, weights and the source of user code."""
     parts: list[str | bytes | memoryview] = [_to_json(_config_of(operation))]
     for layer in graph.layers_below(operation):
         kinds = [kind for kind in type(layer).__mro__ if _is_own(kind)]
@@ -138,36 +136,36 @@ def _digest_operation(operation: keras.Operation) -> bytes:
 
 
 def _config_of(value: Any) -> Any:
-    """Serializes an operation, or what one was called with."""
+    """Serializes an operation, or an argument of its call."""
     try:
         return _nameless(keras.saving.serialize_keras_object(value))
     except (NotImplementedError, AttributeError, TypeError, ValueError):
         if isinstance(value, keras.layers.Layer):
-            # Some layers of KerasHub cannot say how they were made.
+            # Some layers of KerasHub have no `get_config`.
             parts = list(graph.layers_below(value))[1:]
             return [_attributes_of(value), [_config_of(x) for x in parts]]
-        return _nobody_knows(value)
+        return _unique_text(value)
 
 
-def _nobody_knows(value: Any) -> str:
-    """What is different from everything else, and in each process."""
+def _unique_text(value: Any) -> str:
+    """Returns a text that matches nothing else, in no other process."""
     return f"{type(value).__qualname__} {id(value)} of process {os.getpid()}"
 
 
 def _attributes_of(layer: keras.layers.Layer) -> Any:
-    """What a layer holds beside weights and other layers, by name."""
+    """Describes the attributes of a layer beside weights and sublayers."""
     every_layer = vars(keras.layers.Layer())
     held = {
         name: value
         for name, value in vars(layer).items()
-        # Those beginning so are TensorFlow's own.
+        # Attributes with this prefix are TensorFlow's.
         if name not in every_layer and not name.startswith("_self_")
     }
     return [_name_of(type(layer)), _held(held)]
 
 
 def _held(value: Any) -> Any:
-    """Describes what an attribute of a layer holds."""
+    """Describes the value of an attribute."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -182,11 +180,11 @@ def _held(value: Any) -> Any:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(value))
         digest = _digest(array.reshape(-1).view(np.uint8).data)
         return [str(array.dtype), list(array.shape), digest.hex()]
-    return _nobody_knows(value)
+    return _unique_text(value)
 
 
 def _call_of(step: graph.Step) -> str:
-    """What an operation was called with, beside tensors; order included."""
+    """Describes the arguments of a call beside tensors, order included."""
     args, kwargs = keras.tree.map_structure(
         lambda value: (
             "tensor"
@@ -204,10 +202,10 @@ def _call_of(step: graph.Step) -> str:
 
 
 def _nameless(config: Any) -> Any:
-    """Takes names out of a config; Keras numbers those of layers by process."""
+    """Removes names from a config; Keras numbers those of layers by process."""
     if isinstance(config, dict):
         if "DTypePolicy" in str(config.get("class_name")):
-            return config  # Its name says what it is.
+            return config  # Its name is its content.
         config = {k: v for k, v in config.items() if k not in _NEUTRAL}
         registered = str(config.get("registered_name"))
         if registered.startswith(f"{_PACKAGE}>"):
@@ -219,9 +217,9 @@ def _nameless(config: Any) -> Any:
 
 
 def _is_own(code: Any) -> bool:
-    """Whether a class or function is the user's, not a library's."""
-    known = ("keras", "tensorflow", "builtins", "abc", _PACKAGE)
-    return _top_of(code) not in known
+    """Returns whether a class or function is the user's, not a library's."""
+    libraries = ("keras", "tensorflow", "builtins", "abc", _PACKAGE)
+    return _top_of(code) not in libraries
 
 
 def _name_of(code: Any) -> str:
@@ -237,7 +235,7 @@ def _top_of(code: Any) -> str:
 
 
 def _source_of(code: Any) -> str:
-    """Returns the source of a class, or of a function and what it holds."""
+    """Returns the source of a class, or of a function and its closure."""
     held: list[Any] = []
     if isinstance(code, types.FunctionType):
         cells = code.__closure__ or ()
@@ -245,18 +243,18 @@ def _source_of(code: Any) -> str:
     try:
         return inspect.getsource(code) + _to_json(held)
     except (OSError, TypeError, ValueError):
-        # Typed at a prompt: nobody can tell whether it is the same elsewhere.
+        # Typed at a prompt: there is no source to compare across processes.
         return f"{code.__qualname__} {id(code)} of process {os.getpid()}"
 
 
 def _digest(*parts: str | bytes | memoryview) -> bytes:
-    found = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
-        # With its length, so that no two lists of parts look alike.
-        found.update(len(content).to_bytes(8, "little"))
-        found.update(content)
-    return found.digest()
+        # The length goes first, so that no two lists of parts collide.
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.digest()
 
 
 def _to_json(value: Any) -> str:

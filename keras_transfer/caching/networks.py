@@ -1,4 +1,4 @@
-"""Networks up to cuts: which go together, compiled once, tried on noise."""
+"""Networks up to cuts: grouped by pass, compiled once, tested on noise."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Inputs that a network is tried with.
-_LOOK = 32
+# Inputs in a trial batch.
+_INPUTS_PER_TRIAL = 32
 
 
-_ROWS = 13
+# Rows of a trial batch for custom layers. A number that the constants of a
+# graph are unlikely to have as their first dimension.
+_ROWS_OF_CUSTOM_LAYERS = 13
 
 
 _SENTENCE = "Nobody has read this text before."
 
 
 def together(cuts: Sequence[Cut | None]) -> list[Cut]:
-    """The first cut and those of later phases that the same pass can give.
+    """Returns the first cut and later ones that the same pass can compute.
 
-    A later one can come along as long as no phase before it trains anything
+    A later cut can be included as long as no earlier phase trains anything
     below it.
 
     Args:
-        cuts: Those of the phases, in order; `None` where all may train.
+        cuts: Cuts of the phases, in order; `None` where everything may train.
 
     Returns:
-        Different cuts.
+        List of distinct cuts.
     """
-    found = []
+    shared = []
     deepest = (-1, False)
     for cut in cuts:
         if cut is None:
             break
         if cut.order >= deepest:
-            found.append(cut)
+            shared.append(cut)
             deepest = cut.order
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(shared))
 
 
 def networks_for(
@@ -61,34 +63,34 @@ def networks_for(
 ) -> Networks:
     """Makes the `Networks` of a run.
 
-    Where one linear layer is all that trains, from the first phase to the last,
-    weights below are constants, for speed. What else trains can amplify the
-    last bits of activations, so that they are kept as the model computes them.
+    Where a single linear layer trains in every phase, the weights below it are
+    folded into constants, for speed. Any other training can amplify the last
+    bits of activations, so these are cached exactly as the model computes them.
 
     Args:
         model: The model.
         phases: The phases.
-        strategy: What computes on several devices. Defaults to `None`.
+        strategy: Strategy that computes on several devices. Defaults to `None`.
 
     Returns:
-        `Networks`.
+        A `Networks`.
     """
     on_top = all(p.depth == 0 and not p.reinitialize for p in phases)
     return Networks(on_top and _is_linear(model), strategy)
 
 
 def _is_linear(model: keras.Model) -> bool:
-    """Whether one plain dense layer is all that the head can train."""
+    """Returns whether the head can train one plain dense layer alone."""
     if not has_exact_probe(model):
         return False
     below = graph.layers_below(model.get_layer("head"))
-    inner = [
+    layers = [
         layer
         for layer in below
         if layer.weights and not graph.is_functional(layer)
     ]
-    return [type(layer) for layer in inner] == [keras.layers.Dense] and (
-        len(inner[0].weights) <= 2  # LoRA trains a product.
+    return [type(layer) for layer in layers] == [keras.layers.Dense] and (
+        len(layers[0].weights) <= 2  # LoRA trains a product.
     )
 
 
@@ -96,9 +98,9 @@ class Networks:
     """Compiles networks up to cuts, each once.
 
     Args:
-        folded: Whether with constant weights; see `features.filling.compiled`.
+        folded: Whether weights become constants; see `caching.compiled`.
             Defaults to `False`.
-        strategy: What computes on several devices. Defaults to `None`.
+        strategy: Strategy that computes on several devices. Defaults to `None`.
     """
 
     def __init__(
@@ -108,8 +110,10 @@ class Networks:
     ) -> None:
         self._folded = folded
         self._strategy = strategy
-        self._known: dict[tuple[tuple[Cut, ...], tuple[int, ...], str], Compute]
-        self._known = {}
+        self._functions: dict[
+            tuple[tuple[Cut, ...], tuple[int, ...], str], Compute
+        ]
+        self._functions = {}
 
     def compiled(
         self, model: keras.Model, cuts: Sequence[Cut], shape: Sequence[int]
@@ -117,90 +121,94 @@ class Networks:
         """Returns the network from inputs to cuts.
 
         Args:
-            model: The model, always the same.
+            model: The model, the same in every call.
             cuts: The cuts.
-            shape: Of one input.
+            shape: Shape of one input.
 
         Returns:
-            What `features.filling.compiled` makes.
+            Function of inputs, made by `caching.compiled.compiled`.
         """
         network = network_to(model, cuts)
-        # What is folded stays as it was: other weights are another network.
+        # Folded weights are fixed: new weights need a new network.
         digest = digest_network(network) if self._folded else ""
         key = (tuple(cuts), tuple(shape), digest)
-        if key not in self._known:
-            self._known[key] = compiled(
+        if key not in self._functions:
+            self._functions[key] = compiled(
                 network, shape, self._folded, self._strategy
             )
-        return self._known[key]
+        return self._functions[key]
 
     @property
     def engine(self) -> str:
-        """What computes them, in the keys of what is kept."""
+        """Name of the engine that computes them, part of the keys."""
         return FOLDED if self._folded else "tensorflow"
 
     def look(self, model: keras.Model, shape: Sequence[int]) -> Any:
-        """Returns inputs to try a network with: no example has to pass.
+        """Returns inputs to test a network with, so that no example is used.
 
-        Noise in `[0, 255]` for images, a sentence for texts; zeros for whatever
-        else a model may take, such as the numbers of tokens.
+        Noise in `[0, 255]` for images, a sentence for texts; zeros for any
+        other input of a model, such as token ids.
 
         Args:
             model: The model.
-            shape: Of one input.
+            shape: Shape of one input.
 
         Returns:
             float32 array `(32, ...)`, or a tensor of texts `(32,)`.
         """
         if graph.takes_texts(model):
-            return keras.ops.convert_to_tensor([_SENTENCE] * _LOOK)
+            return keras.ops.convert_to_tensor([_SENTENCE] * _INPUTS_PER_TRIAL)
         if not has_children(model):
-            return np.zeros((_LOOK, *shape), np.float32)
-        noise = np.random.default_rng(0).uniform(0, 255, (_LOOK, *shape))
+            return np.zeros((_INPUTS_PER_TRIAL, *shape), np.float32)
+        noise = np.random.default_rng(0).uniform(
+            0, 255, (_INPUTS_PER_TRIAL, *shape)
+        )
         return noise.astype(np.float32)
 
     def why_not(
         self, model: keras.Model, cut: Cut, shape: Sequence[int]
     ) -> Ineligible | None:
-        """Says why layers of the user's own forbid a cut, if they do.
+        """Returns the reason that custom layers rule out a cut, if they do.
 
-        They may do in training what nobody sees from outside, frozen or not:
-        so they are tried, both ways and twice.
+        Custom code may behave differently in training, frozen or not, in ways
+        that no attribute shows. So it is run in both modes, in training mode
+        twice.
 
         Args:
             model: The model.
             cut: The cut.
-            shape: Of one input.
+            shape: Shape of one input.
 
         Returns:
             The reason, or `None`.
         """
         network = network_to(model, [cut])
-        own = own_layers(network)
-        if not own:
+        custom = own_layers(network)
+        if not custom:
             return None
-        # A number that no constant of the graph is likely to have rows of.
-        look = self.look(model, shape)[:_ROWS]
+        inputs = self.look(model, shape)[:_ROWS_OF_CUSTOM_LAYERS]
         states = [(v, np.array(v)) for v in network.variables]
         try:
             runs = [
-                keras.tree.flatten(network(look, training=training))
+                keras.tree.flatten(network(inputs, training=training))
                 for training in (False, True, True)
             ]
-            moved = any(not np.array_equal(v, old) for v, old in states)
+            changed = any(not np.array_equal(v, old) for v, old in states)
         finally:
             for variable, old in states:
                 variable.assign(old)
-        if any(len(tensor) != len(look) for tensor in runs[0]):
-            return Ineligible("what crosses has no row for each example")
-        alike = all(
+        if any(len(tensor) != len(inputs) for tensor in runs[0]):
+            return Ineligible(
+                "the tensors at the cut do not have one row per example"
+            )
+        equal = all(
             np.allclose(one, other, rtol=1e-5, atol=1e-6)
             for run in runs[1:]
             for one, other in zip(runs[0], run, strict=True)
         )
-        if alike and not moved:
+        if equal and not changed:
             return None
-        names = ", ".join(sorted({layer.name for layer in own})[:3])
+        names = ", ".join(sorted({layer.name for layer in custom})[:3])
         return Ineligible(
-            f"a layer below acts differently in training (one of {names})"
+            f"a layer below behaves differently in training (one of {names})"
         )

@@ -1,4 +1,4 @@
-"""What a phase reads: cached activations, or the examples themselves.
+"""Data of a phase: cached activations, or the examples themselves.
 
 Both kinds have the same methods, so that the loop need not tell them apart.
 """
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class Vectors(NamedTuple):
-    """Vectors that the output layer of a head is fed with.
+    """Input vectors of the output layer of a head.
 
     Attributes:
-        features: `(n, d)`.
-        labels: `(n, ...)`.
+        features: Array `(n, d)`.
+        labels: Array `(n, ...)`.
         weights: Weights of the examples, `(n,)`, or `None`. Defaults to
             `None`.
     """
@@ -47,8 +47,8 @@ class PhaseData(Protocol):
 
     Attributes:
         network: The model, or its part above a cut.
-        sizes: Where a process reads a part of each batch, the sizes of the
-            whole ones by split.
+        sizes: Sizes of whole batches by split, where a process reads a shard
+            of each batch.
     """
 
     @property
@@ -58,14 +58,14 @@ class PhaseData(Protocol):
 
     @property
     def sizes(self) -> Mapping[str, np.ndarray]:
-        """The sizes of whole batches, where parts of them are read."""
+        """Sizes of whole batches, where shards of them are read."""
         ...
 
     def train(self, epoch: Callable[[], int]) -> tf.data.Dataset:
         """Makes the training batches.
 
         Args:
-            epoch: Function that gives the number of the epoch.
+            epoch: Function that returns the index of the epoch.
         """
         ...
 
@@ -74,7 +74,7 @@ class PhaseData(Protocol):
         ...
 
     def vectors(self, name: str) -> Vectors | None:
-        """Returns the vectors that the head is fed with, where cached.
+        """Returns the input vectors of the output layer, where cached.
 
         Args:
             name: `"train"` or `"validation"`.
@@ -105,7 +105,7 @@ class UncachedPhase:
         """Returns the training batches.
 
         Args:
-            epoch: Function that gives the number of the epoch.
+            epoch: Function that returns the index of the epoch.
         """
         self._epoch = epoch
         return self._train
@@ -128,8 +128,8 @@ class CachedPhase:
 
     Args:
         suffix: The model above the cut, over the layers of the whole one.
-        readers: Activations: `"train"`, perhaps `"validation"`, and what
-            batches carry.
+        readers: Readers of activations: `"train"`, perhaps `"validation"`, and
+            the data sets carried along in each batch.
         policy: Batch size, seed and augmentation.
     """
 
@@ -164,7 +164,7 @@ class CachedPhase:
 
     @property
     def num_examples(self) -> int:
-        """How many training examples there are."""
+        """Number of training examples."""
         return len(self._readers["train"])
 
     @property
@@ -176,7 +176,7 @@ class CachedPhase:
         """Makes the training batches.
 
         Args:
-            epoch: The number of the epoch, or a function that gives it.
+            epoch: Index of the epoch, or a function that returns it.
         """
         policy = self._policy
         batches = self._readers["train"].batches(
@@ -216,7 +216,7 @@ class CachedPhase:
         return batches
 
     def vectors(self, name: str) -> Vectors | None:
-        """Returns the vectors that the head is fed with, where cached.
+        """Returns the input vectors of the output layer, where cached.
 
         Args:
             name: `"train"` or `"validation"`.
@@ -235,7 +235,7 @@ class CachedPhase:
 
 
 def _inputs_of(carried: tuple[tf.data.Dataset, ...]) -> tf.data.Dataset:
-    """Zips the inputs of datasets; the labels stand for nothing."""
+    """Zips the inputs of datasets and drops their labels."""
     import tensorflow as tf
 
     def flatten(*batches: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:

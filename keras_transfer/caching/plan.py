@@ -1,4 +1,4 @@
-"""What a run computes once, and what in each pass, as a table."""
+"""The caching plan of a run, as a table."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from keras_transfer.caching.cuts import Cut
 
 @dataclasses.dataclass(frozen=True)
 class PlannedPhase:
-    """How one phase is computed.
+    """The plan of one phase.
 
     Attributes:
         name: Name of the phase.
-        passes: Times that the training examples pass.
+        passes: Number of passes over the training examples.
         why: The reason, in words.
-        cut: Where activations are kept. Defaults to `None`: all is computed
-            anew in each pass.
+        cut: Cut at which activations are cached. Defaults to `None`: the whole
+            model is computed in each pass.
         tier: `"memory"` or `"disk"`. Defaults to `""`.
-        views: Views of each training example that are kept. Defaults to `1`.
+        views: Number of cached views of each training example. Defaults to `1`.
         frozen_flops: Operations below the cut, for one example. Defaults to
             `0`.
         flops: Operations of the whole forward pass. Defaults to `0`.
-        num_bytes: Size of what is kept. Defaults to `0`.
-        seconds: Expected time from what is kept, extraction included. Defaults
-            to `None`, not measured.
-        direct: Expected time when all is computed in each pass. Defaults to
-            `None`.
-        bound: How much faster the phase can become at most. Defaults to `1.0`.
+        num_bytes: Size of the cache in bytes. Defaults to `0`.
+        seconds: Expected time from the cache, extraction included. Defaults to
+            `None`, not measured.
+        direct: Expected time without a cache. Defaults to `None`.
+        bound: Upper bound on the speed-up of the phase. Defaults to `1.0`.
     """
 
     name: str
@@ -47,14 +46,15 @@ class PlannedPhase:
 
 @dataclasses.dataclass(eq=False)
 class Plan:
-    """What is computed once in a run, and what each pass.
+    """The parts of a run that are computed once, and those of each pass.
 
     Attributes:
-        phases: How each phase is computed.
+        phases: Plan of each phase.
         took: Seconds that each phase took, by its place; filled by the run.
             Defaults to `{}`.
-        extracted: Passes of single examples through frozen networks, by the
-            place of the phase; filled by the run. Defaults to `{}`.
+        extracted: Number of forward passes of single examples through frozen
+            networks, by the place of the phase; filled by the run. Defaults to
+            `{}`.
 
     Example:
 
@@ -69,10 +69,10 @@ class Plan:
     extracted: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def drop(self, place: int, why: str) -> None:
-        """Says that a phase keeps nothing after all.
+        """Records that a phase caches nothing after all.
 
         Args:
-            place: Of the phase.
+            place: Index of the phase.
             why: The reason, in words.
         """
         phases = list(self.phases)
@@ -81,15 +81,15 @@ class Plan:
         self.phases = tuple(phases)
 
     def explain(self) -> str:
-        """Returns a table: what is kept where, what it costs, and why.
+        """Returns a table of what is cached where, its cost, and the reason.
 
-        FLOPs are those of one example forward; sizes are those of all that is
-        kept; the bound is that of the phase alone.
+        FLOPs are those of one example's forward pass, sizes those of the whole
+        cache, and the bound is that of the phase alone.
         """
         header = (
             "phase",
             "passes",
-            "kept",
+            "cached",
             "where",
             "views",
             "frozen/all GFLOPs",
@@ -102,7 +102,7 @@ class Plan:
         )
         rows = [header]
         for place, phase in enumerate(self.phases):
-            kept = phase.cut is not None
+            cached = phase.cut is not None
             took = self.took.get(place)
             passed = self.extracted.get(place)
             rows.append(
@@ -111,10 +111,10 @@ class Plan:
                     str(phase.passes),
                     phase.cut.name if phase.cut else "nothing",
                     phase.tier or "-",
-                    str(phase.views) if kept else "-",
+                    str(phase.views) if cached else "-",
                     f"{phase.frozen_flops / 1e9:.3f}/{phase.flops / 1e9:.3f}",
-                    format_bytes(phase.num_bytes) if kept else "-",
-                    _seconds(phase.seconds if kept else phase.direct),
+                    format_bytes(phase.num_bytes) if cached else "-",
+                    _seconds(phase.seconds if cached else phase.direct),
                     _seconds(phase.direct),
                     f"{phase.bound:.1f}x",
                     _seconds(took),

@@ -1,4 +1,4 @@
-"""What each phase computes once, where that is kept, and what it is worth."""
+"""Plans what each phase caches, where, and whether caching pays off."""
 
 from __future__ import annotations
 
@@ -34,89 +34,89 @@ from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure.model_parts import has_children
 
-# One in so many bytes of the free memory may be taken.
-_PART_OF_MEMORY = 4
+# The cache may take this share of the free memory: one byte in four.
+_FREE_BYTES_PER_CACHED_BYTE = 4
 
 
 def make_plan(
     model: keras.Model,
-    source: TrainingData,
+    data: TrainingData,
     phases: Sequence[Phase],
     sets: TrainableSets,
     policy: CachePolicy,
     networks: Networks | None = None,
     always_measure: bool = False,
-    team: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
 ) -> tuple[Plan, FeatureStore | None]:
-    """Decides for each phase whether activations are kept, where and why.
+    """Decides for each phase whether to cache activations, and where.
 
-    A store that the user named is used wherever it can be. Otherwise the
-    network below the cuts is timed, and what is faster computed than read is
-    not kept; nor is what is passed once.
+    A store named by the user is used wherever that is possible. Otherwise the
+    network below the cuts is timed, and activations are not cached where
+    computing them is faster than reading them, or where they are used once.
 
     Args:
         model: The model.
-        source: The data.
+        data: The data.
         phases: The phases.
-        sets: What trains in each; as it was before at the end.
-        policy: What the user decides.
-        networks: Keeps what is compiled for a measurement. Defaults to `None`.
-        always_measure: Whether to measure where there is nothing to weigh,
-            too. Defaults to `False`.
-        team: The processes that train; the first one decides for all. Defaults
-            to `None`: this one.
+        sets: Trainable layers of each phase; restored at the end.
+        policy: Cache policy of the run.
+        networks: Compiled networks, reused after a measurement. Defaults to
+            `None`.
+        always_measure: Whether to measure even where no decision depends on
+            it. Defaults to `False`.
+        group: Processes that train; the first one decides for all. Defaults to
+            `None`: this one.
 
     Returns:
-        The plan, and the store that it keeps activations in, if any.
+        The plan, and the store of its activations, if any.
 
     Raises:
-        ValueError: If the user wants fixed views and they cannot be kept.
+        ValueError: If the user asks for fixed views and they cannot be cached.
     """
     networks = networks or networks_for(model, phases)
-    team = team or ProcessGroup(None)
-    draft = _draft(model, source, phases, sets, policy, networks)
-    free = isinstance(policy.store, Choice)
+    group = group or ProcessGroup(None)
+    draft = _draft(model, data, phases, sets, policy, networks)
+    chooses = isinstance(policy.store, Choice)
     passes = sum(c.passes for c in draft.candidates.values())
-    if free and passes <= 1 and not policy.views:
+    if chooses and passes <= 1 and not policy.views:
         for place in list(draft.candidates):
             if not phases[place].exact_probe:
-                draft.drop(place, "the examples pass once")
-    store = _choose_store(list(draft.candidates.values()), policy, team)
+                draft.drop(place, "each example passes once")
+    store = _choose_store(list(draft.candidates.values()), policy, group)
     if store is None:
         for place in list(draft.candidates):
             draft.drop(
                 place,
-                "there is too little memory for it; name a folder that all "
-                "workers see as `store`",
+                "memory is too small; pass as `store` a folder that all "
+                "workers see",
             )
     rates = None
-    # A named store is used; one pass costs the same either way.
-    weighed = free and passes > 1
+    # A named store is always used, and a single pass costs the same with and
+    # without a cache.
+    weighed = chooses and passes > 1
     if draft.candidates and (weighed or always_measure):
         rates = _measure_for_all(
-            lambda: _measure(
-                model, source, draft, len(phases), store, networks
-            ),
-            team,
+            lambda: _measure(model, data, draft, len(phases), store, networks),
+            group,
         )
-    if rates is not None and free and not policy.views:
+    if rates is not None and chooses and not policy.views:
         _drop_what_is_slower(draft, rates, policy.batch_size)
     planned = set(draft.candidates)
-    _drop_what_does_not_fit(draft, store, team)
+    _drop_what_does_not_fit(draft, store, group)
     lost = sorted(planned - set(draft.candidates))
     if lost and policy.must_fit:
         raise ValueError(
-            "`store` must have room for what is to be computed once. Received: "
-            f"one where it has not: {phases[lost[0]].name}, "
-            f"{draft.reasons[lost[0]]}. Raise `limit` of the `FeatureStore`, "
-            "search other depths, or pass store=None."
+            "`store` must have room for the activations of each phase. "
+            f"Received: too little room for {phases[lost[0]].name}: "
+            f"{draft.reasons[lost[0]]}. Raise `limit` of the "
+            "`FeatureStore`, search other depths, or pass store=None."
         )
     if policy.views:
         _check_views(phases, draft.candidates, draft.reasons)
     rows = tuple(
-        _keep(phase, draft.candidates[place], store, rates, policy)
+        _plan_cached(phase, draft.candidates[place], store, rates, policy)
         if place in draft.candidates
-        else _recompute(phase, draft.reasons[place])
+        else _plan_uncached(phase, draft.reasons[place])
         for place, phase in enumerate(phases)
     )
     return Plan(rows), store if draft.candidates else None
@@ -124,38 +124,38 @@ def make_plan(
 
 @dataclasses.dataclass
 class _Draft:
-    """Phases that may be cached, and why others may not, by their place."""
+    """Phases that can be cached, and reasons for the others, by their place."""
 
     candidates: dict[int, Candidate] = dataclasses.field(default_factory=dict)
     reasons: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def drop(self, place: int, reason: str) -> None:
-        """Takes a candidate out."""
+        """Removes a candidate."""
         self.reasons[place] = reason
         del self.candidates[place]
 
 
 def _draft(
     model: keras.Model,
-    source: TrainingData,
+    data: TrainingData,
     phases: Sequence[Phase],
     sets: TrainableSets,
     policy: CachePolicy,
     networks: Networks,
 ) -> _Draft:
-    """Finds the cut of each phase, and what its activations would weigh."""
+    """Finds the cut of each phase and the size of its activations."""
     draft = _Draft()
     try:
         for place, phase in enumerate(phases):
             sets.apply(phase)
-            cut = _why_not(phase, source, policy) or _cut_of(
-                model, source, networks
+            cut = _why_not(phase, data, policy) or _cut_of(
+                model, data, networks
             )
             if isinstance(cut, Ineligible):
                 draft.reasons[place] = cut.reason
             else:
                 draft.candidates[place] = _measure_size(
-                    model, source, phase, cut, policy
+                    model, data, phase, cut, policy
                 )
     finally:
         sets.restore()
@@ -163,52 +163,54 @@ def _draft(
 
 
 def _drop_what_is_slower(draft: _Draft, rates: Rates, batch_size: int) -> None:
-    """Drops what takes longer to compute once and read than each time."""
+    """Drops phases that are faster to recompute than to cache and read."""
     for place, candidate in list(draft.candidates.items()):
         cached, direct = candidate.seconds(rates, batch_size)
         if cached > 1.05 * direct:
             draft.drop(
                 place,
-                f"computing what is {candidate.cut.name} once and reading "
-                f"it takes {cached:.1f} s, computing it in each of "
+                f"caching the activations {candidate.cut.name} takes "
+                f"{cached:.1f} s, computing them in each of "
                 f"{candidate.passes} passes {direct:.1f} s",
             )
 
 
 def _why_not(
-    phase: Phase, source: TrainingData, policy: CachePolicy
+    phase: Phase, data: TrainingData, policy: CachePolicy
 ) -> Ineligible | None:
     if policy.store is False:
         return Ineligible("`store` is False")
     if policy.ineligible:
         return policy.ineligible
     if phase.reinitialize:
-        return Ineligible("the phase begins from new weights")
-    if not source.indexed:
+        return Ineligible("the phase starts from new weights")
+    if not data.indexed:
         return Ineligible(
-            "a tf.data.Dataset cannot be read by index; give arrays or what "
-            "`load_images` returns"
+            "a tf.data.Dataset cannot be read by index; pass arrays, or an "
+            "`ImageData` from `load_images`"
         )
     if policy.augment is not None and policy.views is None and phase.epochs:
         return Ineligible(
-            "images change in each pass; `views=4` would keep four fixed views "
-            "of each instead, at some cost in accuracy"
+            "images change in each pass; `views=4` would cache four fixed "
+            "views of each instead, at some cost in accuracy"
         )
     return None
 
 
 def _cut_of(
-    model: keras.Model, source: TrainingData, networks: Networks
+    model: keras.Model, data: TrainingData, networks: Networks
 ) -> Cut | Ineligible:
     cut = find_cut(model)
     if isinstance(cut, Ineligible):
         return cut
-    shape = source.indexed["train"].examples.shape
+    shape = data.indexed["train"].examples.shape
     if has_children(model):
-        (given,) = output_shapes(model.get_layer("preprocessing"), [shape])
-        if None in given:
+        (input_shape,) = output_shapes(
+            model.get_layer("preprocessing"), [shape]
+        )
+        if None in input_shape:
             return Ineligible(
-                "texts of a batch are as long as its longest one "
+                "texts of a batch are padded to its longest one "
                 "(`bucketing=True`)"
             )
     return networks.why_not(model, cut, shape) or cut
@@ -216,22 +218,22 @@ def _cut_of(
 
 def _measure_size(
     model: keras.Model,
-    source: TrainingData,
+    data: TrainingData,
     phase: Phase,
     cut: Cut,
     policy: CachePolicy,
 ) -> Candidate:
     below = network_to(model, [cut])
-    shape = source.indexed["train"].examples.shape
+    shape = data.indexed["train"].examples.shape
     shapes = output_shapes(below, [shape])
     return Candidate(
         cut=cut,
         epochs=phase.epochs,
         passes=phase.epochs + phase.exact_probe,
-        train=len(source.indexed["train"].examples),
+        train=len(data.indexed["train"].examples),
         held_out=sum(
             len(part.examples)
-            for name, part in source.indexed.items()
+            for name, part in data.indexed.items()
             if name != "train"
         ),
         views=policy.views or 1,
@@ -242,9 +244,9 @@ def _measure_size(
 
 
 def _choose_store(
-    candidates: Sequence[Candidate], policy: CachePolicy, team: ProcessGroup
+    candidates: Sequence[Candidate], policy: CachePolicy, group: ProcessGroup
 ) -> FeatureStore | None:
-    """The store; `None` where several processes would need a folder."""
+    """Returns the store, or `None` where several processes need a folder."""
     if not candidates:
         return None
     if isinstance(policy.store, FeatureStore):
@@ -254,38 +256,38 @@ def _choose_store(
         total = sum({c.cut: c.num_bytes for c in candidates}.values())
         small = all(
             content == b"1"
-            for content in team.gather(
-                b"%d" % (total <= free_memory() // _PART_OF_MEMORY)
+            for content in group.gather(
+                b"%d" % (total <= free_memory() // _FREE_BYTES_PER_CACHED_BYTE)
             )
         )
-        if not small and team.size > 1:
+        if not small and group.size > 1:
             return None
         choice.store = FeatureStore(None if small else default_directory())
     return choice.store
 
 
 def _drop_what_does_not_fit(
-    draft: _Draft, store: FeatureStore | None, team: ProcessGroup
+    draft: _Draft, store: FeatureStore | None, group: ProcessGroup
 ) -> None:
-    """Keeps the cuts that save most for their bytes."""
+    """Keeps the cuts that save most operations per byte."""
     if store is None:
         return
     candidates = draft.candidates
-    room = min(int(limit) for limit in team.gather(b"%d" % store.limit))
-    taken: set[Cut] = set()
+    room = min(int(limit) for limit in group.gather(b"%d" % store.limit))
+    planned_cuts: set[Cut] = set()
     for place in sorted(candidates, key=lambda p: -candidates[p].worth):
         candidate = candidates[place]
-        if candidate.cut in taken:
+        if candidate.cut in planned_cuts:
             continue
         if candidate.num_bytes > room:
             draft.drop(
                 place,
-                f"its {format_bytes(candidate.num_bytes)} are more than the "
-                f"{format_bytes(room)} that the store on {tier_of(store)} may "
-                "still hold",
+                f"its {format_bytes(candidate.num_bytes)} exceed the "
+                f"{format_bytes(room)} that are free in the store on "
+                f"{tier_of(store)}",
             )
             continue
-        taken.add(candidate.cut)
+        planned_cuts.add(candidate.cut)
         room -= candidate.num_bytes
 
 
@@ -294,13 +296,13 @@ def _check_views(
     candidates: Mapping[int, Candidate],
     reasons: Mapping[int, str],
 ) -> None:
-    """Raises where fixed views would not be what is trained on."""
+    """Raises where fixed views would not be used in training."""
     places = [p for p, phase in enumerate(phases) if phase.epochs]
     if any(place in candidates for place in places):
         return
     why = reasons.get(places[0], "") if places else "nothing is trained"
     raise ValueError(
-        "`views` must be None where no activations can be kept: images then "
+        "`views` must be None where no activations can be cached: images then "
         f"change in each pass. Received: views, but {why}. Choose a smaller "
         "`depth`, or leave `views` out."
     )
@@ -313,7 +315,7 @@ def tier_of(store: FeatureStore) -> str:
 
 def _measure(
     model: keras.Model,
-    source: TrainingData,
+    data: TrainingData,
     draft: _Draft,
     num_phases: int,
     store: FeatureStore | None,
@@ -325,29 +327,35 @@ def _measure(
         for place in range(num_phases)
     ]
     first = min(candidates)
-    # Those that are computed together, so that nothing is compiled twice.
-    some = together(cuts[first:])
-    shape = source.indexed["train"].examples.shape
-    forward = networks.compiled(model, some, shape)
-    look = networks.look(model, shape)
-    np.asarray(forward(look)[0])
-    # Read, since a GPU says that it is done before it is.
-    seconds = time_of(lambda: np.asarray(forward(look)[0]), least=0.1)
-    flops = max(c.frozen_flops for c in candidates.values() if c.cut in some)
+    # The network of the first pass, so that nothing is compiled twice.
+    cuts_of_first_pass = together(cuts[first:])
+    shape = data.indexed["train"].examples.shape
+    forward = networks.compiled(model, cuts_of_first_pass, shape)
+    inputs = networks.look(model, shape)
+    np.asarray(forward(inputs)[0])
+    # The result is read, since calls return before a GPU has finished.
+    seconds = time_of(lambda: np.asarray(forward(inputs)[0]), least=0.1)
+    flops = max(
+        c.frozen_flops
+        for c in candidates.values()
+        if c.cut in cuts_of_first_pass
+    )
     folder = None if store is None else store.directory
     return Rates(
-        flops * len(look) / seconds,
+        flops * len(inputs) / seconds,
         measure_memory() if folder is None else measure_disk(folder),
     )
 
 
-def _measure_for_all(measure: Callable[[], Rates], team: ProcessGroup) -> Rates:
-    """What the first process measured, so that all decide alike."""
-    found = team.share(lambda: {"rates": np.array(measure())}) or {}
-    return Rates(*found["rates"].tolist())
+def _measure_for_all(
+    measure: Callable[[], Rates], group: ProcessGroup
+) -> Rates:
+    """Returns the rates of the first process, so that all decide alike."""
+    arrays = group.share(lambda: {"rates": np.array(measure())}) or {}
+    return Rates(*arrays["rates"].tolist())
 
 
-def _keep(
+def _plan_cached(
     phase: Phase,
     candidate: Candidate,
     store: FeatureStore | None,
@@ -357,6 +365,7 @@ def _keep(
     seconds = direct = None
     if rates is not None:
         seconds, direct = candidate.seconds(rates, policy.batch_size)
+    # Fraction of forward operations below the cut, f in the bound.
     share = candidate.frozen_flops / candidate.flops
     why = (
         f"{share:.0%} of the operations are up to {candidate.cut.name}, where "
@@ -364,7 +373,7 @@ def _keep(
     )
     if policy.augment is not None and policy.views and phase.epochs:
         why += (
-            f"; {candidate.views} fixed views of each image stand for new ones "
+            f"; {candidate.views} fixed views of each image replace new ones "
             "in each pass, which can cost accuracy"
         )
     return PlannedPhase(
@@ -383,9 +392,9 @@ def _keep(
     )
 
 
-def _recompute(phase: Phase, reason: str) -> PlannedPhase:
+def _plan_uncached(phase: Phase, reason: str) -> PlannedPhase:
     return PlannedPhase(
         name=phase.name,
         passes=phase.epochs + phase.exact_probe,
-        why=f"nothing is kept, since {reason}.",
+        why=f"nothing is cached because {reason}.",
     )

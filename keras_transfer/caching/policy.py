@@ -1,4 +1,4 @@
-"""What the user and the model allow to be cached."""
+"""Cache policy: the limits set by the user and by the model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from keras_transfer.structure.training_step import has_own_training
 
 
 class Ineligible(NamedTuple):
-    """Why something cannot be cached, or computed together.
+    """The reason that something cannot be cached, or trained together.
 
     Attributes:
-        reason: Words that follow "since".
+        reason: Clause that follows "because".
     """
 
     reason: str
@@ -25,19 +25,19 @@ class Ineligible(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class CachePolicy:
-    """What a run allows to be cached, and how its examples are read.
+    """Cache settings of a run, and how its examples are read.
 
     Attributes:
         store: A `FeatureStore`, a `Choice` to be made, or `False` for none.
-        batch_size: Examples in a batch.
+        batch_size: Number of examples in a batch.
         augment: Changes of the training images. Defaults to `None`.
         views: Fixed views of each training example. Defaults to `None`: the
             images change in each pass where `augment` is given.
-        seed: Of the views. Defaults to `0`.
-        ineligible: Why nothing may be cached. Defaults to `None`.
-        must_fit: Whether what does not fit into the store is an error. Defaults
-            to `False`: it is computed in each pass.
-        verbose: `2` for a bar of what is computed. Defaults to `0`.
+        seed: Seed of the views. Defaults to `0`.
+        ineligible: Reason that nothing may be cached. Defaults to `None`.
+        must_fit: Whether activations that exceed the store are an error.
+            Defaults to `False`: they are computed in each pass.
+        verbose: `2` for a progress bar of the extraction. Defaults to `0`.
     """
 
     store: Any
@@ -53,19 +53,17 @@ class CachePolicy:
 def needs_whole_model(
     model: keras.Model, losses: Sequence[AuxiliaryLoss]
 ) -> Ineligible | None:
-    """Says why the model must be computed whole, if it must.
+    """Returns the reason that the whole model must be computed, if it must.
 
     Args:
         model: The model.
         losses: The auxiliary losses, penalties among them.
 
     Returns:
-        The reason, or `None` where its upper part alone may train.
+        The reason, or `None` where the part above a cut can train alone.
     """
     if any(loss.reads == "activations" for loss in losses):
-        return Ineligible(
-            "the penalty looks at activations of the whole network"
-        )
+        return Ineligible("the penalty reads activations of the whole network")
     if has_own_training(model):
         return Ineligible("the model has a training step of its own")
     return None

@@ -1,4 +1,4 @@
-"""Computes the frozen prefix of each phase once, and finds what is stored."""
+"""Computes the frozen prefix of each phase once, or reads it from a store."""
 
 from __future__ import annotations
 
@@ -29,65 +29,64 @@ if TYPE_CHECKING:
     pass
 
 
-# Cuts that are looked for in the store to compute another one from.
-_NEARBY = 8
+# Earlier cuts that are looked up in the store, to start computing from.
+_MAX_EARLIER_CUTS = 8
 
 
-# Examples that are computed at once.
 _EXAMPLES_PER_BATCH = 32
 
 
 class Prefixes:
-    """Makes and finds the activations that a plan wants.
+    """Computes and reads the activations of a plan.
 
     Args:
         model: The model.
-        source: The data.
-        plan: What is kept, by phase.
-        store: Where.
+        data: The data.
+        plan: Plan of the run.
+        store: Store of the activations.
         policy: Seed, augmentation and views.
-        networks: What is compiled already.
-        team: The processes that share the work. Defaults to `None`: this one.
+        networks: Compiled networks.
+        group: Processes that share the work. Defaults to `None`: this one.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        source: TrainingData,
+        data: TrainingData,
         plan: Plan,
         store: FeatureStore,
         policy: CachePolicy,
         networks: Networks,
-        team: ProcessGroup | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self._model = model
-        self._source = source
+        self._data = data
         self._plan = plan
         self._store = store
         self._policy = policy
         self._networks = networks
-        self._team = team
+        self._group = group
         self._views = make_views(policy.views or 1, policy.augment, policy.seed)
 
     @property
     def where(self) -> str:
-        """Where activations are kept, in words."""
+        """Place of the activations, in words."""
         folder = self._store.directory
         return "in memory" if folder is None else f"in {folder}"
 
     def open(self, place: int) -> CachedPhase | None:
         """Returns the activations of a phase, computing what is missing.
 
-        Those of later phases that nothing changes until then come along: one
-        pass gives them all.
+        Activations of later phases that nothing changes until then are
+        computed in the same pass.
 
         Args:
-            place: Of the phase, whose activations are to be kept.
+            place: Index of the phase.
 
         Returns:
-            `Kept`, or `None` where variables above the cut come in another
-            order than in the model, which an optimizer that goes over to
-            another phase counts on.
+            A `CachedPhase`, or `None` where variables above the cut are in
+            another order than in the model: an optimizer that continues in
+            the next phase relies on that order.
 
         Raises:
             OSError: If the store cannot be written to, or has no room.
@@ -102,14 +101,14 @@ class Prefixes:
         return CachedPhase(suffix, self.fill(place), self._policy)
 
     def fill(self, place: int) -> dict[str, Reader]:
-        """Computes the activations of a phase, and what comes along.
+        """Computes the activations of a phase, and those of the same pass.
 
         Args:
-            place: Of the phase, whose activations are to be kept.
+            place: Index of the phase.
 
         Returns:
-            Readers of those of the phase: `"train"`, perhaps `"validation"`,
-            and what batches carry.
+            Readers of the phase: `"train"`, perhaps `"validation"`, and the
+            data sets carried along in each batch.
 
         Raises:
             OSError: If the store cannot be written to, or has no room.
@@ -118,7 +117,7 @@ class Prefixes:
         networks = [network_to(self._model, [c]) for c in cuts]
         readers = {}
         passes = 0
-        for name, indexed in self._source.indexed.items():
+        for name, indexed in self._data.indexed.items():
             views = self._views if name == "train" else self._views[:1]
             entries = open_entries(
                 self._store,
@@ -135,10 +134,10 @@ class Prefixes:
                 feed,
                 f"{name} image",
                 int(self._policy.verbose > 1),
-                self._team,
+                self._group,
             ).passes
             readers[name] = Reader(
-                # That of the phase comes first.
+                # The cut of the phase comes first.
                 [row[0] for row in entries],
                 indexed.examples.digests,
                 indexed.make_labels(),
@@ -176,18 +175,18 @@ class Prefixes:
         views: Sequence[View],
         missing: np.ndarray,
     ) -> tuple[Cut, list[Entry]] | None:
-        """The nearest cut below all of `cuts` that holds what they miss."""
+        """Finds the nearest cut below `cuts` that has all missing examples."""
         first = max(cut.depth for cut in cuts)
         planned = {p.cut for p in self._plan.phases if p.cut is not None}
         nearby = planned - set(cuts)
         if self._store.directory is not None:
-            # Of earlier runs there may be any.
+            # Earlier runs may have cached any cut.
             blocks = parts_of(self._model).blocks
-            last = min(first + _NEARBY, len(blocks) - 1)
+            last = min(first + _MAX_EARLIER_CUTS, len(blocks) - 1)
             for depth in range(first, last + 1):
                 name = f"after {blocks[len(blocks) - depth - 1].name}"
                 nearby.add(Cut(depth, False, name))
-        wanted = [examples.digests[rows] for rows in missing]
+        digests_by_view = [examples.digests[rows] for rows in missing]
         for cut in sorted(nearby - set(cuts)):
             if cut.depth < first or cut.pooled:
                 continue
@@ -201,7 +200,7 @@ class Prefixes:
             rows = [row[0] for row in entries]
             if all(
                 (entry.find(digests)[:, 0] >= 0).all()
-                for entry, digests in zip(rows, wanted, strict=True)
+                for entry, digests in zip(rows, digests_by_view, strict=True)
             ):
                 return cut, rows
         return None

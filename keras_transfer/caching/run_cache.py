@@ -1,4 +1,4 @@
-"""What one run keeps: planned at its start, opened phase by phase."""
+"""The cache of one run: planned at its start, opened phase by phase."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class RunCache:
 
     Args:
         model: The model.
-        source: The data.
+        data: The data.
         phases: The phases.
-        sets: What trains in which phase.
-        policy: What may be cached.
-        progress: Where lines go.
-        strategy: What computes on several devices. Defaults to `None`.
+        sets: Trainable layers of each phase.
+        policy: Cache policy of the run.
+        progress: Writer of progress lines.
+        strategy: Strategy that computes on several devices. Defaults to `None`.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        source: TrainingData,
+        data: TrainingData,
         phases: Sequence[Phase],
         sets: TrainableSets,
         policy: CachePolicy,
@@ -50,41 +50,42 @@ class RunCache:
         self._policy = policy
         self._progress = progress
         networks = networks_for(model, phases, strategy)
-        self._team = ProcessGroup(strategy)
+        self._group = ProcessGroup(strategy)
         self.plan, store = make_plan(
             model,
-            source,
+            data,
             phases,
             sets,
             policy,
             networks,
-            team=self._team,
+            group=self._group,
         )
         self._prefixes = None
         if store is not None:
             self._prefixes = Prefixes(
                 model,
-                source,
+                data,
                 self.plan,
                 store,
                 policy,
                 networks,
-                self._team,
+                self._group,
             )
 
     def open(self, place: int, phase: Phase) -> CachedPhase | None:
         """Returns the activations of a phase, computing what is missing.
 
         Args:
-            place: The place of the phase.
-            phase: The phase; not used, since the plan knows it by its place.
+            place: Index of the phase.
+            phase: The phase; not used, since the plan is by place.
 
         Returns:
-            `CachedPhase`, or `None` where all is computed in each pass.
+            `CachedPhase`, or `None` where the whole model is computed in each
+            pass.
 
         Raises:
-            ValueError: If the user wants fixed views and none can be kept.
-            OSError: If a store that the user named cannot be written to.
+            ValueError: If the user asks for fixed views and none can be cached.
+            OSError: If a store named by the user cannot be written to.
         """
         planned = self.plan.phases[place]
         if self._prefixes is None or planned.cut is None:
@@ -94,31 +95,31 @@ class RunCache:
             f"{format_bytes(planned.num_bytes)} {self._prefixes.where}"
         )
         try:
-            kept = self._prefixes.open(place)
-            reason = "variables above the cut come in another order"
+            cached = self._prefixes.open(place)
+            reason = "variables above the cut are in another order"
         except OSError as err:
             named = not isinstance(self._policy.store, Choice)
-            if named or self._policy.views or self._team.size > 1:
+            if named or self._policy.views or self._group.size > 1:
                 raise
-            # Nobody asked for them: what fails is only speed.
-            kept, reason = None, str(err)
-        if kept is None and self._policy.views:
+            # Caching was optional here, so fall back to uncached training.
+            cached, reason = None, str(err)
+        if cached is None and self._policy.views:
             raise ValueError(
-                "`views` must be None where no activations can be kept. "
+                "`views` must be None where no activations can be cached. "
                 f"Received: views, but {reason}."
             )
-        if kept is None:
-            why = f"nothing is kept, since {reason}."
+        if cached is None:
+            why = f"nothing is cached because {reason}."
             self._progress.say(f"{planned.name}: {why}")
             self.plan.drop(place, why)
-        return kept
+        return cached
 
     def count_seconds(self, place: int, phase: Phase, seconds: float) -> None:
-        """Notes what a phase took.
+        """Records the duration of a phase.
 
         Args:
-            place: The place of the phase.
+            place: Index of the phase.
             phase: The phase; not used.
-            seconds: The time.
+            seconds: Its duration.
         """
         self.plan.took[place] = seconds

@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# `change_each` wants a state for each draw; no image draws as often.
+# `change_each` uses one state per draw; no image draws this often.
 _SPACING = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """One way to look at each image.
+    """A fixed transformation of each image.
 
     Attributes:
         index: `0` is the image as it is, `1` the mirrored one where
             `augment` mirrors left to right; each other draws its own change.
             Defaults to `0`.
-        augment: What may change, or `None` for view 0. Defaults to `None`.
-        seed: Another seed draws other changes. Defaults to `0`.
+        augment: Augmentation to draw from, or `None` for view 0. Defaults to
+            `None`.
+        seed: Seed of the drawn changes. Defaults to `0`.
 
     Example:
 
@@ -50,11 +51,14 @@ class View:
         return "mirrored" if mirrored else "drawn"
 
     def describe(self) -> dict[str, Any]:
-        """Returns what decides the pixels, as plain values."""
+        """Returns everything that determines the pixels, as plain values."""
         if self.kind != "drawn" or self.augment is None:
             return {"kind": self.kind}
         fields = dataclasses.asdict(self.augment)
-        for name in ("mixup", "cutmix"):  # No part of a view.
+        for name in (
+            "mixup",
+            "cutmix",
+        ):  # They mix examples and are not part of a view.
             fields.pop(name)
         return {
             "kind": self.kind,
@@ -67,20 +71,20 @@ class View:
         """Returns a seed for each image, by its content.
 
         Args:
-            digests: uint8 `(n, 16)`.
+            digests: Digests of the images, uint8 `(n, 16)`.
 
         Returns:
             int64 `(n, 2)`.
         """
-        found = np.zeros((len(digests), 2), np.int64)
+        seeds = np.zeros((len(digests), 2), np.int64)
         if self.kind != "drawn":
-            return found
+            return seeds
         salt = f"{self.index} {self.seed}".encode()
         for row, digest in enumerate(digests):
             mixed = hashlib.blake2b(digest.tobytes() + salt, digest_size=14)
             number = int.from_bytes(mixed.digest(), "little")
-            found[row] = number % 2**62, (number >> 62) % 2**40 * _SPACING
-        return found
+            seeds[row] = number % 2**62, (number >> 62) % 2**40 * _SPACING
+        return seeds
 
     def make(
         self, channels: int
@@ -88,7 +92,7 @@ class View:
         """Makes the function from images and their seeds to this view.
 
         Args:
-            channels: Of the images.
+            channels: Number of channels of the images.
 
         Returns:
             Function of images `(batch, height, width, channels)` and int64
@@ -107,9 +111,9 @@ def make_views(
     """Makes the first views: clean, mirrored, and drawn ones.
 
     Args:
-        count: How many.
-        augment: What may change. Defaults to `None`: mirroring and crops of
-            three quarters of the side or more.
+        count: Number of views.
+        augment: Augmentation to draw from. Defaults to `None`: mirroring and
+            crops of three quarters of the side or more.
         seed: Integer. Defaults to `0`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A penalty in force on a model, and that there is one at a time."""
+"""`AttachedPenalty`: the one penalty in force on a model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MARK = "_keras_transfer_penalty"
 
 @dataclass(eq=False, repr=False)
 class AttachedPenalty:
-    """A penalty in force on a model; what `attach` returns.
+    """A penalty in force on a model, returned by `attach`.
 
     As a context manager it detaches at the end.
 
     Attributes:
         penalty: The penalty as it was attached.
         model: The user's model.
-        trainer: What to compile and fit: for a penalty on weights `model`
-            itself, for one on activations another model over the same layers.
-            Training it trains `model`; the one to save is `model`.
-        pulls: What an optimizer has to do where the penalty is decoupled; see
+        trainer: Model to compile and fit: `model` itself for a penalty on
+            weights, another model over the same layers for one on
+            activations. Training it trains `model`, which is the one to save.
+        pulls: Decays that an optimizer applies for a decoupled penalty; see
             `L2`.
 
     Example:
@@ -52,7 +52,7 @@ class AttachedPenalty:
     _paused: dict[str, float] | None = None
 
     def wrap(self, fitted: keras.Model, network: keras.Model) -> keras.Model:
-        """Returns what to compile and fit: `trainer`, or what is given.
+        """Returns the model to compile and fit: `trainer`, or `fitted`.
 
         Args:
             fitted: The network, or another loss's wrapper of it.
@@ -61,14 +61,14 @@ class AttachedPenalty:
         return fitted if self.trainer is self.model else self.trainer
 
     def set(self, **coefficients: float) -> None:
-        """Changes coefficients, at once and without a new `compile`.
+        """Changes coefficients immediately, without a new `compile`.
 
         Args:
             **coefficients: New values, by the names of the penalty's fields,
                 such as `alpha=0.5`.
 
         Raises:
-            ValueError: If a name is none of the penalty's coefficients, a
+            ValueError: If a name is not one of the penalty's coefficients, a
                 value is negative or not finite, or the penalty is detached.
         """
         if not self._attached:
@@ -76,25 +76,25 @@ class AttachedPenalty:
                 "`set` must come before `detach`. Received: a detached "
                 f"{type(self.penalty).__name__}. Attach it again."
             )
-        known = list(self._coefficients)
+        names = list(self._coefficients)
         for name in coefficients:
-            if name not in known:
+            if name not in names:
                 raise ValueError(
                     "`set` must be given coefficients of "
                     f"{type(self.penalty).__name__}, which are "
-                    f"{', '.join(known)}. Received: {name}="
-                    f"{coefficients[name]!r}.{did_you_mean(name, known)}"
+                    f"{', '.join(names)}. Received: {name}="
+                    f"{coefficients[name]!r}.{did_you_mean(name, names)}"
                 )
         values = {n: check_coefficient(n, v) for n, v in coefficients.items()}
         for name, value in values.items():
             self._coefficients[name].assign(value)
 
     def value(self, images: Any = None) -> float:
-        """Returns the penalty as it is now, without what the user added.
+        """Returns the current penalty, without regularizers of the user.
 
         Args:
-            images: A batch of what the model takes, which penalties on
-                activations are computed for, in inference mode. Those on
+            images: A batch of inputs of the model, for which penalties on
+                activations are computed in inference mode. Penalties on
                 weights need none. Defaults to `None`.
 
         Returns:
@@ -107,7 +107,7 @@ class AttachedPenalty:
         return self._measure(images)
 
     def pause(self) -> None:
-        """Makes the penalty 0 until `resume`, so that a loss is the data's."""
+        """Sets the penalty to 0 until `resume`, to measure the data loss."""
         if self._attached and self._paused is None:
             self._paused = {
                 name: float(keras.ops.convert_to_numpy(variable))
@@ -117,14 +117,14 @@ class AttachedPenalty:
                 variable.assign(0.0)
 
     def resume(self) -> None:
-        """Gives the coefficients back that `pause` took."""
+        """Restores the coefficients after `pause`."""
         if self._attached and self._paused is not None:
             for name, value in self._paused.items():
                 self._coefficients[name].assign(value)
         self._paused = None
 
     def detach(self) -> None:
-        """Takes the penalty out of force, also in what is compiled already.
+        """Removes the penalty, also from functions that are already compiled.
 
         The coefficients become 0, and the variables get back the regularizers
         that they had. A second call does nothing.
@@ -139,17 +139,17 @@ class AttachedPenalty:
                 term.variable.regularizer = term.own
         for model in (self.model, self.trainer):
             setattr(model, _MARK, None)
-        _trace_anew(self.model)
+        _reset_functions(self.model)
 
     def reattach(self) -> None:
         """Puts a detached penalty in force again, with coefficients of 0.
 
-        Pretrained weights are drawn to where they were at the first `attach`,
-        and steps that were traced then go on reading the same coefficients:
-        `set` gives them their values.
+        Pretrained weights are pulled to their values at the first `attach`,
+        and steps traced since then still read the same coefficients: call
+        `set` to assign them.
 
         Raises:
-            ValueError: If the model has another penalty by now.
+            ValueError: If the model has another penalty now.
         """
         if self._attached:
             return
@@ -185,21 +185,21 @@ def check_free(model: keras.Model) -> None:
     if other is not None:
         raise ValueError(
             "`model` must have no penalty of keras_transfer. Received: model "
-            f"{model.name!r}, which has one. Call `detach()` of what `attach` "
-            "returned first."
+            f"{model.name!r}, which has one. First call `detach()` on the "
+            "`AttachedPenalty` that `attach` returned."
         )
 
 
 def mark(attached: AttachedPenalty) -> AttachedPenalty:
-    """Notes on the models that a penalty is in force."""
+    """Marks the models as having a penalty."""
     for model in (attached.model, attached.trainer):
         setattr(model, _MARK, attached)
-    _trace_anew(attached.model)
+    _reset_functions(attached.model)
     return attached
 
 
-def _trace_anew(model: keras.Model) -> None:
-    """Makes `fit` see other losses than when it was traced, as `compile`."""
+def _reset_functions(model: keras.Model) -> None:
+    """Drops traced functions, so that `fit` sees the current losses."""
     model.train_function = model.test_function = None
 
 

@@ -23,7 +23,7 @@ from keras_transfer.penalties.penalty import Penalty
 
 
 class ActivationPenalty(Penalty):
-    """A penalty on activations, in force in a trainer of its own."""
+    """A penalty on activations, added by a trainer of its own."""
 
     reads: ClassVar[str] = "activations"
 
@@ -44,9 +44,9 @@ class ActivationPenalty(Penalty):
             The `AttachedPenalty`.
 
         Raises:
-            ValueError: If `model` has a penalty already, or does not have
-                what is penalised.
-            TypeError: If `model` is no Keras model, or has no graph to read.
+            ValueError: If `model` has a penalty already, or lacks the
+                activations that are penalised.
+            TypeError: If `model` is not a Keras model, or has no graph to read.
         """
         check_free(model)
         with model.distribute_strategy.scope():
@@ -73,12 +73,12 @@ class ActivationPenalty(Penalty):
 
 @dataclass(frozen=True)
 class FeatureMap(ActivationPenalty):
-    """Holds activations near what they were.
+    """Holds activations near their initial values.
 
     Adds `strength / 2 * mean over examples of sum (f(x) - f0(x))^2`, summed
     over blocks, positions and channels. `f0` are the activations of a copy of
-    the network made at `attach`, which costs its memory and a forward pass
-    more. This is DELTA without attention. `f` is computed as in training: a
+    the network made at `attach`, which costs its memory and one more forward
+    pass. This is DELTA without attention. `f` is computed as in training: a
     BatchNormalization that trains makes it differ from `f0` from the start.
 
     Args:
@@ -113,7 +113,7 @@ class FeatureMap(ActivationPenalty):
 
 @dataclass(frozen=True)
 class BSS(ActivationPenalty):
-    """Batch spectral shrinkage: lets go of features that transfer badly.
+    """Batch spectral shrinkage: suppresses features that transfer badly.
 
     Adds `strength / 2 * sum of the k smallest squared singular values` of the
     matrix of features of a batch, `(examples, features)`: the vector in front
@@ -124,7 +124,7 @@ class BSS(ActivationPenalty):
 
     Args:
         strength: Coefficient, at least 0.
-        k: How many singular values, positive; all of them in a batch with
+        k: Number of singular values, positive; all of them in a batch with
             fewer. Defaults to `1`.
 
     Example:

@@ -19,15 +19,15 @@ from keras_transfer.penalties.terms import (
 
 
 def check_fields(penalty: Any) -> None:
-    """Checks the fields of a penalty, and replaces them by their plain form."""
+    """Checks the fields of a penalty, and converts them to plain values."""
     for item in fields(penalty):
         value = checked_filters(item.name, getattr(penalty, item.name))
-        # The class is frozen, for everybody else.
+        # The dataclass is frozen.
         object.__setattr__(penalty, item.name, value)
 
 
 def checked_coefficients(penalty: Any) -> dict[str, keras.Variable]:
-    """Makes a variable of each coefficient of a penalty, by name."""
+    """Makes a variable for each coefficient of a penalty, by name."""
     values = {f.name: getattr(penalty, f.name) for f in fields(penalty)}
     return {
         name: new_variable(value, name)
@@ -37,15 +37,15 @@ def checked_coefficients(penalty: Any) -> dict[str, keras.Variable]:
 
 
 def checked_filters(name: str, value: Any) -> Any:
-    """Returns the value of a field as it is kept."""
+    """Returns the value of a field, checked and converted."""
     if name == "on":
         return check_names(
             name, value, f"a tuple out of {', '.join(KINDS)}", KINDS
         )
     if name == "blocks":
         rule = "None, or names of blocks or patterns for them"
-        one = isinstance(value, str | None)
-        return value if one else check_names(name, value, rule)
+        is_single = isinstance(value, str | None)
+        return value if is_single else check_names(name, value, rule)
     if name == "decoupled":
         if not isinstance(value, bool):
             raise ValueError(
@@ -65,10 +65,12 @@ def checked_filters(name: str, value: Any) -> Any:
 def check_names(
     name: str, value: Any, rule: str, choices: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Returns names as a tuple; raises unless they are as the rule says."""
+    """Returns names as a tuple; raises unless they follow the rule."""
     names = value if isinstance(value, list | tuple) else ()
-    good = all(isinstance(n, str) and n in (choices or (n,)) for n in names)
-    if not names or not good or len(set(names)) != len(names):
+    are_valid = all(
+        isinstance(n, str) and n in (choices or (n,)) for n in names
+    )
+    if not names or not are_valid or len(set(names)) != len(names):
         raise ValueError(
             f"`{name}` must be {rule}, at least one and each once. Received: "
             f"{name}={value!r:.100}"

@@ -1,8 +1,8 @@
 """Trainers for penalties on activations: the model's own layers, and a loss.
 
-Keras has a loss on what a layer gives (`add_loss`) only inside of layers. Such
-a layer in the user's model would be in its saved file; it goes into a second
-model over the same layers instead, which is the one to fit.
+Keras supports a loss on activations (`add_loss`) only inside layers. Such a
+layer in the user's model would be saved with it, so it goes into a second model
+over the same layers, which is the one to fit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block, find_blocks
 from keras_transfer.structure.model_parts import parts_of
 
-# Any size shows which blocks change it, where a network takes several.
-_SOME_SIZE = 256
+# Size in pixels to trace a network that takes several: any size shows which
+# blocks change the resolution.
+_TRACED_PIXELS = 256
 
 
 _DROPOUTS = (
@@ -36,7 +37,7 @@ Loss = Callable[..., Any]
 
 
 class Trainer(NamedTuple):
-    """What to fit, and what measures the penalty on a batch of images."""
+    """Model to fit, and function that measures the penalty on a batch."""
 
     model: keras.Model
     value: Callable[[Any], float]
@@ -45,7 +46,7 @@ class Trainer(NamedTuple):
 def feature_map_trainer(
     model: keras.Model, names: Sequence[str] | None, strength: keras.Variable
 ) -> Trainer:
-    """Adds the distance of block outputs from those of a copy made now."""
+    """Adds the distance of block outputs from those of a frozen copy."""
     parts = parts_of(model)
     backbone = parts.backbone
     entry = graph.tensors_in(backbone)[0]
@@ -60,19 +61,22 @@ def feature_map_trainer(
         for block in _choose(backbone, model.name, names)
         for tensor in block.outputs
     ]
-    # Only as much of the network as is compared.
+    # The part of the network up to the last compared block.
     observed = keras.Model(entry, maps)
     start = keras.models.clone_model(observed)
     graph.set_weights(start, observed.get_weights())
     start.trainable = False
 
     def loss(x: Any, *now: Any) -> Any:
+        # f0(x): the same blocks of the frozen copy, [batch, height, width,
+        # channels] each.
         before = keras.tree.flatten(start(ops.stop_gradient(x), training=False))
+        # sum (f(x) - f0(x))^2 over examples, positions and channels.
         total = sum(
             ops.sum(ops.square(_float32(f) - _float32(f0)))
             for f, f0 in zip(now, before, strict=True)
         )
-        # The last batch of a replica may be empty.
+        # Mean over examples; the last batch of a replica may be empty.
         return strength / 2 * total / _float32(ops.maximum(_rows(x), 1))
 
     images = _input_like(model)
@@ -81,8 +85,8 @@ def feature_map_trainer(
     if parts.preprocessing is not None:
         x = parts.preprocessing(images)
     *seen, result = keras.Model(entry, [*maps, *outputs])(x)
-    # Whole models are observed at their output, under its own name, which
-    # losses and metrics may be keyed by.
+    # A model without a head is observed at its output. The layer takes the
+    # name of the output layer, by which losses and metrics may be keyed.
     name = _maker(model, outputs[0]) if whole else "observer"
     result = LossAdder(loss, name)([result, x, *seen])
     if parts.head is not None:
@@ -103,15 +107,20 @@ def singular_value_trainer(
         )
 
     def loss(features: Any) -> Any:
+        # Features F [examples, features] = U S V'. With U_k the last k columns
+        # of U, U_k' F has the k smallest singular values of F, and
+        # sum (U_k' F)^2 is the sum of their squares. Its gradient with U_k held
+        # fixed, 2 U_k U_k' F, is that of the sum. The gradient of the
+        # decomposition divides by gaps between singular values instead, and is
+        # not finite where two are equal.
         features = _float32(features)
-        # U_k'F has the k smallest singular values of F, and its gradient with
-        # U_k held fixed is theirs. That of the decomposition itself divides by
-        # the gaps between singular values, and is not finite where two agree.
         fixed = ops.stop_gradient(features)
         fixed = ops.where(ops.isfinite(fixed), fixed, 0.0)
+        # U_k [examples, k]: singular values are in descending order.
         left = ops.svd(fixed, full_matrices=False)[0][:, -k:]
-        # No matmul: a GPU would round its arguments to ten bits (TF32), which
-        # is more than what is left of small singular values.
+        # U_k' F [k, features], summed from [examples, k, features]. No matmul:
+        # a GPU would round its arguments to ten bits (TF32), an error larger
+        # than small singular values.
         projected = ops.sum(
             ops.expand_dims(left, 2) * ops.expand_dims(features, 1), axis=0
         )
@@ -133,14 +142,15 @@ def _finish(
     loss: Loss,
 ) -> Trainer:
     trainer = keras.Model(images, result, name=model.name)
-    # A closed container hides what is open within it, but not from us.
+    # A frozen container hides its trainable layers from `model`, but not from
+    # a model over its inner tensors.
     trained = {id(v) for v in model.trainable_variables}
     for variable in trainer.trainable_variables:
         if id(variable) not in trained:
             raise ValueError(
-                "`model` must show what of it trains. Received: model "
-                f"{model.name!r}, in which {variable.path} is trainable "
-                "within a container that is not. Open it: `unfreeze(model, 0)`."
+                "`model` must have no trainable variable in a frozen "
+                f"container. Received: model {model.name!r}, in which "
+                f"{variable.path} is one. Open it: `unfreeze(model, 0)`."
             )
     probe = keras.Model(images, observed)
 
@@ -153,40 +163,40 @@ def _finish(
 def _choose(
     backbone: keras.Model, name: str, patterns: Sequence[str] | None
 ) -> list[Block]:
-    """The blocks that match, or the last one of each resolution."""
-    found = find_blocks(backbone)
+    """Returns the blocks that match, or the last one of each resolution."""
+    blocks = find_blocks(backbone)
     if patterns is None:
-        sizes = _sizes(backbone, found)
+        sizes = _sizes(backbone, blocks)
         following = [*sizes[1:], None]
         return [
             block
             for block, size, next_size in zip(
-                found, sizes, following, strict=True
+                blocks, sizes, following, strict=True
             )
             if size != next_size
         ]
-    known = [block.name for block in found]
+    names = [block.name for block in blocks]
     for pattern in patterns:
-        if not fnmatch.filter(known, pattern):
+        if not fnmatch.filter(names, pattern):
             raise ValueError(
                 f"`blocks` must match blocks of model {name!r}, which are "
-                f"{', '.join(known)}. Received: {pattern!r}."
-                f"{did_you_mean(pattern, known)}"
+                f"{', '.join(names)}. Received: {pattern!r}."
+                f"{did_you_mean(pattern, names)}"
             )
     return [
         block
-        for block in found
+        for block in blocks
         if any(fnmatch.fnmatchcase(block.name, p) for p in patterns)
     ]
 
 
 def _sizes(
-    backbone: keras.Model, found: Sequence[Block]
+    backbone: keras.Model, blocks: Sequence[Block]
 ) -> list[tuple[int, ...]]:
-    """Height and width of what leaves each block."""
+    """Returns height and width of the output of each block."""
     entry = graph.tensors_in(backbone)[0]
-    ends = keras.Model(entry, [block.outputs[0] for block in found])
-    shape = [size or _SOME_SIZE for size in entry.shape[1:]]
+    ends = keras.Model(entry, [block.outputs[0] for block in blocks])
+    shape = [size or _TRACED_PIXELS for size in entry.shape[1:]]
     image = keras.KerasTensor((None, *shape), dtype=entry.dtype)
     outputs = keras.tree.flatten(ends.compute_output_spec([image]))
     return [tuple(tensor.shape[1:-1]) for tensor in outputs]
@@ -195,7 +205,7 @@ def _sizes(
 def _pooled(
     head: keras.layers.Layer, features: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """The vector in front of the first dense layer, before its dropout."""
+    """Returns the input of the first dense layer, before its dropout."""
     if graph.is_functional(head):
         steps = graph.steps(head)
         producers = {id(t): step for step in steps for t in step.outputs}
@@ -208,6 +218,7 @@ def _pooled(
             if len(vector.shape) == 2:
                 return keras.Model(graph.tensors_in(head)[0], vector)(features)
             break
+    # [batch, height, width, channels] -> [batch, channels].
     positions = tuple(range(1, len(features.shape) - 1))
     return ops.mean(features, axis=positions) if positions else features
 

@@ -18,8 +18,7 @@ class Penalty(AuxiliaryLoss):
 
     Attributes:
         on: Kinds of variables that are penalised; `()` for activations.
-        decoupled: Whether the optimizer carries it out, outside of the
-            gradient.
+        decoupled: Whether the optimizer applies it, outside of the gradient.
     """
 
     reads: ClassVar[str] = "weights"
@@ -41,10 +40,11 @@ class Penalty(AuxiliaryLoss):
         """Returns the coefficients of `sum |w|` and `1/2 sum (w - start)^2`.
 
         Args:
-            pretrained: Whether those of pretrained weights, or of new ones.
+            pretrained: Whether the coefficients apply to pretrained weights, or
+                to new ones.
 
         Returns:
-            The names of the coefficients; `None` where the penalty is no such
-            sum over weights.
+            The names of the coefficients; `None` where the penalty is not such
+            a sum over weights.
         """
         return None

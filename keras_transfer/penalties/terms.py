@@ -1,4 +1,4 @@
-"""Terms of penalties on weights: what one variable adds to the loss."""
+"""Terms of penalties on weights: the contribution of one variable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Form(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What one variable adds to the loss: ours, and what it had before."""
+    """The term of one variable: the penalty, and its own regularizer."""
 
     variable: keras.Variable
     absolute: keras.Variable | None
@@ -43,13 +43,17 @@ class Term:
 
     def penalty(self, variable: Any) -> Any:
         """Returns `absolute * sum |w| + squared / 2 * sum (w - start)^2`."""
+        # In float32 under mixed precision too: squares of small weights vanish
+        # in float16. Sums run over all elements, whatever the shape.
         w = ops.cast(variable, "float32")
         loss = ops.zeros((), "float32")
         if self.absolute is not None:
             loss += self.absolute * ops.sum(ops.abs(w))
         if self.squared is not None:
-            moved = w if self.start is None else w - self.start
-            loss += self.squared / 2 * ops.sum(ops.square(moved))
+            # w - w0 for pretrained weights (L2-SP), w for new ones. The 1/2
+            # makes the gradient `squared * (w - w0)`.
+            distance = w if self.start is None else w - self.start
+            loss += self.squared / 2 * ops.sum(ops.square(distance))
         return loss
 
     def __call__(self, variable: Any) -> Any:
@@ -63,23 +67,23 @@ def chosen_variables(
     model: keras.Model, kinds: Sequence[str]
 ) -> tuple[keras.Variable, ...]:
     """Returns the variables of some `KINDS`, frozen ones too."""
-    found = {}
+    variables = {}
     for layer in graph.layers_below(model):
         is_norm = isinstance(layer, _NORMALIZATIONS)
-        # What the layer itself made to be trained, frozen or not. Moving
-        # statistics and other state are elsewhere.
+        # Variables that the layer itself created as trainable, frozen or not;
+        # moving statistics and other state are not among them.
         for variable in layer._trainable_variables:
             kind = "biases" if "bias" in variable.name else "weights"
             kind = "normalization" if is_norm else kind
             if kind in kinds and keras.backend.is_float_dtype(variable.dtype):
-                found[id(variable)] = variable
-    if not found:
+                variables[id(variable)] = variable
+    if not variables:
         raise ValueError(
             f"`on` must name variables that model {model.name!r} has. "
             f"Received: on={tuple(kinds)!r}, of which it has none"
-            f"{'' if model.weights else ', since it is not built'}."
+            f"{'' if model.weights else ' because it is not built'}."
         )
-    return tuple(found.values())
+    return tuple(variables.values())
 
 
 def make_terms(
@@ -88,7 +92,7 @@ def make_terms(
     coefficients: dict[str, keras.Variable],
     form_of: Callable[[bool], Form],
 ) -> tuple[Term, ...]:
-    """Returns a term for each variable; `form_of` is asked if pretrained."""
+    """Returns a term per variable; `form_of` maps pretrained or not."""
     new = _new(model)
     terms = []
     for variable in variables:
@@ -107,10 +111,10 @@ def make_terms(
 
 
 def new_variable(value: Any, name: str) -> keras.Variable:
-    """A variable of no model: read when a step runs, and never saved.
+    """Returns a variable that belongs to no model and is never saved.
 
-    A number in the graph could not be changed, and the values of a network
-    would be stored in it.
+    Steps read its current value. A Python number would be fixed in the graph,
+    and arrays of a network would be stored in it.
     """
     return keras.Variable(
         ops.convert_to_numpy(ops.cast(value, "float32")),
@@ -122,7 +126,7 @@ def new_variable(value: Any, name: str) -> keras.Variable:
 
 
 def _new(model: keras.Model) -> set[int]:
-    """The identities of the weights that are not pretrained."""
+    """Returns the ids of the weights that are not pretrained."""
     if not has_children(model):
         return set()
     pretrained = {

@@ -32,12 +32,12 @@ class WeightPenalty(Penalty):
 
         Keras then adds it to `model.losses`, and so to the loss of `fit` and
         of `evaluate`, for all variables that are trainable. Frozen ones are
-        penalised as soon as they are unfrozen. A regularizer that a variable
-        has already stays in force besides. Models over the same layers, such
+        penalised as soon as they are unfrozen. An existing regularizer of a
+        variable stays in force. Models over the same layers, such
         as the halves of `split`, are penalised too.
 
         Args:
-            model: A built model, as a rule not yet trained.
+            model: A built model, usually not yet trained.
 
         Returns:
             The `AttachedPenalty`.
@@ -45,7 +45,7 @@ class WeightPenalty(Penalty):
         Raises:
             ValueError: If `model` has a penalty already, or no variable of
                 the kinds in `on`.
-            TypeError: If `model` is no Keras model.
+            TypeError: If `model` is not a Keras model.
         """
         check_free(model)
         chosen = chosen_variables(model, self.on)
@@ -85,7 +85,8 @@ class WeightPenalty(Penalty):
         """Returns the names of the coefficients; see `Penalty.form`.
 
         Args:
-            pretrained: Whether those of pretrained weights, or of new ones.
+            pretrained: Whether the coefficients apply to pretrained weights, or
+                to new ones.
         """
 
 
@@ -95,10 +96,10 @@ class L1(WeightPenalty):
 
     Args:
         strength: Coefficient, at least 0.
-        on: Which variables: any of `"weights"` (kernels, embeddings and all
-            that is neither of the others), `"biases"` and `"normalization"`
-            (scale and offset of normalization layers, never their moving
-            statistics). Defaults to `("weights",)`.
+        on: Kinds of variables: any of `"weights"` (kernels, embeddings and
+            everything else that is neither of the others), `"biases"` and
+            `"normalization"` (scale and offset of normalization layers, never
+            their moving statistics). Defaults to `("weights",)`.
 
     Example:
 
@@ -119,7 +120,8 @@ class L1(WeightPenalty):
         """Returns the names of the coefficients; see `Penalty.form`.
 
         Args:
-            pretrained: Whether those of pretrained weights, or of new ones.
+            pretrained: Whether the coefficients apply to pretrained weights, or
+                to new ones.
         """
         return Form(absolute="strength")
 
@@ -132,10 +134,10 @@ class L2(WeightPenalty):
 
     Args:
         strength: Coefficient, at least 0.
-        on: As for `L1`. Defaults to `("weights",)`.
+        on: Kinds of variables, as in `L1`. Defaults to `("weights",)`.
         decoupled: Whether the pull acts outside of the gradient, and so of
-            Adam's moments, as in AdamW. No loss is added; an optimizer has to
-            do `w <- w - learning_rate * strength * w` for each of
+            Adam's moments, as in AdamW. No loss is added; the optimizer must
+            apply `w <- w - learning_rate * strength * w` for each of
             `attached.pulls`. Defaults to `False`.
 
     Example:
@@ -161,7 +163,8 @@ class L2(WeightPenalty):
         """Returns the names of the coefficients; see `Penalty.form`.
 
         Args:
-            pretrained: Whether those of pretrained weights, or of new ones.
+            pretrained: Whether the coefficients apply to pretrained weights, or
+                to new ones.
         """
         return Form(squared="strength")
 
@@ -173,7 +176,7 @@ class ElasticNet(WeightPenalty):
     Args:
         l1: Coefficient of the absolute values, at least 0.
         l2: Coefficient of the squares, at least 0.
-        on: As for `L1`. Defaults to `("weights",)`.
+        on: Kinds of variables, as in `L1`. Defaults to `("weights",)`.
 
     Example:
 
@@ -196,27 +199,28 @@ class ElasticNet(WeightPenalty):
         """Returns the names of the coefficients; see `Penalty.form`.
 
         Args:
-            pretrained: Whether those of pretrained weights, or of new ones.
+            pretrained: Whether the coefficients apply to pretrained weights, or
+                to new ones.
         """
         return Form(absolute="l1", squared="l2")
 
 
 @dataclass(frozen=True)
 class L2SP(WeightPenalty):
-    """Holds weights near where they started.
+    """Holds weights near their starting point.
 
     Adds `alpha / 2 * sum (w - w0)^2` over the pretrained weights, where `w0`
     is their value at `attach`, and `beta / 2 * sum w^2` over the new ones.
-    Pretrained are the children preprocessing and backbone of a model made by
-    `build_classifier` or `build_regressor`, new is its head; of any other
-    model all is pretrained.
+    In a model made by `build_classifier` or `build_regressor`, preprocessing
+    and backbone are pretrained and the head is new; in any other model all
+    weights count as pretrained.
 
     Args:
         alpha: Coefficient for the pretrained weights, at least 0. Defaults to
             `0.1`.
         beta: Coefficient for the new weights, at least 0. Defaults to `0.01`.
-        on: As for `L1`. Defaults to `("weights",)`.
-        decoupled: Whether the pull acts outside of the gradient, as for `L2`:
+        on: Kinds of variables, as in `L1`. Defaults to `("weights",)`.
+        decoupled: Whether the pull acts outside of the gradient, as in `L2`:
             toward `w0` with `alpha`, toward 0 with `beta`. Defaults to
             `False`.
 
@@ -244,7 +248,8 @@ class L2SP(WeightPenalty):
         """Returns the names of the coefficients; see `Penalty.form`.
 
         Args:
-            pretrained: Whether those of pretrained weights, or of new ones.
+            pretrained: Whether the coefficients apply to pretrained weights, or
+                to new ones.
         """
         if pretrained:
             return Form(squared="alpha", from_start=True)

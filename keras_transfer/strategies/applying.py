@@ -1,4 +1,4 @@
-"""What trains in each phase, and what the user froze for good."""
+"""Sets the trainable layers of each phase, and respects the user's `freeze`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from keras_transfer.structure.trainable import (
 
 
 class TrainableSets:
-    """Opens and closes the blocks of a model as phases want it.
+    """Opens and closes the blocks of a model for each phase.
 
     Args:
         model: The model as the user left it.
-        phases: The phases; checked at once.
+        phases: The phases; checked immediately.
 
     Raises:
         ValueError: If a phase names blocks that the model does not have, or
-            opens nothing but what the user froze.
+            opens only blocks that the user froze.
     """
 
     def __init__(self, model: keras.Model, phases: Sequence[Phase]) -> None:
@@ -43,7 +43,7 @@ class TrainableSets:
             for child in model.layers
             for part in graph.layers_below(child)
         ]
-        # Variables can be frozen one by one in an open layer (LoRA does).
+        # LoRA freezes single variables in a trainable layer.
         self._variables = [(v, v.trainable) for v in model.variables]
         self._pinned = [
             v
@@ -56,8 +56,8 @@ class TrainableSets:
             opened = self._opened(phase)
             if phase.reinitialize and self._closed:
                 raise ValueError(
-                    f"Phase {phase.name!r} must not give new weights to what "
-                    "was frozen. Received: a model with layers frozen by "
+                    f"Phase {phase.name!r} must not reinitialize frozen "
+                    "layers. Received: a model with layers frozen by "
                     "`freeze` or by hand. Open them with `unfreeze(model, "
                     '"all")` first.'
                 )
@@ -71,7 +71,7 @@ class TrainableSets:
                 )
 
     def apply(self, phase: Phase) -> tuple[str, ...]:
-        """Makes trainable what trains in a phase.
+        """Sets the `trainable` flags of a phase.
 
         Args:
             phase: The phase.
@@ -80,7 +80,7 @@ class TrainableSets:
             Tuple of the paths of the trainable variables, input to output.
 
         Raises:
-            ValueError: If nothing is trainable then.
+            ValueError: If nothing would be trainable.
         """
         if phase.depth is None and phase.blocks is None:
             for part, state in self._states:
@@ -105,9 +105,12 @@ class TrainableSets:
         return paths
 
     def restore(self) -> None:
-        """Sets everything back to what the user left."""
+        """Restores the `trainable` flags that the user left."""
         self._model.trainable = self._whole
-        for part, state in self._states:  # Containers first: they pass it on.
+        for (
+            part,
+            state,
+        ) in self._states:  # Containers first: they set their sublayers.
             part.trainable = state
         for variable, state in self._variables:
             variable.trainable = state
@@ -140,11 +143,11 @@ class TrainableSets:
 def keep_opened(
     model: keras.Model, phases: Sequence[Phase]
 ) -> tuple[Phase, ...]:
-    """Lets phases that open all blocks train those that the user opened.
+    """Restricts phases that open all blocks to those that the user opened.
 
     Args:
         model: The model as the user left it.
-        phases: Phases of a strategy that was asked for by name, without depth.
+        phases: Phases of a strategy given by name, without a depth.
 
     Returns:
         The phases, with depth `None` for `"all"` where the backbone is partly
@@ -166,14 +169,13 @@ def keep_opened(
 def reinitialize(model: keras.Model, seed: int) -> None:
     """Gives backbone and head new random weights: architecture transfer.
 
-    Statistics of Normalization layers are facts about pixels and stay. The
-    momentum of BatchNormalization is lowered to 0.9 where it is higher:
-    MobileNet's 0.999 needs thousands of steps until its statistics, which
-    start from nothing, follow.
+    Statistics of Normalization layers describe pixels and stay. The momentum of
+    BatchNormalization is lowered to 0.9 where it is higher: with MobileNet's
+    0.999 the new statistics would need thousands of steps to follow.
 
     Args:
         model: A model made by a builder, or any functional one.
-        seed: Of the weights.
+        seed: Seed of the weights.
     """
     parts = parts_of(model)
     trained = [model]
@@ -197,7 +199,7 @@ def reinitialize(model: keras.Model, seed: int) -> None:
 
 @contextlib.contextmanager
 def computing_in(model: keras.Model, policy: str | None) -> Iterator[None]:
-    """Lets the layers compute in half precision for a while.
+    """Makes the layers compute in half precision within the context.
 
     Weights stay float32, and so do the preprocessing and the output layer.
 

@@ -1,4 +1,4 @@
-"""The phases that a call asks for."""
+"""Chooses the phases of a call of `fine_tune`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_transfer.structure.model_parts import parts_of
 
 
 def default_strategy(model: keras.Model) -> str:
-    """Returns the name of the strategy where none is named."""
+    """Returns the name of the default strategy."""
     return "lp-ft" if begins_with_exact_probe(model) else "fine-tune"
 
 

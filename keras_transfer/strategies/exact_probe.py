@@ -1,4 +1,4 @@
-"""Whether a head can be solved for exactly."""
+"""Checks that the head of a model can be solved for exactly."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 def has_exact_probe(model: keras.Model) -> bool:
-    """Whether the exact probe of the head is defined, and may be set."""
+    """Returns whether the exact probe of the head is defined and settable."""
     return not _reason_against(model)
 
 
 def begins_with_exact_probe(model: keras.Model) -> bool:
-    """Whether training should begin with the exact probe, if nobody says.
+    """Returns whether training starts with the exact probe by default.
 
-    Not where the head drops features: the probe's weights are made for all of
-    them, and large where few examples are easy to tell apart.
+    Not where the head has dropout: the weights of the probe rely on all
+    features at once, and are large where few examples are easily separable.
     """
     if not has_exact_probe(model):
         return False
@@ -33,11 +33,11 @@ def begins_with_exact_probe(model: keras.Model) -> bool:
 
 def check_head(model: keras.Model) -> None:
     """Raises unless the exact probe of the head is defined."""
-    objection = _reason_against(model)
-    if objection:
+    reason = _reason_against(model)
+    if reason:
         raise ValueError(
             "`model` must have a trainable head of pooling and one dense layer "
-            f"for an exact probe. Received: {objection}. Train it instead: "
+            f"for an exact probe. Received: {reason}. Train it instead: "
             '`strategy="fine-tune"`, or `Phase(depth=0, epochs=...)`.'
         )
 

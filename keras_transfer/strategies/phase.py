@@ -23,35 +23,36 @@ _SCHEDULES: dict[str, Callable[..., float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One stretch of training in which the same variables train.
+    """One call of `fit`, in which the same variables train.
 
     Args:
-        name: For people, such as `"linear probe"`. Defaults to `"phase"`.
+        name: Name of the phase, such as `"linear probe"`. Defaults to
+            `"phase"`.
         depth: Blocks of the backbone that train, counted from the output: an
-            integer, `"all"`, or `None` for what is trainable already. The head
-            trains as far as the user left it open. Defaults to `None`.
-        epochs: Passes over the data; `0` where the exact probe alone is
-            wanted. Defaults to `1`.
+            integer, `"all"`, or `None` for the current `trainable` flags. The
+            head trains unless the user froze it. Defaults to `None`.
+        epochs: Passes over the data; `0` for the exact probe alone. Defaults
+            to `1`.
         learning_rate: The highest rate, that of the head. Defaults to `1e-3`.
         schedule: `"one-cycle"`, `"cosine"` (after a linear warm-up),
             `"slanted-triangular"` or `"constant"`, over the steps of the
             phase; or a function `(step, total_steps, learning_rate) -> rate`
-            that can be called with these names. Defaults to `"one-cycle"`.
+            that is called with these keywords. Defaults to `"one-cycle"`.
         layer_decay: Factor in `(0, 1]`: the block `k` below the head trains at
             `learning_rate * layer_decay ** k`. Defaults to `1.0`.
         head_multiplier: Factor of the head's rate. Defaults to `1.0`.
         blocks: Names of blocks, or patterns, to train instead of the last
             `depth`. Defaults to `None`.
         train_batch_norm: Whether BatchNormalization trains, and its statistics
-            move. On several devices they are those of the whole batch;
-            `"per-replica"` makes them those of the part that each device sees,
-            which is faster, as Keras does it. Defaults to `False`.
+            update. On several devices they are those of the whole batch;
+            `"per-replica"` computes them on the shard of each device, as
+            Keras does, which is faster. Defaults to `False`.
         exact_probe: Whether the output layer first takes the weights of the
             logistic (or ridge) regression on the frozen features. Defaults to
             `False`.
         reinitialize: Whether backbone and head first take new random weights,
-            and BatchNormalization a momentum of at most 0.9, since statistics
-            that start from nothing must follow quickly. Defaults to `False`.
+            and BatchNormalization a momentum of at most 0.9, so that the new
+            statistics follow quickly. Defaults to `False`.
 
     Raises:
         ValueError: If a value is out of range.
@@ -79,8 +80,8 @@ class Phase:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             refuse("name", "a non-empty string", self.name)
-        good = self.depth in (None, "all") or is_integer(self.depth)
-        if not good or (is_integer(self.depth) and int(self.depth) < 0):  # type: ignore[arg-type]
+        is_valid = self.depth in (None, "all") or is_integer(self.depth)
+        if not is_valid or (is_integer(self.depth) and int(self.depth) < 0):  # type: ignore[arg-type]
             refuse("depth", 'an integer from 0, "all" or None', self.depth)
         least = 0 if self.exact_probe else 1
         if not is_integer(self.epochs) or self.epochs < least:
@@ -95,13 +96,13 @@ class Phase:
             choices = ", ".join(f'"{name}"' for name in _SCHEDULES)
             refuse("schedule", f"{choices} or a function", self.schedule)
         if self.train_batch_norm not in (True, False, "per-replica"):
-            wanted = 'True, False or "per-replica"'
-            refuse("train_batch_norm", wanted, self.train_batch_norm)
+            rule = 'True, False or "per-replica"'
+            refuse("train_batch_norm", rule, self.train_batch_norm)
         if self.blocks is not None:
             if not isinstance(self.blocks, tuple) or not self.blocks:
                 refuse("blocks", "a tuple of names", self.blocks)
             if self.depth is not None:
-                refuse("depth", "None where `blocks` say it", self.depth)
+                refuse("depth", "None where `blocks` is given", self.depth)
 
     def rate(self, step: int, total_steps: int) -> float:
         """Returns the learning rate at a step of the phase.

@@ -1,7 +1,7 @@
-"""Strategies: which part of a model trains, when, and how fast.
+"""Strategies: the phases in which parts of a model train.
 
-A strategy is a tuple of `Phase` values and nothing else; `fine_tune` takes one
-that was written by hand as gladly.
+A strategy is a plain tuple of `Phase` values; `fine_tune` accepts any such
+tuple.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ class LinearProbe(_Strategy):
 
 
 class FineTune(_Strategy):
-    """Trains the head for a while, then the last `depth` blocks with it.
+    """Trains the head first, then the last `depth` blocks with it.
 
     Args:
-        depth: Integer, `"all"`, or `None` for what is trainable already.
+        depth: Integer, `"all"`, or `None` for the current `trainable` flags.
             Defaults to `"all"`.
         learning_rate: Highest rate of the second phase, that of the head.
             Defaults to `1e-3`.
         epochs: Passes over the data in the second phase. Defaults to `10`.
-        head_epochs: Passes with the head alone before; `0` for none. Defaults
+        head_epochs: Passes with the head alone first; `0` for none. Defaults
             to `1`.
         layer_decay: Factor in `(0, 1]` of the rate from block to block.
             Defaults to `0.9`.
@@ -147,7 +147,7 @@ class LPFT(_Strategy):
 
 
 class GradualUnfreezing(_Strategy):
-    """Opens one block more in each phase, from the head downwards.
+    """Opens one more block in each phase, from the head downwards.
 
     Args:
         depth: Integer, blocks open at the end. Defaults to `3`.
@@ -158,7 +158,7 @@ class GradualUnfreezing(_Strategy):
             Defaults to `1 / 2.6`.
 
     Raises:
-        ValueError: If `depth` is no integer above 0.
+        ValueError: If `depth` is not an integer above 0.
 
     Example:
 
@@ -201,14 +201,14 @@ class GradualUnfreezing(_Strategy):
 class Surgical(_Strategy):
     """Trains the head and chosen blocks, wherever they are.
 
-    Early blocks serve where the input changed (blur, noise, another camera),
-    late ones where the labels did.
+    Early blocks suit a change of inputs (blur, noise, another camera), late
+    ones a change of labels.
 
     Args:
         blocks: Names of blocks, or patterns; see `blocks(model)`.
         learning_rate: Highest rate. Defaults to `3e-4`.
         epochs: Passes over the data. Defaults to `10`.
-        head_epochs: Passes with the head alone before; `0` for none. Defaults
+        head_epochs: Passes with the head alone first; `0` for none. Defaults
             to `1`.
 
     Example:
@@ -292,12 +292,14 @@ def resolve(
     Args:
         strategy: `"fine-tune"`, `"lp-ft"`, `"linear-probe"`,
             `"gradual-unfreezing"`, `"from-scratch"`, or a sequence of `Phase`.
-        depth: For a strategy by name; `None` is its own default, as for the
-            others. Defaults to `None`.
-        learning_rate: For a strategy by name. Defaults to `None`.
-        epochs: For a strategy by name. Defaults to `None`.
+        depth: Blocks to train, for a strategy by name. Defaults to `None`, its
+            own default.
+        learning_rate: Highest rate, for a strategy by name. Defaults to
+            `None`, its own default.
+        epochs: Epochs of the main phase, for a strategy by name. Defaults to
+            `None`, its own default.
         has_head: Whether the model has a head, which `"fine-tune"` trains
-            alone before. Defaults to `True`.
+            alone first. Defaults to `True`.
 
     Returns:
         Tuple of `Phase`.

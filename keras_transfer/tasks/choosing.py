@@ -1,4 +1,4 @@
-"""Chooses the task that a model and its labels are made for."""
+"""Chooses the task of a model and its labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keras_transfer.tasks.task import (
 
 
 class Kind(Protocol):
-    """What a row of `TASKS` is: a class of task that can be chosen."""
+    """A row of `TASKS`: a class of task that can be chosen."""
 
     def __call__(self, loss: Any, from_logits: bool, label_format: str) -> Task:
         """Makes the task."""
@@ -30,7 +30,7 @@ class Kind(Protocol):
         """Tells whether a model and its labels are of this task.
 
         Args:
-            outputs: What the outputs of the model are.
+            outputs: The outputs of the model.
             label_format: The format of the labels.
 
         Raises:
@@ -44,7 +44,7 @@ class Kind(Protocol):
         """Makes the loss where none is named.
 
         Args:
-            outputs: What the outputs of the model are.
+            outputs: The outputs of the model.
             label_format: The format of the labels.
             label_smoothing: Fraction of each label that is spread over all
                 classes.
@@ -60,7 +60,7 @@ TASKS: tuple[Kind, ...] = (MultiLabel, Regression, Classification)
 
 
 def is_binary(model: keras.Model) -> bool:
-    """Tells whether the model has one sigmoid, which says yes or no."""
+    """Returns whether the model has a single sigmoid output."""
     units = model.output_shape[-1] if len(model.outputs) == 1 else 0
     return units == 1 and output_activation(model) == "sigmoid"
 
@@ -88,7 +88,7 @@ def choose_task(
         A `Task`.
 
     Raises:
-        ValueError: If they do not fit each other.
+        ValueError: If arguments do not fit each other.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(
@@ -96,21 +96,21 @@ def choose_task(
             f"label_smoothing={label_smoothing!r}"
         )
     outputs = read_outputs(model)
-    says_numbers = outputs.is_regressor or outputs.units == 1
-    if outputs.are_logits and says_numbers and loss is None:
+    predicts_numbers = outputs.is_regressor or outputs.units == 1
+    if outputs.are_logits and predicts_numbers and loss is None:
         # One linear output is a number whatever the values of the labels.
         label_format = "numbers"
     kind = next(kind for kind in TASKS if kind.fits(outputs, label_format))
     from_logits = outputs.are_logits and kind is not Regression
     if loss is None:
-        made = kind.default_loss(outputs, label_format, label_smoothing)
+        task_loss = kind.default_loss(outputs, label_format, label_smoothing)
     elif label_smoothing:
         raise ValueError(
             "`label_smoothing` must be left out where `loss` is given: set it "
             f"there. Received: label_smoothing={label_smoothing}"
         )
     else:
-        made = custom_loss(loss, label_format)
-        if isinstance(made, keras.losses.Loss):
-            from_logits = made.get_config().get("from_logits", from_logits)
-    return kind(made, from_logits, label_format)
+        task_loss = custom_loss(loss, label_format)
+        if isinstance(task_loss, keras.losses.Loss):
+            from_logits = task_loss.get_config().get("from_logits", from_logits)
+    return kind(task_loss, from_logits, label_format)

@@ -14,7 +14,7 @@ from keras_transfer.tasks.task import Outputs, Task
 
 
 class Classification(Task):
-    """One class an example: softmax, or logits of classes."""
+    """One class per example: softmax, or logits of classes."""
 
     name: ClassVar[str] = "classification"
     unchecked: ClassVar[tuple[str, ...]] = ()
@@ -45,7 +45,7 @@ class Classification(Task):
 
     @property
     def names_classes(self) -> bool:
-        """Whether the outputs belong to named classes."""
+        """`True`: the outputs belong to named classes."""
         return True
 
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -82,14 +82,14 @@ class Classification(Task):
         )
 
     def example_scores(self, outputs: Any, labels: Any) -> Any:
-        """Returns 1 where the class is right; see `Task.example_scores`."""
+        """Returns 1 where the class is correct; see `Task.example_scores`."""
         import tensorflow as tf
 
         sparse = self.label_format == "indices"
         truth = labels if sparse else tf.argmax(labels, -1)
         truth = tf.cast(tf.reshape(truth, [-1]), tf.int64)  # [examples]
-        right = tf.equal(tf.argmax(outputs, -1), truth)  # [runs, examples]
-        return tf.cast(right, tf.float32)
+        is_correct = tf.equal(tf.argmax(outputs, -1), truth)  # [runs, examples]
+        return tf.cast(is_correct, tf.float32)
 
     def evaluate(
         self, outputs: np.ndarray, labels: np.ndarray, **details: Any

@@ -1,4 +1,4 @@
-"""Several labels: any number of classes for each example, or yes and no."""
+"""Several labels: any number of classes per example, or a binary label."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MultiLabel(Task):
         """Tells whether they are of this task; see `Kind.fits`."""
         if label_format == "multi-hot" and outputs.activation == "softmax":
             raise ValueError(
-                "`model` must end in a sigmoid for several labels an example: "
+                "`model` must end in a sigmoid for several labels per example: "
                 "the classes of a softmax exclude each other. Received: a "
                 "softmax and rows with several labels or none."
             )
@@ -41,7 +41,7 @@ class MultiLabel(Task):
 
     @property
     def names_classes(self) -> bool:
-        """Whether the outputs belong to named classes."""
+        """`True`: the outputs belong to named classes."""
         return True
 
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -61,7 +61,7 @@ class MultiLabel(Task):
         sample_weight: np.ndarray | None = None,
         class_weight: Mapping[int, float] | None = None,
     ) -> Probe:
-        """Fits a logistic regression a class; see `Task.fit_head`."""
+        """Fits a logistic regression per class; see `Task.fit_head`."""
         if validation is not None:
             validation = validation[0], validation[1].reshape(-1, units)
         return fit_binary(
@@ -72,15 +72,15 @@ class MultiLabel(Task):
         )
 
     def example_scores(self, outputs: Any, labels: Any) -> Any:
-        """Returns the share of right decisions; see `Task.example_scores`."""
+        """Returns the share of correct decisions; see `Task.example_scores`."""
         import tensorflow as tf
 
         units = outputs.shape[-1]
         threshold = 0.0 if self.from_logits else 0.5
         # [1, examples, units], the same for all runs.
         truth = tf.cast(tf.reshape(labels, [1, -1, units]), tf.float32)
-        right = tf.equal(outputs > threshold, truth > 0.5)
-        return tf.reduce_mean(tf.cast(right, tf.float32), -1)
+        is_correct = tf.equal(outputs > threshold, truth > 0.5)
+        return tf.reduce_mean(tf.cast(is_correct, tf.float32), -1)
 
     def evaluate(
         self, outputs: np.ndarray, labels: np.ndarray, **details: Any

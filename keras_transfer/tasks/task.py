@@ -1,4 +1,4 @@
-"""`Task`: what is predicted, and everything that follows from it."""
+"""`Task`: loss, metrics, exact head and evaluation of a prediction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LossLike: TypeAlias = str | keras.losses.Loss | Callable[..., Any]
 
 
 class Outputs(NamedTuple):
-    """What the outputs of a model say about what it predicts.
+    """Properties of the output of a model.
 
     Attributes:
         activation: Name of the output activation.
@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
 
     @property
     def are_logits(self) -> bool:
-        """Whether neither softmax nor sigmoid is applied."""
+        """`True` if neither softmax nor sigmoid is applied."""
         return self.activation not in ("softmax", "sigmoid")
 
 
@@ -62,11 +62,11 @@ def read_outputs(model: keras.Model) -> Outputs:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task(abc.ABC):
-    """What is predicted: loss, metrics, the solved head, the evaluation.
+    """A kind of prediction: loss, metrics, exact head and evaluation.
 
     A new task is a subclass in a file of its own and a row in
     `tasks.choosing.TASKS`. Tasks outside of the package are passed to
-    `fine_tune(task=...)`; these need `metrics` alone.
+    `fine_tune(task=...)`; these need to define only `metrics`.
 
     Attributes:
         loss: A Keras loss, or a function of labels and outputs.
@@ -76,7 +76,7 @@ class Task(abc.ABC):
     """
 
     name: ClassVar[str] = ""
-    # Findings of `check` about labels, which does not know those of all tasks.
+    # Findings of `check` about labels that do not apply to every task.
     unchecked: ClassVar[tuple[str, ...]] = (
         "class-count",
         "class-names",
@@ -97,7 +97,7 @@ class Task(abc.ABC):
 
     @property
     def names_classes(self) -> bool:
-        """Whether the outputs belong to named classes."""
+        """`True` if the outputs belong to named classes."""
         return False
 
     def fit_head(
@@ -113,12 +113,12 @@ class Task(abc.ABC):
         """Solves for one dense layer on frozen features.
 
         Args:
-            features: float32 `(n, d)`.
-            labels: `(n, ...)`, in the format of the task.
-            units: Outputs of the layer.
-            validation: Features and labels to choose lambda by. Defaults to
+            features: Features, float32 `(n, d)`.
+            labels: Array `(n, ...)`, in the format of the task.
+            units: Number of outputs of the layer.
+            validation: Features and labels that select lambda. Defaults to
                 `None`: cross-validation.
-            sample_weight: `(n,)`. Defaults to `None`.
+            sample_weight: Weights of the examples, `(n,)`. Defaults to `None`.
             class_weight: Weight of each class index. Defaults to `None`.
 
         Returns:
@@ -128,13 +128,13 @@ class Task(abc.ABC):
             ValueError: If the task has no exact solution.
         """
         raise ValueError(
-            "`strategy` must train by steps for this task, which has no exact "
-            f"probe. Received: a {type(self).__name__}. Use "
+            "`strategy` must not use the exact probe, which this task does not "
+            f"have. Received: a {type(self).__name__}. Use "
             '`strategy="fine-tune"`, or `Phase(depth=0, epochs=...)`.'
         )
 
     def example_scores(self, outputs: Any, labels: Any) -> Any | None:
-        """Measures each example of heads that are trained side by side.
+        """Scores each example for several heads that train together.
 
         Args:
             outputs: Tensor `(runs, examples, units)`.
@@ -152,8 +152,8 @@ class Task(abc.ABC):
         """Compares outputs with labels.
 
         Args:
-            outputs: What `model.predict` returned.
-            labels: `(n, ...)`.
+            outputs: Outputs of `model.predict`.
+            labels: Array `(n, ...)`.
             **details: `ids` and `class_names`, as `evaluate_outputs` takes
                 them.
 
@@ -169,7 +169,7 @@ class Task(abc.ABC):
 
 
 def custom_loss(loss: LossLike, label_format: str) -> Any:
-    """Returns a loss that the user named; raises if labels do not fit it.
+    """Returns the loss passed by the user; raises if labels do not fit it.
 
     Args:
         loss: A Keras loss, its name, or a function.
@@ -181,12 +181,12 @@ def custom_loss(loss: LossLike, label_format: str) -> Any:
     Raises:
         ValueError: If a sparse loss meets one-hot rows.
     """
-    made = keras.losses.get(loss)
-    name = getattr(made, "__name__", type(made).__name__)
+    instance = keras.losses.get(loss)
+    name = getattr(instance, "__name__", type(instance).__name__)
     if "sparse" in name.lower() and label_format == "one-hot":
         raise ValueError(
             "`loss` must fit labels that are one-hot rows. Received: "
             f"loss={loss!r:.100}. Leave it out, or use "
             '"categorical_crossentropy".'
         )
-    return made
+    return instance

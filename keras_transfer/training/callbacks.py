@@ -13,20 +13,20 @@ import numpy as np
 from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.training.history import Row
 
-# A loss is looked at this often, in steps: reading it waits for the device.
-_NAN_INTERVAL = 50
+# Steps between checks of the loss: reading it waits for the device.
+_STEPS_PER_NAN_CHECK = 50
 
 
 class Recorder(keras.callbacks.Callback):
-    """Writes each epoch down, keeps the best and stops where it must.
+    """Records each epoch, keeps the best one and stops training.
 
     Args:
         describe: Function from the number of an epoch and its logs to a row.
-        record: Function from a row to whether training goes on.
-        begin_epoch: Called with the number of an epoch in its phase.
-        losses: Auxiliary losses, in force while training and not while
-            validating: a penalty on weights grows with the number of those
-            that train, so that losses of two phases could not be compared.
+        record: Function from a row to whether training continues.
+        begin_epoch: Function called with the index of an epoch in its phase.
+        losses: Auxiliary losses, active in training and not in validation: a
+            penalty on weights grows with the number of trainable weights, so
+            that validation losses of two phases would not be comparable.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Recorder(keras.callbacks.Callback):
             logs: Running means. Defaults to `None`.
 
         Raises:
-            FloatingPointError: If the loss is no number.
+            FloatingPointError: If the loss is NaN or infinite.
         """
-        if batch % _NAN_INTERVAL == 0:
+        if batch % _STEPS_PER_NAN_CHECK == 0:
             self._check(batch, logs)
 
     def on_test_begin(self, logs: Row | None = None) -> None:
@@ -92,7 +92,7 @@ class Recorder(keras.callbacks.Callback):
             logs: Metrics of the epoch. Defaults to `None`.
 
         Raises:
-            FloatingPointError: If the loss is no number.
+            FloatingPointError: If the loss is NaN or infinite.
         """
         self._check(None, logs)
         values = {name: float(value) for name, value in (logs or {}).items()}
@@ -101,13 +101,13 @@ class Recorder(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def _check(self, batch: int | None, logs: Row | None) -> None:
-        found = {
+        losses = {
             name: float(value)
             for name, value in (logs or {}).items()
             if name in ("loss", "val_loss")
         }
-        broken = [n for n, value in found.items() if not math.isfinite(value)]
-        if not broken:
+        names = [n for n, value in losses.items() if not math.isfinite(value)]
+        if not names:
             return
         where = f"epoch {self._epoch + 1}"
         if batch is not None:
@@ -118,7 +118,7 @@ class Recorder(keras.callbacks.Callback):
             )
         )
         raise FloatingPointError(
-            f"`{broken[0]}` became {found[broken[0]]} in {where}, at learning "
+            f"`{names[0]}` became {losses[names[0]]} in {where}, at learning "
             f"rate {rate:g}. Lower `learning_rate` (see `find_learning_rate`), "
             "set `global_clipnorm=1.0`, or look for extreme values with "
             "`check(model, data)`."
@@ -139,14 +139,14 @@ _HOOKS = (
 
 
 class ShowWhole(keras.callbacks.Callback):
-    """Makes the whole model look as if it were the one that is fitted.
+    """Presents the whole model to callbacks as the model being fitted.
 
     It comes before the callbacks that `show` wraps.
 
     Args:
         model: The whole model, over the same variables.
-        metrics: Makes the metrics that it is compiled with.
-        labels: The labels of one example, which metrics are built with.
+        metrics: Function that makes the metrics for its compile.
+        labels: Labels of one example, used to build the metrics.
     """
 
     def __init__(
@@ -170,7 +170,8 @@ class ShowWhole(keras.callbacks.Callback):
             auto_scale_loss=False,
         )
         whole.stop_training = False
-        # As after a first batch: callbacks look metrics up by name.
+        # Builds the metrics, as a first batch does: callbacks look them up by
+        # name.
         guess = np.zeros((1, *whole.output_shape[1:]), np.float32)
         whole.compute_metrics(None, self._labels, guess, None)
         whole.reset_metrics()
@@ -184,13 +185,13 @@ class ShowWhole(keras.callbacks.Callback):
             callback: The callback.
 
         Returns:
-            One that calls it.
+            A callback that calls it.
         """
         return _Shown(callback, self._whole)
 
 
 class _Shown(keras.callbacks.Callback):
-    """Calls another callback, which knows the whole model alone."""
+    """Calls another callback, which sees only the whole model."""
 
     def __init__(
         self, callback: keras.callbacks.Callback, whole: keras.Model
@@ -202,9 +203,9 @@ class _Shown(keras.callbacks.Callback):
             if hasattr(callback, name):
                 setattr(self, name, getattr(callback, name))
         for name in _HOOKS:
-            setattr(self, name, self._passing_on(getattr(callback, name)))
+            setattr(self, name, self._forwarding(getattr(callback, name)))
 
-    def _passing_on(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+    def _forwarding(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> None:
             hook(*arguments, **named)
             if self._whole.stop_training:
@@ -213,12 +214,12 @@ class _Shown(keras.callbacks.Callback):
         return call
 
     def set_params(self, params: Any) -> None:
-        """Passes the parameters on."""
+        """Forwards the parameters."""
         super().set_params(params)
         self._callback.set_params(params)
 
     def set_model(self, model: keras.Model) -> None:
-        """Keeps the fitted model to itself, and shows the whole one."""
+        """Stores the fitted model, and passes on the whole one."""
         super().set_model(model)
         self._whole.stop_training = False
         self._callback.set_model(self._whole)

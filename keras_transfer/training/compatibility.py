@@ -1,4 +1,4 @@
-"""Arguments that cannot go together."""
+"""Checks of arguments that cannot be combined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_losses(
         phases: The phases.
 
     Returns:
-        The losses that change something, the penalty first.
+        The losses of nonzero weight, the penalty first.
 
     Raises:
         ValueError: If they do not fit the model or the phases.
@@ -70,7 +70,7 @@ def _check_loss(
 ) -> None:
     if not any(phase.epochs for phase in phases):
         raise ValueError(
-            f"`{name}` must be None where nothing is trained by steps: the "
+            f"`{name}` must be None where no phase has gradient steps: the "
             f"exact probe chooses its own lambda. Received: {name}="
             f"{loss!r:.100}"
         )
@@ -79,8 +79,8 @@ def _check_loss(
     if loss.pulls_to_start and any(phase.reinitialize for phase in phases):
         raise ValueError(
             f"`{name}` must not pull towards pretrained weights that the "
-            f"strategy throws away. Received: {type(loss).__name__} with "
-            "a phase that begins from new weights. Use `L2`."
+            f"strategy discards. Received: {type(loss).__name__} with "
+            "a phase that starts from new weights. Use `L2`."
         )
 
 
@@ -90,7 +90,7 @@ def check_devices(
     strategy: Any,
     optimizer: Any,
 ) -> None:
-    """Raises for what cannot be split over replicas.
+    """Raises for models, losses and optimizers that replicas cannot share.
 
     Args:
         model: The model.
@@ -99,11 +99,11 @@ def check_devices(
         optimizer: The optimizer, or its name.
 
     Raises:
-        ValueError: If it cannot.
+        ValueError: If one of them cannot be split over replicas.
     """
     if strategy is None:
         return
-    check_free(model)  # Its copy would be without.
+    check_free(model)  # A copy of the model would lose the penalty.
     if getattr(optimizer, "ema_overwrite_frequency", None):
         raise ValueError(
             "`optimizer` must have no `ema_overwrite_frequency` on several "
@@ -113,15 +113,16 @@ def check_devices(
     if has_own_training(model):
         raise ValueError(
             "`devices` must be None for a model with a training step of its "
-            f"own, which knows of no replicas. Received: a "
+            f"own, which does not support replicas. Received: a "
             f"{type(model).__name__}."
         )
     for loss in losses:
         if not loss.is_mean_over_examples:
             raise ValueError(
                 f"`devices` must be None for {type(loss).__name__}, which is "
-                "no mean over examples: its value for a batch is not that of "
-                f"the parts. Received: {type(loss).__name__}(...)"
+                "not a mean over examples: its value for a batch does not "
+                f"follow from those of its shards. Received: "
+                f"{type(loss).__name__}(...)"
             )
         if loss.examples() and ProcessGroup(strategy).size > 1:
             raise ValueError(
@@ -134,7 +135,7 @@ def check_devices(
 def check_callbacks(
     callbacks: Sequence[keras.callbacks.Callback], phases: Sequence[Phase]
 ) -> None:
-    """Raises where two would set the learning rate."""
+    """Raises where a callback and a schedule would both set the rate."""
     setters = (
         keras.callbacks.LearningRateScheduler,
         keras.callbacks.ReduceLROnPlateau,
@@ -164,7 +165,7 @@ def check_class_weight(class_weight: Any, num_outputs: int) -> None:
 def check_tensorboard(
     tensorboard: bool | str | Path, directory: str | os.PathLike[str] | None
 ) -> None:
-    """Raises where there is no folder for TensorBoard."""
+    """Raises where TensorBoard has no folder to write to."""
     if tensorboard is True and directory is None:
         raise ValueError(
             "`tensorboard` must be a folder where there is no `directory`. "

@@ -25,9 +25,9 @@ from keras_transfer.training.run_state import assign
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.spec import RunSpec
 
-# Steps in one call from Python, which takes milliseconds for each, where nobody
-# watches single steps; for runs that are long enough to trace a loop.
-_STEPS_PER_EXECUTION, _LONG = 16, 200
+# Steps in one call from Python, which costs milliseconds, where nothing reads
+# single steps; and the fewest steps for which tracing a loop pays off.
+_STEPS_PER_EXECUTION, _MIN_STEPS = 16, 200
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class CompiledPhase:
     """A phase that is ready to fit.
 
     Attributes:
-        trainer: The network, or a wrapper of it, compiled.
+        trainer: The network or a wrapper of it, compiled.
         optimizer: Its optimizer, without the loss scaling around it.
         steps_per_execution: Steps in one call.
     """
@@ -45,14 +45,13 @@ class CompiledPhase:
     steps_per_execution: int
 
     def count_open(self) -> int:
-        """Returns how many numbers train."""
+        """Counts the trainable parameters."""
         variables = self.trainer.trainable_variables
         return sum(int(np.prod(variable.shape)) for variable in variables)
 
     def finish(self) -> None:
         """Ends the phase in one state, whether it was resumed or not."""
-        # Keras does this at the end of `fit`; a run that was killed in between
-        # has it still to do.
+        # Keras does this at the end of `fit`, which a killed run never reached.
         if self.optimizer.averages():
             variables = self.trainer.trainable_variables
             self.trainer.optimizer.finalize_variable_values(variables)
@@ -75,13 +74,13 @@ class Compiler(Protocol):
 
 
 class PhaseCompiler:
-    """Compiles each phase anew; moments go over from phase to phase.
+    """Compiles each phase; moments carry over from phase to phase.
 
     Args:
         spec: The run.
         losses: The auxiliary losses in force.
-        expected_runs: Runs that one compiled phase serves, about. Defaults to
-            `1`.
+        expected_runs: Approximate number of runs that reuse a compiled phase.
+            Defaults to `1`.
     """
 
     def __init__(
@@ -160,7 +159,7 @@ class PhaseCompiler:
         return CompiledPhase(trainer, optimizer, steps)
 
     def count_steps(self, place: int, data: PhaseData) -> int:
-        """Returns how many steps run in one call: one where each is watched.
+        """Returns the number of steps per call: one if callbacks observe each.
 
         Args:
             place: Index of the phase.
@@ -173,7 +172,7 @@ class PhaseCompiler:
         total = steps * spec.phases[place].epochs * self._expected_runs
         watched = reporting.callbacks or reporting.tensorboard
         is_cached = data.network is not spec.model
-        if not is_cached or watched or total < _LONG:
+        if not is_cached or watched or total < _MIN_STEPS:
             return 1
         several = tf.distribute.has_strategy()
         return 1 if several else min(_STEPS_PER_EXECUTION, steps)
@@ -191,7 +190,7 @@ def make_phase_optimizer(
         model: The model.
         settings: The settings of the optimizer.
         phase: The phase, which sets the rates.
-        pulls: Pulls of a decoupled penalty. Defaults to `()`.
+        pulls: Decays of a decoupled penalty. Defaults to `()`.
 
     Returns:
         A `LearningRateMultiplier`, not built.
@@ -211,7 +210,7 @@ def scale_loss(
     """Wraps the optimizer where gradients in float16 would vanish.
 
     Args:
-        model: The model; its layers say what they compute in.
+        model: The model, whose layers have the compute dtypes.
         optimizer: The optimizer.
 
     Returns:
@@ -224,7 +223,7 @@ def scale_loss(
 
 
 def compile_plainly(model: keras.Model, spec: RunSpec) -> None:
-    """Compiles a model with plain Keras parts, as a run leaves it.
+    """Compiles a model with plain Keras objects, as a run leaves it.
 
     Args:
         model: The model.
@@ -235,8 +234,8 @@ def compile_plainly(model: keras.Model, spec: RunSpec) -> None:
         loss=spec.task.loss,
         metrics=spec.task.metrics(),
     )
-    # As `fit` would have done: a file with an optimizer that never saw its
-    # variables loads with a warning.
+    # `fit` would have built it: a file with an unbuilt optimizer loads with a
+    # warning.
     model.optimizer.build(model.trainable_variables)
 
 
@@ -251,7 +250,7 @@ def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 @contextlib.contextmanager
 def restoring_norms(model: keras.Model) -> Iterator[None]:
-    """Gives the layers of `batch_norms` back how they span replicas.
+    """Restores the `synchronized` flags of the layers of `batch_norms`.
 
     Args:
         model: The model.

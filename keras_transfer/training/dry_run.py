@@ -1,4 +1,4 @@
-"""`plan`: what a run would compute once, without training."""
+"""`plan`: the caching plan of a run, without training."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def plan(
     store: Any = None,
     views: int | None = None,
 ) -> Plan:
-    """Says what `fine_tune` would compute once, where it is kept, and why.
+    """Returns what `fine_tune` would cache, where, and why.
 
-    Nothing is trained and no image is read; the network below the cuts is
-    compiled and timed on noise, in a second or two. The arguments are among
-    those of `fine_tune`.
+    Nothing is trained and no image is read. The network below the cuts is
+    compiled and timed on noise, which takes a second or two. The arguments
+    have the same meaning as in `fine_tune`.
 
     Args:
         model: A model as for `fine_tune`.
@@ -45,7 +45,7 @@ def plan(
         penalty: A penalty or `None`. Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
         augment: Changes of the training images. Defaults to `None`.
-        store: Where activations are kept. Defaults to `None`.
+        store: Store of the activations. Defaults to `None`.
         views: Fixed views of each training image. Defaults to `None`.
 
     Returns:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Vectors that go through the head together.
+# Vectors in one forward pass through the head.
 _ROWS_PER_CHUNK = 4096
 
 
 def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
-    """Computes what the output layer of the head is fed with.
+    """Computes the input vectors of the output layer of the head.
 
     Args:
         model: A model whose head is pooling and one dense layer.
@@ -34,8 +34,8 @@ def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
     """
     head = model.get_layer("head")
     prefix, _ = depth.split(model, 0)
-    fed = keras.Model(head.inputs[0], _output_layer(model).input)
-    extractor = keras.Model(prefix.inputs[0], fed(prefix.outputs[0]))
+    before_output = keras.Model(head.inputs[0], _output_layer(model).input)
+    extractor = keras.Model(prefix.inputs[0], before_output(prefix.outputs[0]))
     compute = compiled(extractor, extractor.input_shape[1:])
     features, labels, weights = [], [], []
     for images, answers, *rest in dataset:
@@ -50,14 +50,14 @@ def compute_vectors(model: keras.Model, dataset: tf.data.Dataset) -> Vectors:
 
 
 def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
-    """Computes what is between pooling and the output layer of the head.
+    """Passes pooled vectors through the head up to its output layer.
 
     Args:
         model: A model whose head is pooling and one dense layer.
-        vectors: What the pooling gave.
+        vectors: Outputs of the pooling.
 
     Returns:
-        What the output layer is fed with: most often the same.
+        Inputs of the output layer, mostly the same vectors.
     """
     parts = parts_of(model)
     start, head = parts.pooling, parts.head
@@ -67,11 +67,11 @@ def through_head(model: keras.Model, vectors: Vectors) -> Vectors:
     if end is start:
         return vectors
     between = keras.Model(start, end)
-    given = vectors.features
-    compute = compiled(between, given.shape[1:])
+    features = vectors.features
+    compute = compiled(between, features.shape[1:])
     chunks = [
-        np.asarray(compute(given[first : first + _ROWS_PER_CHUNK])[0])
-        for first in range(0, len(given), _ROWS_PER_CHUNK)
+        np.asarray(compute(features[first : first + _ROWS_PER_CHUNK])[0])
+        for first in range(0, len(features), _ROWS_PER_CHUNK)
     ]
     return vectors._replace(features=np.concatenate(chunks))
 
@@ -83,13 +83,13 @@ def _output_layer(model: keras.Model) -> keras.layers.Layer:
 def solve_head(
     spec: RunSpec, cached: PhaseData, uncached: Callable[[], PhaseData]
 ) -> None:
-    """Solves for the head on frozen features, and writes it there.
+    """Solves for the head on frozen features, and assigns the solution.
 
     Args:
         spec: The run; the head of its model is pooling and one dense layer.
         cached: The data of the phase.
-        uncached: Makes the data of the whole model, for features that are not
-            cached.
+        uncached: Function that makes the data of the whole model, for features
+            that are not cached.
     """
     model, data = spec.model, spec.data
     train = cached.vectors("train")

@@ -1,4 +1,4 @@
-"""`fine_tune`: runs the phases of a strategy, and goes on where it stopped."""
+"""`fine_tune`: runs the phases of a strategy, and resumes stopped runs."""
 
 from __future__ import annotations
 
@@ -75,38 +75,39 @@ def fine_tune(
     """Trains a model on new data: `min L(theta) + lambda R(theta)`.
 
     Runs the phases of a strategy, keeps the weights of the best epoch over
-    all of them, and leaves a plain Keras model: compiled, without anything of
-    ours in it, and with the layers open and closed as they were. What you froze
-    stays frozen throughout. `check` runs first. The validation loss is that of
-    the data, without the penalty.
+    all of them, and leaves a plain Keras model: compiled with Keras objects
+    alone, its `trainable` flags restored. Layers that you froze stay frozen
+    throughout. `check` runs first. The validation loss excludes the penalty.
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
             functional model; trained in place.
-        data: What `load_images` returned; a pair of arrays `(inputs, labels)`,
-            inputs as the model takes them (images in `[0, 255]`); a batched
-            `tf.data.Dataset` of known length; or a dict of these with keys
-            `"train"` and, to choose the best epoch by, `"validation"`.
+        data: An `ImageData`, from `load_images`; a pair of arrays `(inputs,
+            labels)`, inputs as the model takes them (images in `[0, 255]`);
+            a batched `tf.data.Dataset` of known length; or a dict of these
+            with keys `"train"` and `"validation"`, which selects the best
+            epoch.
         strategy: `"fine-tune"`, `"lp-ft"`, `"linear-probe"`,
             `"gradual-unfreezing"`, `"from-scratch"`, or phases: a tuple of
             `Phase`, such as `LPFT(depth=2)`. Defaults to `None`: `"lp-ft"`
             where the head is pooling and one dense layer without dropout,
             else `"fine-tune"`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`: what you opened with `unfreeze`, else the strategy's own.
+            to `None`: the blocks opened with `unfreeze`, else the strategy's
+            own.
         learning_rate: Highest rate. Defaults to `None`, the strategy's own.
         epochs: Passes over the data in the main phase. Defaults to `None`, the
             strategy's own.
         penalty: `L1`, `L2`, `ElasticNet`, `L2SP`, `FeatureMap`, `BSS` or
             `None`. Defaults to `None`.
-        auxiliary: Further losses that are added to that of the task; see
+        auxiliary: Further losses, added to that of the task; see
             `keras_transfer.auxiliary`. Defaults to `()`.
-        task: What is predicted, where the package does not know it; see
-            `keras_transfer.tasks`. Defaults to `None`: by output activation
-            and labels.
-        directory: Folder that keeps the run: started again after a stop of any
-            kind, the same call goes on with the next epoch and ends where it
-            would have ended (a `tf.data.Dataset` must give the same epochs
+        task: A `Task`, for predictions that the package does not know; see
+            `keras_transfer.tasks`. Defaults to `None`: chosen by output
+            activation and labels.
+        directory: Folder of the run. After an interruption of any kind, the
+            same call resumes with the next epoch and gives the results of an
+            uninterrupted run (a `tf.data.Dataset` must yield the same epochs
             again for that). Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
         optimizer: A Keras optimizer, whose learning rate is replaced, or its
@@ -123,44 +124,43 @@ def fine_tune(
         gradient_accumulation_steps: Batches whose gradients are averaged into
             one update. Defaults to `None`.
         ema_momentum: Momentum in `(0, 1)` of a moving average of the weights,
-            which is what is validated and kept. Defaults to `None`.
+            which is validated and saved. Defaults to `None`.
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
-        monitor: Column that says which epoch is best, such as `"val_loss"`.
-            Defaults to `None`: the validation accuracy, where equal the loss;
-            the last epoch where there are no validation examples.
+        monitor: Column that selects the best epoch, such as `"val_loss"`.
+            Defaults to `None`: the validation accuracy, with the loss as a
+            tie-break; the last epoch where there are no validation examples.
         mixed_precision: `True`, `"mixed_float16"` or `"mixed_bfloat16"` to
             compute in half precision while training. Defaults to `None`.
         callbacks: Keras callbacks, used in each phase; their state is not part
             of `directory`. On several devices their `self.model` is the copy
-            that trains; several workers all need the same (files they write
-            under names of their own), and are told metrics at the end of
-            epochs. Defaults to `()`.
+            that trains. Several workers all need the same callbacks, which
+            write files under different names and receive metrics at the end
+            of epochs. Defaults to `()`.
         tensorboard: Folder for TensorBoard, or `True` for one within
             `directory`. Defaults to `False`.
         cache: Whether decoded images stay in memory. Defaults to `None`: up to
             2 GiB.
-        store: Where activations below the trained blocks are kept, so that
-            they are computed once: `"memory"`, a folder, a `FeatureStore`, or
-            `False` to compute them in each pass. Defaults to `None`: wherever
-            the plan finds it faster, in memory, or in the user's store where
-            they are large.
-        views: With `augment`, how many fixed views of each training image take
-            the place of new ones in each pass, so that their activations can
-            be kept; MixUp then mixes activations. Defaults to `None`: images
-            change in each pass, and nothing below the trained blocks is kept.
-        devices: `"auto"` for all GPUs of this machine, how many of them
-            (of logical CPUs where there is none), a
-            `tf.distribute.Strategy`, or what `connect_workers` returned. Each
-            batch of `batch_size` is split over them, and the numbers are those
-            of one device. Defaults to `None`: the devices that the model was
-            made on, most often one.
-        ignore: Names of findings of `check` that are meant, such as
+        store: Cache of the activations below the trained blocks, which are
+            then computed once: `"memory"`, a folder, a `FeatureStore`, or
+            `False` to compute them in each pass. Defaults to `None`: cached
+            where the plan finds it faster, in memory, or in the default
+            folder where they are large.
+        views: Number of fixed views of each training image that replace the
+            random changes of `augment`, so that activations can be cached;
+            MixUp then mixes activations. Defaults to `None`: images change in
+            each pass, and nothing is cached.
+        devices: `"auto"` for all GPUs of this machine, a number of GPUs (of
+            logical CPUs where there is none), a `tf.distribute.Strategy`, or
+            the strategy from `connect_workers`. Each batch of `batch_size` is
+            split over them, with the results of one device. Defaults to
+            `None`: the devices that the model was made on, usually one.
+        ignore: Names of findings of `check` that are intended, such as
             `("pixel-range",)`. Defaults to `()`.
         seed: Integer: order of examples, augmentation and new weights. (A head
             and its dropout draw from Keras' own generator when the model is
             built: call `keras.utils.set_random_seed` before.) Defaults to `0`.
-        verbose: `0` for silence, `1` for a line an epoch, `2` for Keras'
+        verbose: `0` for silence, `1` for one line per epoch, `2` for Keras'
             progress bar as well. Defaults to `1`.
 
     Returns:
@@ -168,12 +168,12 @@ def fine_tune(
 
     Raises:
         ValueError: If arguments do not fit each other, the model or the data;
-            if `check` finds an error; or if `directory` is another run's.
+            if `check` finds an error; or if `directory` belongs to another run.
         TypeError: If an argument is of another type.
         FloatingPointError: If the loss becomes NaN or infinite; the model then
-            has the best weights so far, or those that it came with.
+            has the best weights so far, or its initial ones.
         OSError: If `directory`, or a `store` that you named, cannot be written
-            to; what it held stays whole.
+            to; its previous content stays valid.
         RuntimeError: If another worker stopped.
 
     Example:
@@ -229,12 +229,13 @@ def train(
     directory: str | os.PathLike[str] | None = None,
     ignore: Sequence[str] = (),
 ) -> Run:
-    """Trains what `read_spec` read.
+    """Trains a run that `read_spec` has checked.
 
     Args:
         spec: The run.
-        directory: Folder that keeps it. Defaults to `None`.
-        ignore: Names of findings of `check` that are meant. Defaults to `()`.
+        directory: Folder of the run. Defaults to `None`.
+        ignore: Names of findings of `check` that are intended. Defaults to
+            `()`.
 
     Returns:
         The `Run`.
@@ -253,7 +254,7 @@ def train(
         sets = TrainableSets(spec.model, spec.phases)
         stopping = spec.settings.stopping
         history = History(stopping.monitor, stopping.patience, spec.columns)
-        # Whatever can be refused is refused here, before anything changes.
+        # All checks come before the first change.
         uncached, _ = UncachedPhase(spec.model, spec.data), spec.class_weight
         state = RunState(spec.model, history, spec.group)
         diagnosis = diagnose(spec, sets, ignore, progress.say)
@@ -263,7 +264,7 @@ def train(
         losses = stack.enter_context(attached(spec.losses, spec.model))
         stack.enter_context(restoring_norms(spec.model))
         if moves:
-            # Out of the scope, which its own variables do not belong to.
+            # After the scope, to which the variables of `model` do not belong.
             after.callback(_leave, model, spec, state)
         else:
             stack.callback(_leave, model, spec, state)
@@ -317,11 +318,11 @@ def _make_cache(
 
 
 def check_same(spec: RunSpec, directory: str | os.PathLike[str] | None) -> None:
-    """Raises unless all processes train the same, before anything is made.
+    """Raises unless all processes train the same run, before it starts.
 
     Args:
         spec: The run.
-        directory: Folder that keeps it, or `None`.
+        directory: Folder of the run, or `None`.
     """
     if spec.group.size == 1:
         return
@@ -334,7 +335,7 @@ def check_same(spec: RunSpec, directory: str | os.PathLike[str] | None) -> None:
             "store": store is False or type(store).__name__,
             "directory": directory is not None,
             "first batches": spec.data.look(),
-            # Saving a model reads metrics, which all have a part in.
+            # Saving a model reads metrics, which needs all processes.
             "callbacks": [type(callback).__name__ for callback in callbacks],
         }
     )
@@ -357,7 +358,7 @@ def _leave(model: keras.Model, spec: RunSpec, state: RunState) -> None:
 
 
 def _describe_split(spec: RunSpec) -> str:
-    """Says how batches are split over devices, or `""`."""
+    """Describes the split of batches over devices, or returns `""`."""
     if spec.strategy is None:
         return ""
     count = spec.strategy.num_replicas_in_sync

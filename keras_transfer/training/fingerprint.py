@@ -1,4 +1,4 @@
-"""What tells one run from another."""
+"""Identity of a run: everything that distinguishes it from another."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def describe(
     settings: Settings,
     losses: Sequence[AuxiliaryLoss],
 ) -> dict[str, Any]:
-    """Returns what another process must ask for to resume a run.
+    """Returns the identity that another process needs to resume a run.
 
     Args:
         model: The model; its structure counts, not the names in it.
         data: The data.
         phases: The phases.
-        settings: How the run trains.
+        settings: Settings of the run.
         losses: The auxiliary losses.
 
     Returns:
@@ -48,7 +48,7 @@ def describe(
     }
 
 
-# Differ from process to process, though the model is the same.
+# These differ between processes for the same model.
 _NAMES = frozenset(
     ("name", "inbound_nodes", "input_layers", "output_layers", "trainable")
 )
@@ -56,8 +56,8 @@ _NAMES = frozenset(
 
 def _nameless(config: Any) -> Any:
     if isinstance(config, dict):
-        kept = {k: v for k, v in config.items() if k not in _NAMES}
-        return {key: _nameless(value) for key, value in kept.items()}
+        rest = {k: v for k, v in config.items() if k not in _NAMES}
+        return {key: _nameless(value) for key, value in rest.items()}
     if isinstance(config, list | tuple):
         return [_nameless(value) for value in config]
     return config
@@ -68,14 +68,14 @@ def check_start(
     known: Sequence[Sequence[np.ndarray]],
     phases: Sequence[Phase],
 ) -> None:
-    """Raises if the backbone is none that the run had.
+    """Raises if the weights of the backbone do not belong to the run.
 
-    A new head is random, and a backbone whose weights are thrown away may be.
+    A new head is random, and so may be a backbone whose weights are discarded.
 
     Args:
         model: The model as it was given now.
-        known: Its arrays at the beginning of the run, in its last state and in
-            its best: a run that is interrupted leaves the model with these.
+        known: Its arrays at the start of the run, in its last state and in its
+            best: an interrupted run leaves the model with one of these.
         phases: The phases.
     """
     if phases[0].reinitialize:

@@ -12,22 +12,23 @@ Row = dict[str, Any]
 
 
 def direction(monitor: str) -> int:
-    """Returns 1 where more of a metric is better, -1 where less is."""
+    """Returns 1 where a higher metric is better, -1 where a lower one is."""
     less = ("loss", "mae", "mse", "error")
     return -1 if any(word in monitor for word in less) else 1
 
 
 class History:
-    """The rows of a run, and which of them is the best.
+    """The rows of a run, and the index of the best one.
 
     Args:
-        monitor: Name of a column, or `None`: the validation accuracy, and
-            where two are equal the validation loss; the loss alone for
-            regression; the latest epoch where nothing is held out.
+        monitor: Name of a column, or `None`: the validation accuracy, with the
+            validation loss as a tie-break; the loss alone for regression;
+            the latest epoch where nothing is held out.
         patience: Epochs without a new best after which a phase ends, or
             `None`.
-        names: The columns that there will be.
-        first: The phase from which on rows may be the best. Defaults to `0`.
+        names: Names of the columns.
+        first: Index of the first phase whose rows may be the best. Defaults to
+            `0`.
 
     Raises:
         ValueError: If there is no such column.
@@ -56,7 +57,7 @@ class History:
         if patience is not None and not self._columns:
             raise ValueError(
                 "`patience` must be None where there are no validation "
-                f"examples to measure by. Received: patience={patience}. Use "
+                f"examples. Received: patience={patience}. Use "
                 '`monitor="loss"`, or hold some out.'
             )
         self._patience = patience
@@ -66,11 +67,11 @@ class History:
 
     @property
     def measures(self) -> bool:
-        """Whether there is a measure; if not, the latest is the best."""
+        """`True` if a column is compared; otherwise the latest row is best."""
         return bool(self._columns)
 
     def add(self, row: Row) -> bool:
-        """Adds a row; says whether it is the best so far."""
+        """Adds a row; returns whether it is the best so far."""
         self.rows.append(row)
         if row["phase"] < self._first:
             return False
@@ -80,13 +81,13 @@ class History:
         return False
 
     def of_phase(self, phase: int) -> list[Row]:
-        """The rows of a phase."""
+        """Returns the rows of a phase."""
         return [row for row in self.rows if row["phase"] == phase]
 
     def is_over(self, phase: int) -> bool:
-        """Whether a phase ran out of patience.
+        """Returns whether a phase ran out of patience.
 
-        What an earlier phase reached does not cut this one short.
+        Better rows of an earlier phase do not end this one.
         """
         rows = self.of_phase(phase)
         if self._patience is None or not self._columns or not rows:

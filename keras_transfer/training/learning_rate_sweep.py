@@ -1,4 +1,4 @@
-"""`find_learning_rate`: a trial with a rate that grows until training fails."""
+"""`find_learning_rate`: a sweep over growing rates until training diverges."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from keras_transfer.training.compiling import make_phase_optimizer, scale_loss
 from keras_transfer.training.settings import make_settings
 from keras_transfer.training.spec import read_data
 
+# Decay of the moving average per step.
 _BETA = 0.9
 
 
-_FEWEST_STEPS = 10
+_MIN_STEPS = 10
 
 
-# The average of so few losses at the start is still one of luck.
-_SKIPPED = 10  # one step in so many
+# The first tenth of the steps is skipped: an average of so few losses is noise.
+_STEPS_PER_SKIPPED_STEP = 10
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class LearningRateSweep:
     """The result of `find_learning_rate`: the loss at each rate.
 
-    The properties read a rate off the smoothed losses. What they need is a
-    loss that falls: of a curve that does not, they raise `ValueError`, and
-    `plot` shows it. The first tenth of the steps is left out of account, where
-    the average is one of few batches.
+    The properties read a rate off the smoothed losses. They need a loss that
+    falls: otherwise they raise `ValueError`, and `plot` shows the curve. The
+    first tenth of the steps is ignored, where the average is over few batches.
 
     Args:
         rates: The learning rates, ascending, one for each step.
@@ -84,13 +84,13 @@ class LearningRateSweep:
     def valley(self) -> float:
         """The middle of the longest descent before the minimum, as in fastai.
 
-        The descent is the longest sequence of smoothed losses each below the
-        one before, others in between left out; it counts as starting as many
-        steps before its end as it has members.
+        The descent is the longest decreasing subsequence of the smoothed
+        losses. It is taken to start as many steps before its end as it has
+        members.
         """
         first, last = self._descent()
-        # Of the sequences of each length, the last loss that is highest
-        # (patience sorting, with the sign turned).
+        # Patience sorting on negated losses: `lasts[n]` is the smallest
+        # negated last member of all subsequences of length n + 1.
         lasts: list[float] = []
         end = first
         for index in range(first, last + 1):
@@ -104,10 +104,11 @@ class LearningRateSweep:
 
     @property
     def steepest(self) -> float:
-        """Where the smoothed loss falls fastest over the logarithm of rates."""
+        """The rate of the steepest fall of the loss, over log(rate)."""
         first, last = self._descent()
         losses = np.array(self.smoothed[first : last + 1])
         rates = np.log(self.rates[first : last + 1])
+        # Slope d loss / d log(rate) between neighbouring steps.
         return self.rates[
             first + int(np.argmin(np.diff(losses) / np.diff(rates)))
         ]
@@ -135,13 +136,13 @@ class LearningRateSweep:
             return {}
 
     def _descent(self) -> tuple[int, int]:
-        """The steps from which and to which the loss falls."""
-        first = len(self.smoothed) // _SKIPPED
+        """Returns the first and last step of the fall of the loss."""
+        first = len(self.smoothed) // _STEPS_PER_SKIPPED_STEP
         last = first + int(np.argmin(self.smoothed[first:]))
         if last == first:
             start = self.smoothed[first]
             raise ValueError(
-                "`smoothed` must fall somewhere for a rate to be read off it. "
+                "`smoothed` must fall somewhere, to read a rate off it. "
                 f"Received: losses that never fall below {start:g}, at rates "
                 f"from {self.rates[0]:g} to {self.rates[-1]:g}. "
                 "Sweep others (`lowest`, `highest`), look at the curve with "
@@ -151,11 +152,11 @@ class LearningRateSweep:
         return first, last
 
     def __repr__(self) -> str:
-        found = ", ".join(f"{k} {v:.2g}" for k, v in self._marks().items())
+        rates = ", ".join(f"{k} {v:.2g}" for k, v in self._marks().items())
         return (
             f"<LearningRateSweep: {len(self.rates)} steps from "
             f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}; "
-            f"{found or 'the loss never fell'}>"
+            f"{rates or 'the loss never fell'}>"
         )
 
 
@@ -175,23 +176,23 @@ def find_learning_rate(
     augment: Augmentation | None = None,
     seed: int = 0,
 ) -> LearningRateSweep:
-    """Looks for a learning rate by training a few steps at growing rates.
+    """Finds a learning rate by training a few steps at growing rates.
 
     Step `i` of `n` has the rate `lowest * (highest / lowest)^(i / (n - 1))`.
-    The trial ends early where the smoothed loss exceeds four times its
-    minimum, or is no longer finite. It trains what a phase of `fine_tune` with
-    the same arguments would, and leaves the model as it was, its compile and
-    random states included, also when it is interrupted.
+    The sweep ends early where the smoothed loss exceeds four times its
+    minimum, or is no longer finite. It trains the variables that a phase of
+    `fine_tune` with the same arguments would, and restores the model, its
+    compile and random states included, even when interrupted.
 
     Train the head first where it is new (`strategy="linear-probe"`): the loss
     of a random head falls at rates that suit the head alone.
 
     Args:
-        model: As for `fine_tune`.
-        data: As for `fine_tune`; the training examples are used, shuffled, as
-            often as needed.
+        model: Same as in `fine_tune`.
+        data: Same as in `fine_tune`; the training examples are used, shuffled,
+            as often as needed.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`, what is trainable now.
+            to `None`, the current `trainable` flags.
         penalty: `L1`, `L2`, `ElasticNet`, `L2SP`, `FeatureMap`, `BSS` or
             `None`; part of the losses. Defaults to `None`.
         layer_decay: Factor in `(0, 1]` of the rate from block to block; the
@@ -238,13 +239,13 @@ def find_learning_rate(
     parts_of(model)  # Raises for models without a graph.
     check_own_training(model)
     losses = check_losses(model, penalty, (), (phase,))
-    source, task = read_data(model, data, settings)
+    training_data, task = read_data(model, data, settings)
     sweep = _Sweep(rates)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_unchanged(model))
         TrainableSets(model, (phase,)).apply(phase)
         diagnosis = check(model, data, loss=task.loss)
-        # The compile of the model is not the one that trains.
+        # The sweep does not use the compile of the model.
         diagnosis.without("stale-compile").raise_for_errors()
         members = stack.enter_context(attached(losses, model))
         trainer = members.wrap(model)
@@ -262,11 +263,11 @@ def find_learning_rate(
             auto_scale_loss=False,
         )
         trainer.fit(
-            source.train(lambda: sweep.epoch),
-            epochs=-(-steps // source.steps),
+            training_data.train(lambda: sweep.epoch),
+            epochs=-(-steps // training_data.steps),
             callbacks=[sweep],
             verbose=0,
-            shuffle=False,  # The source shuffles; Keras warns otherwise.
+            shuffle=False,  # The data shuffle; Keras warns otherwise.
         )
     return sweep.result()
 
@@ -275,8 +276,8 @@ def smooth(losses: Sequence[float]) -> tuple[float, ...]:
     """Returns the moving average of losses, weighted towards the latest.
 
     `s_i = sum_j beta^(i-j) l_j / sum_j beta^(i-j)` over `j <= i`, `beta = 0.9`:
-    it looks back over ten steps, a tenth of a sweep. fastai's 0.98 looks back
-    over fifty, and turns up long after the losses do.
+    a window of about ten steps, a tenth of a sweep. fastai's 0.98 averages
+    about fifty, and rises long after the losses do.
 
     Args:
         losses: The losses.
@@ -299,7 +300,7 @@ def smooth(losses: Sequence[float]) -> tuple[float, ...]:
 
 
 class _Sweep(keras.callbacks.Callback):
-    """Sets the rate before each step, notes the loss, stops where it fails."""
+    """Sets the rate before each step, records the loss, stops on divergence."""
 
     def __init__(self, rates: Sequence[float]) -> None:
         super().__init__()
@@ -335,14 +336,16 @@ class _Sweep(keras.callbacks.Callback):
             )
 
     def result(self) -> LearningRateSweep:
-        """What was found so far."""
+        """Returns the sweep so far."""
         losses = tuple(self._losses)
         return LearningRateSweep(
             tuple(self._rates[: len(losses)]), losses, smooth(losses)
         )
 
     def _diverged(self) -> bool:
-        smoothed = smooth(self._losses)[len(self._rates) // _SKIPPED :]
+        smoothed = smooth(self._losses)[
+            len(self._rates) // _STEPS_PER_SKIPPED_STEP :
+        ]
         if not smoothed:
             return False
         least = min(smoothed)
@@ -352,34 +355,37 @@ class _Sweep(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def _unchanged(model: keras.Model) -> Iterator[None]:
-    """Gives a model back what training changes, whatever happens."""
+    """Restores on exit everything in a model that training changes."""
     layers = [(part, part.trainable) for part in graph.layers_below(model)]
-    # Variables too: setting a layer trainable would open those that are closed
-    # by themselves.
+    # Variables too: setting a layer trainable would unfreeze variables that
+    # were frozen individually.
     variables = [
         (variable, variable.trainable, np.array(variable))
         for variable in (*model.variables, *model.metrics_variables)
     ]
     functions = model.train_function, model.test_function
     compiled = model.compiled
-    # What Keras draws the seeds of new layers from.
+    # Keras draws the seeds of new layers from this generator.
     state = random.getstate()
     try:
         yield
     finally:
-        for part, trainable in layers:  # Containers first, which pass it on.
+        for (
+            part,
+            trainable,
+        ) in layers:  # Containers first: they set their sublayers.
             part.trainable = trainable
         for variable, trainable, array in variables:
             variable.trainable = trainable
             variable.assign(array)
-        # Penalties take the traced steps back, which are right again now.
+        # Penalties drop the traced functions, which are valid again now.
         model.train_function, model.test_function = functions
         model.compiled = compiled
         random.setstate(state)
 
 
 def _around(model: keras.Model) -> keras.Model:
-    """A model over the same layers, with a compile of its own."""
+    """Returns a model over the same layers, with its own compile."""
     inputs, outputs = graph.tensors_in(model), graph.tensors_out(model)
     if not isinstance(model, keras.Sequential):
         inputs, outputs = model.input, model.output
@@ -390,10 +396,12 @@ def _around(model: keras.Model) -> keras.Model:
 
 
 def _geometric(lowest: float, highest: float, steps: int) -> list[float]:
-    """The rates of a sweep, checked."""
+    """Returns the rates of a sweep, checked."""
     for name, value in (("lowest", lowest), ("highest", highest)):
-        good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not good or not 0 < value < math.inf:
+        is_valid = isinstance(value, numbers.Real) and not isinstance(
+            value, bool
+        )
+        if not is_valid or not 0 < value < math.inf:
             raise ValueError(
                 f"`{name}` must be a finite number above 0. Received: "
                 f"{name}={value!r:.100}"
@@ -403,9 +411,9 @@ def _geometric(lowest: float, highest: float, steps: int) -> list[float]:
             "`highest` must be above `lowest`. Received: "
             f"highest={highest!r}, lowest={lowest!r}"
         )
-    if not is_integer(steps) or steps < _FEWEST_STEPS:
+    if not is_integer(steps) or steps < _MIN_STEPS:
         raise ValueError(
-            f"`steps` must be an integer of at least {_FEWEST_STEPS}. "
+            f"`steps` must be an integer of at least {_MIN_STEPS}. "
             f"Received: steps={steps!r:.100}"
         )
     ratio = float(highest) / float(lowest)

@@ -1,7 +1,6 @@
 """`TrainingLoop`: the phases of a run, one after the other.
 
-The loop knows neither stores, folders, searches nor workers: what it is given
-does.
+The loop knows no stores, folders, searches or workers; its collaborators do.
 """
 
 from __future__ import annotations
@@ -33,30 +32,30 @@ from keras_transfer.training.spec import RunSpec
 
 
 class PhaseCache(Protocol):
-    """Gives the cached activations of phases."""
+    """Source of the cached activations of phases."""
 
     def open(self, place: int, phase: Phase) -> CachedPhase | None:
-        """Returns the activations of a phase, or `None` where none are.
+        """Returns the activations of a phase, or `None` if not cached.
 
         Args:
             place: Index of the phase.
-            phase: The phase, whose blocks are open.
+            phase: The phase; its blocks are trainable.
         """
         ...
 
     def count_seconds(self, place: int, phase: Phase, seconds: float) -> None:
-        """Notes what a phase took.
+        """Records the duration of a phase.
 
         Args:
             place: Index of the phase.
             phase: The phase.
-            seconds: The time.
+            seconds: Its duration.
         """
         ...
 
 
-# Solves for the head of the model, from the data of the phase or of the whole
-# model.
+# Function that solves for the head of the model, from the data of the phase or
+# of the whole model.
 Solver = Callable[[RunSpec, PhaseData, Callable[[], PhaseData]], None]
 
 
@@ -67,7 +66,7 @@ class PhaseRun(NamedTuple):
         place: Its index.
         phase: The phase.
         data: Its data.
-        compiled: What is fitted.
+        compiled: The phase, ready to fit.
     """
 
     place: int
@@ -83,15 +82,16 @@ class TrainingLoop:
         spec: The run.
         state: Its weights, its history, and where it resumes.
         sets: The layers that train in each phase.
-        cache: Gives cached activations.
-        compiler: Makes phases ready to fit.
-        losses: The auxiliary losses in force.
-        solve: Solves for the head, where a phase begins with the exact probe.
-        progress: Writes lines for people.
+        cache: Source of cached activations.
+        compiler: Compiler of the phases.
+        losses: The attached auxiliary losses.
+        solve: Function that solves for the head, where a phase starts with the
+            exact probe.
+        progress: Writer of progress lines.
         should_continue: Function from the rows so far to whether the run
             continues. Defaults to `None`: to its end.
-        uncached: The data of the whole model. Defaults to `None`: made where
-            they are needed.
+        uncached: The data of the whole model. Defaults to `None`: made when
+            needed.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class TrainingLoop:
         self._continues = True
 
     def run(self) -> None:
-        """Runs all phases, or those that are left."""
+        """Runs all phases, or the remaining ones of a resumed run."""
         resumed = self._state.resumed
         first = resumed.phase if resumed is not None else 0
         for place, phase in enumerate(self._spec.phases):
@@ -147,22 +147,22 @@ class TrainingLoop:
         if resumed is not None:
             assign(self._spec.model.variables, resumed.variables)
         if resumed is not None and resumed.finished:
-            # The next phase goes on with the moments of its optimizer.
+            # The next phase continues with the moments of its optimizer.
             self._state.freeze(self._spec.model.variables)
             self._compiler.compile(place, self._whole(), resumed)
             return
         started = time.monotonic()
         data: PhaseData = self._cache.open(place, phase) or self._whole()
         self._state.freeze(data.network.variables)
-        solves = phase.exact_probe and resumed is None
-        if solves:
+        uses_probe = phase.exact_probe and resumed is None
+        if uses_probe:
             self._progress.say(f"{phase.name}: solving on frozen features")
             self._solve(self._spec, data, self._whole)
             self._state.share(self._spec.model.get_layer("head").variables)
         seconds = time.monotonic() - started
         compiled = self._compiler.compile(place, data, resumed)
         run = PhaseRun(place, phase, data, compiled)
-        if solves:
+        if uses_probe:
             self._record(run, self._measure_probe(run, seconds))
         if self._continues:
             self._fit(run)
@@ -183,7 +183,8 @@ class TrainingLoop:
         )
         self._begin_epoch(place, done)
         if compiled.steps_per_execution > 1:
-            # No callback sees the single steps.
+            # Callbacks do not see single steps, so the optimizer follows a
+            # table of rates.
             total = spec.data.steps * phase.epochs
             rates = [phase.rate(step, total) for step in range(total)]
             compiled.optimizer.follow(rates, done * spec.data.steps)
@@ -205,23 +206,23 @@ class TrainingLoop:
     ) -> list[keras.callbacks.Callback]:
         place, phase, data, compiled = run
         spec, steps = self._spec, self._spec.data.steps
-        chosen: list[keras.callbacks.Callback] = []
+        callbacks: list[keras.callbacks.Callback] = []
         if compiled.steps_per_execution == 1 and phase.schedule != "constant":
-            chosen.append(
+            callbacks.append(
                 ScheduledLearningRate(
                     lambda step: phase.rate(step, steps * phase.epochs),
                     initial_step=done * steps,
                 )
             )
         if compiled.optimizer.use_ema:
-            chosen.append(keras.callbacks.SwapEMAWeights())
+            callbacks.append(keras.callbacks.SwapEMAWeights())
         reporting = spec.settings.reporting
         if reporting.tensorboard and spec.group.is_chief:
             folder = Path(str(reporting.tensorboard))
             if reporting.tensorboard is True and self._state.directory.path:
                 folder = self._state.directory.path / "tensorboard"
             name = f"{place + 1}-{phase.name.replace(' ', '-')}"
-            chosen.append(keras.callbacks.TensorBoard(str(folder / name)))
+            callbacks.append(keras.callbacks.TensorBoard(str(folder / name)))
         recorder = Recorder(
             lambda epoch, logs: self._describe(run, epoch, logs),
             lambda row: self._record(run, row),
@@ -230,11 +231,11 @@ class TrainingLoop:
         )
         users = reporting.callbacks
         if not isinstance(data, CachedPhase) or not users:
-            return [*chosen, *users, recorder]
-        # They expect the model that they were made for, not the part above
-        # the cut; both hold the same variables.
+            return [*callbacks, *users, recorder]
+        # User callbacks expect the whole model, not the part above the cut;
+        # both hold the same variables.
         whole = ShowWhole(spec.model, spec.task.metrics, data.labels[:1])
-        return [*chosen, whole, *(whole.show(c) for c in users), recorder]
+        return [*callbacks, whole, *(whole.show(c) for c in users), recorder]
 
     # --- Epochs ---
 
@@ -272,17 +273,17 @@ class TrainingLoop:
         return self._describe(run, 0, {**logs, "seconds": round(seconds, 3)})
 
     def _record(self, run: PhaseRun, row: Row) -> bool:
-        """Keeps an epoch; tells whether the phase continues."""
+        """Records an epoch; returns whether the phase continues."""
         state, phase = self._state, run.phase
         averages = run.compiled.optimizer.averages()
         is_best = state.record(row, state.arrays(averages))
         self._save(run, finished=False)
-        left = sum(p.epochs for p in self._spec.phases[run.place + 1 :])
-        left += phase.epochs - row["epoch"]
+        remaining = sum(p.epochs for p in self._spec.phases[run.place + 1 :])
+        remaining += phase.epochs - row["epoch"]
         self._progress.epoch(
             row,
             phase.epochs,
-            left * row["seconds"],
+            remaining * row["seconds"],
             is_best and state.history.measures,
         )
         self._continues = self._should_continue(state.history.rows)

@@ -1,4 +1,4 @@
-"""`check`, on the model as the phases of a run train it."""
+"""Runs `check` on the model as the phases of a run train it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def diagnose(
     Args:
         spec: The run.
         sets: The layers that train in each phase; restored at the end.
-        ignore: Names of findings that are meant.
-        say: Called with a line for each warning.
+        ignore: Names of findings that are intended.
+        say: Function called with a line for each warning.
 
     Returns:
         The `Diagnosis`.
 
     Raises:
-        ValueError: If there is an error.
+        ValueError: If a finding is an error.
     """
     model = spec.model
     compiled = model.compiled
@@ -40,7 +40,7 @@ def diagnose(
         model.compiled = compiled
     if spec.phases[0].reinitialize:
         diagnosis = diagnosis.without("batch-norm-moves")
-    # The model is compiled anew.
+    # The run compiles the model again.
     diagnosis = diagnosis.without(
         "stale-compile", *spec.task.unchecked, *ignore
     )

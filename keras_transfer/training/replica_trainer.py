@@ -1,4 +1,4 @@
-"""Trains on several devices, with the numbers of one."""
+"""Trains on several devices, with the results of one."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ReplicaTrainer:
     """Fits a compiled model under a `tf.distribute` strategy.
 
     Each batch is split over the replicas, and the loss is the mean over the
-    whole batch, however it was split: Keras averages the means of the parts,
-    which is another number where the last batch does not divide. Gradients are
-    summed before anything is done with them, clipping too. Keras' own `fit`
-    also fails where a strategy has several workers.
+    whole batch, however it was split. Keras averages the means of the shards
+    instead, which is a different value where the last batch does not divide.
+    Gradients are summed before any other step, such as clipping. Keras' own
+    `fit` also fails where a strategy has several workers.
 
     Args:
         model: The model, made in the scope of the strategy and compiled.
@@ -48,12 +48,12 @@ class ReplicaTrainer:
             optimizer = optimizer.inner_optimizer
         if isinstance(optimizer, LearningRateMultiplier):
             optimizer.takes_sums = True
-        self._team = ProcessGroup(strategy)
+        self._group = ProcessGroup(strategy)
         with strategy.scope():
             self._mean = _BatchMean(name="loss")
             self._metrics = task.metrics()
         self._traced: dict[Any, Any] = {}
-        # Examples in whole batches, where this process reads a part of each.
+        # Examples in whole batches, where this process reads a shard of each.
         self.sizes: Mapping[str, np.ndarray] = {}
 
     @property
@@ -63,7 +63,7 @@ class ReplicaTrainer:
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """What trains."""
+        """The trainable variables of the model."""
         variables: list[keras.Variable] = self.model.trainable_variables
         return variables
 
@@ -82,26 +82,28 @@ class ReplicaTrainer:
         """Trains, as `keras.Model.fit`.
 
         Args:
-            batches: Batches of (inputs, labels) or (inputs, labels, weights),
-                each one whole.
+            batches: Whole batches of (inputs, labels) or (inputs, labels,
+                weights).
             epochs: Number of the last epoch.
-            initial_epoch: Epochs that are over. Defaults to `0`.
-            validation_data: Batches to validate by. Defaults to `None`.
+            initial_epoch: Number of completed epochs. Defaults to `0`.
+            validation_data: Validation batches. Defaults to `None`.
             class_weight: Weight of each class index. Defaults to `None`.
-            callbacks: Keras callbacks. With several workers they are told the
+            callbacks: Keras callbacks. With several workers they receive
                 metrics at the end of each epoch, not of each batch. Defaults
                 to `()`.
             verbose: `1` for a progress bar. Defaults to `0`.
-            shuffle: Not used: the batches are as they come. Defaults to
+            shuffle: Not used: the order is that of the batches. Defaults to
                 `False`.
         """
         model = self.model
-        parts = self._split(_weighted(batches, class_weight), "train")
-        held_out = None
+        shards = self._split(_weighted(batches, class_weight), "train")
+        validation_shards = None
         if validation_data is not None:
-            held_out = self._split(_weighted(validation_data), "validation")
+            validation_shards = self._split(
+                _weighted(validation_data), "validation"
+            )
         steps = int(batches.cardinality())
-        calls = keras.callbacks.CallbackList(
+        callback_list = keras.callbacks.CallbackList(
             list(callbacks),
             add_progbar=verbose > 0,
             model=model,
@@ -110,38 +112,42 @@ class ReplicaTrainer:
             steps=steps if steps > 0 else None,
         )
         model.stop_training = False
-        calls.on_train_begin()
+        callback_list.on_train_begin()
         logs: dict[str, float] = {}
         for epoch in range(initial_epoch, epochs):
-            logs = self._run_epoch(epoch, parts, held_out, calls)
-            if b"1" in self._team.gather(b"%d" % model.stop_training):
+            logs = self._run_epoch(
+                epoch, shards, validation_shards, callback_list
+            )
+            if b"1" in self._group.gather(b"%d" % model.stop_training):
                 model.stop_training = True
                 break
-        calls.on_train_end(logs)
+        callback_list.on_train_end(logs)
 
     def _run_epoch(
         self,
         epoch: int,
-        parts: Any,
-        held_out: Any,
-        calls: keras.callbacks.CallbackList,
+        shards: Any,
+        validation_shards: Any,
+        callback_list: keras.callbacks.CallbackList,
     ) -> dict[str, float]:
         self._reset()
-        calls.on_epoch_begin(epoch)
-        learn = self._compiled(self._learn, parts)
-        for step, part in enumerate(parts):
-            calls.on_train_batch_begin(step)
-            calls.on_train_batch_end(step, learn(*part))
+        callback_list.on_epoch_begin(epoch)
+        learn = self._compiled(self._learn, shards)
+        for step, shard in enumerate(shards):
+            callback_list.on_train_batch_begin(step)
+            callback_list.on_train_batch_end(step, learn(*shard))
             # Several workers stop together, at the end of an epoch.
-            if self.model.stop_training and self._team.size == 1:
+            if self.model.stop_training and self._group.size == 1:
                 break
         logs = self._results()
-        if held_out is not None:
-            calls.on_test_begin()
-            found = self._evaluate(held_out, calls)
-            calls.on_test_end(found)
-            logs |= {f"val_{name}": value for name, value in found.items()}
-        calls.on_epoch_end(epoch, logs)
+        if validation_shards is not None:
+            callback_list.on_test_begin()
+            validation_logs = self._evaluate(validation_shards, callback_list)
+            callback_list.on_test_end(validation_logs)
+            logs |= {
+                f"val_{name}": value for name, value in validation_logs.items()
+            }
+        callback_list.on_epoch_end(epoch, logs)
         return logs
 
     def evaluate(
@@ -155,48 +161,53 @@ class ReplicaTrainer:
 
         Args:
             batches: Batches of (inputs, labels) or (inputs, labels, weights).
-            return_dict: Not used: they are by name. Defaults to `True`.
+            return_dict: Not used: metrics are by name. Defaults to `True`.
             verbose: Not used. Defaults to `0`.
         """
         return self._evaluate(self._split(_weighted(batches), "validation"))
 
     def _evaluate(
-        self, parts: Any, calls: keras.callbacks.CallbackList | None = None
+        self,
+        shards: Any,
+        callback_list: keras.callbacks.CallbackList | None = None,
     ) -> dict[str, float]:
         self._reset()
-        measure = self._compiled(self._measure, parts)
-        for step, part in enumerate(parts):
-            if calls is not None:
-                calls.on_test_batch_begin(step)
-            measure(*part)
-            if calls is not None:
-                calls.on_test_batch_end(step)
+        measure = self._compiled(self._measure, shards)
+        for step, shard in enumerate(shards):
+            if callback_list is not None:
+                callback_list.on_test_batch_begin(step)
+            measure(*shard)
+            if callback_list is not None:
+                callback_list.on_test_batch_end(step)
         return self._results()
 
-    def _compiled(self, step: Any, parts: Any) -> Any:
+    def _compiled(self, step: Any, shards: Any) -> Any:
         """Compiles a step once for batches of any length."""
         import tensorflow as tf
 
-        key = step.__name__, str(parts.element_spec)
+        key = step.__name__, str(shards.element_spec)
         if key not in self._traced:
-            # Called by itself it would warn, where many models are trained.
+            # A concrete function: calling the tf.function of many models would
+            # warn about retracing.
             self._traced[key] = tf.function(
-                step, input_signature=parts.element_spec, autograph=False
+                step, input_signature=shards.element_spec, autograph=False
             ).get_concrete_function()
         return self._traced[key]
 
-    def _learn(self, *part: Any) -> dict[str, tf.Tensor]:
+    def _learn(self, *shard: Any) -> dict[str, tf.Tensor]:
         """One step on all replicas; returns the metrics so far."""
-        self._strategy.run(self._learn_part, part)
-        if self._team.size > 1:  # What is read travels between machines.
+        self._strategy.run(self._learn_shard, shard)
+        if (
+            self._group.size > 1
+        ):  # Reading metrics communicates between machines.
             return {}
         metrics = [self._mean, *self._metrics]
         return {metric.name: metric.result() for metric in metrics}
 
-    def _learn_part(
+    def _learn_shard(
         self, x: Any, y: Any, weights: Any, real: Any, size: Any
     ) -> None:
-        """One step on one replica, on its part of the batch."""
+        """One step on one replica, on its shard of the batch."""
         import tensorflow as tf
 
         model, optimizer = self.model, self.model.optimizer
@@ -210,10 +221,10 @@ class ReplicaTrainer:
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
         self._update(loss, y, outputs, real, size)
 
-    def _measure(self, *part: Any) -> None:
-        self._strategy.run(self._measure_part, part)
+    def _measure(self, *shard: Any) -> None:
+        self._strategy.run(self._measure_shard, shard)
 
-    def _measure_part(
+    def _measure_shard(
         self, x: Any, y: Any, weights: Any, real: Any, size: Any
     ) -> None:
         outputs = self.model(x, training=False)
@@ -223,11 +234,11 @@ class ReplicaTrainer:
     def _loss_of(
         self, y: Any, outputs: Any, weights: Any, real: Any, size: Any
     ) -> tf.Tensor:
-        """What a part adds to the loss of the batch."""
+        """Returns the contribution of a shard to the loss of the batch."""
         import tensorflow as tf
 
         loss, reduction = self._loss, "sum_over_batch_size"
-        # As `keras.losses.Loss` and what Keras makes of a function do.
+        # Casts and expands labels as Keras does for losses and for functions.
         y, outputs = tf.cast(y, tf.float32), tf.cast(outputs, tf.float32)
         if isinstance(loss, keras.losses.Loss):
             loss, reduction = loss.call, loss.reduction
@@ -235,34 +246,43 @@ class ReplicaTrainer:
             y = y[:, None] if outputs.shape[1] == 1 else y
         values = tf.cast(loss(y, outputs), tf.float32)
         if values.shape.rank == 0:
+            # A scalar is the mean over the shard: weigh it by the share of the
+            # shard in the batch.
             data = values * tf.reduce_sum(weights * real) / size
         else:
-            each = [-1, *[1] * (values.shape.rank - 1)]
-            data = tf.reduce_sum(values * tf.reshape(weights * real, each))
+            # Weights [n, 1, ...] times losses of the shard [n, ...].
+            per_example = [-1, *[1] * (values.shape.rank - 1)]
+            data = tf.reduce_sum(
+                values * tf.reshape(weights * real, per_example)
+            )
             if reduction == "mean_with_sample_weight":
+                # The weights of all shards: sum w_i l_i / sum w_i.
                 (weight,) = _summed([tf.reduce_sum(weights * real)])
                 data = tf.math.divide_no_nan(data, weight)
             elif reduction not in ("sum", "none", None):
+                # Losses per example, such as one per pixel: the mean runs over
+                # examples of the batch and these.
                 inner = tf.size(values[:1], tf.int32)
                 data = data / (size * tf.cast(inner, tf.float32))
         return data + self._penalties(tf.reduce_sum(real) / size)
 
     def _penalties(self, share: tf.Tensor) -> tf.Tensor:
-        """What a part adds of penalties, on weights and on activations."""
+        """Returns the contribution of a shard to the penalties of the batch."""
         import tensorflow as tf
 
         model = self.model
         losses = [tf.cast(loss, tf.float32) for loss in model.losses]
-        # Keras puts those on weights last. They are the same on each replica;
-        # the others are of the part that the replica sees.
+        # Keras appends penalties on weights last. They are equal on each
+        # replica, which adds 1 / replicas of them. Those before are means over
+        # the shard of the replica, weighed by its share of the batch.
         count = sum(v.regularizer is not None for v in model.trainable_weights)
-        places = len(losses) - count
+        first = len(losses) - count
         total = tf.zeros(())
-        if losses[:places]:
-            total += tf.add_n(losses[:places]) * share
-        if losses[places:]:
-            number = self._strategy.num_replicas_in_sync
-            total += tf.add_n(losses[places:]) / number
+        if losses[:first]:
+            total += tf.add_n(losses[:first]) * share
+        if losses[first:]:
+            replicas = self._strategy.num_replicas_in_sync
+            total += tf.add_n(losses[first:]) / replicas
         return total
 
     def _update(
@@ -270,6 +290,8 @@ class ReplicaTrainer:
     ) -> None:
         import tensorflow as tf
 
+        # `loss` is a share of the mean over the batch of `size` examples: times
+        # `size` it is a sum over examples.
         self._mean.add(loss * size, tf.reduce_sum(real))
         for metric in self._metrics:
             metric.update_state(y, outputs, sample_weight=real)
@@ -285,29 +307,31 @@ class ReplicaTrainer:
         }
 
     def _split(self, batches: tf.data.Dataset, name: str) -> Any:
-        """The parts of this process, one for each of its replicas."""
-        part = self._team.part_of(self._strategy.num_replicas_in_sync)
-        parts = split(batches, part, self.sizes.get(name))
-        return self._strategy.distribute_datasets_from_function(lambda _: parts)
+        """Returns the shards of this process, one for each of its replicas."""
+        part = self._group.part_of(self._strategy.num_replicas_in_sync)
+        shards = split(batches, part, self.sizes.get(name))
+        return self._strategy.distribute_datasets_from_function(
+            lambda _: shards
+        )
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class _BatchMean(keras.metrics.Mean):
-    """The mean over examples, of sums that replicas know."""
+    """The mean over examples, from the sums of replicas."""
 
     def add(self, total: Any, count: Any) -> None:
-        """Adds a sum over some examples, and how many they are."""
+        """Adds a sum over examples, and their number."""
         self.total.assign_add(total)
         self.count.assign_add(count)
 
 
 def _summed(gradients: Sequence[Any]) -> list[Any]:
-    """The gradients of the batch, from those of its parts."""
+    """Sums the gradients of the shards of a batch over all replicas."""
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
-    there = [tf.convert_to_tensor(g) for g in gradients if g is not None]
-    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, there))
+    tensors = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
     return [None if g is None else next(sums) for g in gradients]
 
 
@@ -316,23 +340,24 @@ def split(
     part: Part,
     sizes: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """Splits each batch into parts, and yields some of them.
+    """Splits each batch into shards, and yields some of them.
 
-    The sizes differ by at most one. No part is empty, where some networks fail
-    and means are no numbers: of a batch that has not an example for each part,
-    everybody gets all, each of which counts a share. So statistics of a batch
-    are right, too.
+    Sizes differ by at most one. No shard is empty, on which some networks fail
+    and means are undefined: a batch with fewer examples than shards goes to
+    every replica as a whole, each example weighing `1 / count`. So batch
+    statistics are right as well.
 
     Args:
         batches: Batches of (inputs, labels, weights), as `_weighted` makes.
-        part: The first part, the one after the last, and how many there are.
-        sizes: Examples in each whole batch, where `batches` hold what
-            `part_of` says of it alone. Defaults to `None`: they are whole.
+        part: Index of the first shard, index after the last, and number of
+            shards.
+        sizes: Number of examples in each whole batch, where `batches` hold
+            only the shard of this process. Defaults to `None`: whole batches.
 
     Returns:
-        `tf.data.Dataset` of (inputs, labels, weights, real, size), one for
-        each of the parts: `real` is what an example counts, `size` the number
-        of examples of the whole batch.
+        `tf.data.Dataset` of (inputs, labels, weights, real, size), one per
+        shard: `real` is the weight that an example counts with, `size` the
+        number of examples of the whole batch.
 
     Example:
 
@@ -345,40 +370,41 @@ def split(
 
     first, last, count = part
 
-    def parts(
+    def shards_of(
         example: tuple[Any, Any, tf.Tensor], whole: tf.Tensor
     ) -> tf.data.Dataset:
-        there = tf.shape(example[2])[0]
-        size = tf.where(whole < 0, there, whole)
+        present = tf.shape(example[2])[0]
+        size = tf.where(whole < 0, present, whole)
         few = size < count
-        # Where what is here begins in the whole batch.
+        # Offset of the examples at hand in the whole batch.
         begin = tf.where((whole < 0) | few, 0, first * size // count)
         share = tf.where(few, 1 / count, 1.0)
-        found = None
+        dataset = None
         for place in range(first, last):
+            # Shard k of n holds the rows [k * size // n, (k + 1) * size // n).
             low = tf.where(few, 0, place * size // count - begin)
-            high = tf.where(few, there, (place + 1) * size // count - begin)
+            high = tf.where(few, present, (place + 1) * size // count - begin)
             real = tf.fill([high - low], share)
-            some = tf.nest.map_structure(
+            rows = tf.nest.map_structure(
                 lambda t, low=low, high=high: t[low:high], example
             )
-            one = tf.data.Dataset.from_tensors(
-                (*some, real, tf.cast(size, tf.float32))
+            shard = tf.data.Dataset.from_tensors(
+                (*rows, real, tf.cast(size, tf.float32))
             )
-            found = one if found is None else found.concatenate(one)
-        return found
+            dataset = shard if dataset is None else dataset.concatenate(shard)
+        return dataset
 
     wholes = tf.data.Dataset.from_tensors(np.int32(-1)).repeat()
     if sizes is not None:
         wholes = tf.data.Dataset.from_tensor_slices(sizes.astype(np.int32))
     pairs = tf.data.Dataset.zip(batches, wholes)
-    return pairs.flat_map(as_written(parts)).prefetch(tf.data.AUTOTUNE)
+    return pairs.flat_map(as_written(shards_of)).prefetch(tf.data.AUTOTUNE)
 
 
 def _weighted(
     batches: tf.data.Dataset, weights: Mapping[int, float] | None = None
 ) -> tf.data.Dataset:
-    """Adds a weight for each example: its own, or that of its class."""
+    """Adds a weight for each example: its own, or the weight of its class."""
     import tensorflow as tf
 
     table = None

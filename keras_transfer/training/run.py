@@ -1,4 +1,4 @@
-"""What a training gives back."""
+"""Result of `fine_tune`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Run:
         phases: The phases that ran.
         rows: The table of the epochs: a dict for each, over all phases.
         best: Index of the row whose weights the model holds.
-        trainable: For each phase the paths of the variables that trained.
-        diagnosis: What was found before training.
-        plan: What was computed once and what in each pass: `plan.explain()`.
-        directory: Where the run is kept, or `None`.
-        is_chief: Whether this is the process to write files, of several.
+        trainable: Paths of the variables that trained, by phase.
+        diagnosis: Findings of `check` before training.
+        plan: Caching plan of the run; see `plan.explain()`.
+        directory: Folder of the run, or `None`.
+        is_chief: Whether this process writes files, where there are several.
             Defaults to `True`.
 
     Example:
@@ -76,7 +76,7 @@ class Run:
         Args:
             data: A split such as `data.test`, a pair of arrays, or a batched
                 `tf.data.Dataset` in a fixed order. Defaults to `None`: the
-                test examples of the data that the model was trained on.
+                test examples of the training data.
 
         Returns:
             An `Evaluation`: a mapping of metrics, with intervals, confusion
@@ -87,7 +87,7 @@ class Run:
             TypeError: If `data` is something else.
         """
         if data is None:
-            data = _test_part(self._data)
+            data = _test_split(self._data)
         class_names = None
         if self._task.names_classes:
             class_names = getattr(self._data, "class_names", None)
@@ -134,15 +134,15 @@ class Run:
         plot_history(self.history, path)
 
     def summary(self) -> str:
-        """Returns what trained in each phase, and what came of it."""
+        """Returns the trained variables and results of each phase, as text."""
         lines = []
         for index, (phase, paths) in enumerate(
             zip(self.phases, self.trainable, strict=True)
         ):
             epochs = [row for row in self.rows if row["phase"] == index]
-            what = phase.blocks or phase.depth
+            depth = phase.blocks or phase.depth
             lines.append(
-                f"phase {index + 1}: {phase.name}, depth {what}, "
+                f"phase {index + 1}: {phase.name}, depth {depth}, "
                 f"{len(paths)} variables, "
                 f"{sum(row['epoch'] > 0 for row in epochs)} of {phase.epochs} "
                 f"epochs, {sum(row['seconds'] for row in epochs):.1f} s"
@@ -163,15 +163,15 @@ class Run:
         return f"<Run of {len(self.rows)} epochs>\n{self.summary()}"
 
 
-def _test_part(data: Any) -> Any:
-    part = getattr(data, "test", None)
+def _test_split(data: Any) -> Any:
+    split = getattr(data, "test", None)
     if isinstance(data, Mapping):
-        part = data.get("test")
-    if part is None or (
-        isinstance(part, ImageSplit | TextSplit) and not len(part)
+        split = data.get("test")
+    if split is None or (
+        isinstance(split, ImageSplit | TextSplit) and not len(split)
     ):
         raise ValueError(
-            "`data` must be given: the data that the model was trained on have "
-            "no test examples. Received: None"
+            "`data` must be given because the training data have no test "
+            "examples. Received: None"
         )
-    return part
+    return split

@@ -1,12 +1,12 @@
-"""The directory of a run: what it is, how far it came, its best weights.
+"""The directory of a run: its manifest, last state and best weights.
 
-    run.json     what was asked for; another run is refused
-    start.npz    the weights at the beginning
-    state.npz    the last whole epoch: weights, optimizer, table, random state
+    run.json     the manifest; a different run raises
+    start.npz    the weights at the start
+    state.npz    the last complete epoch: weights, optimizer, table
     best-N.npz   the weights of the best epoch so far
     run.lock     held while a process trains
 
-Each file is written beside its place, forced to the disk and renamed.
+Each file is written under a temporary name, synced to disk and renamed.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LOCK = "run.lock"
 
 @dataclasses.dataclass
 class State:
-    """How far a run came.
+    """The state of a run after an epoch.
 
     Attributes:
         phase: Index of the phase that the arrays belong to.
-        finished: Whether that phase is at its end.
+        finished: Whether that phase has ended.
         rows: The table so far, a dict for each epoch.
         best: Index of the best row, or `None`.
-        steps: What the optimizer says of its variables in its config.
+        steps: Step counts of the optimizer, from its config.
         variables: Arrays of the model's variables.
         optimizer: Arrays of the optimizer's variables.
     """
@@ -56,11 +56,11 @@ class State:
 
 @dataclasses.dataclass
 class Begun:
-    """What a run that goes on begins with.
+    """The point from which a run starts or resumes.
 
     Attributes:
-        start: The weights at its beginning.
-        state: Its last whole state, or `None` in its first epoch.
+        start: The weights at its start.
+        state: Its last complete state, or `None` in its first epoch.
         best: The weights of the best epoch, or `None` before there is one.
         is_new: Whether there was nothing to resume from. Defaults to `False`.
     """
@@ -84,10 +84,10 @@ class Begun:
 
     @classmethod
     def unpack(cls, arrays: Mapping[str, np.ndarray]) -> Begun:
-        """Returns what was packed.
+        """Returns the object that was packed.
 
         Args:
-            arrays: By name.
+            arrays: Arrays by name.
         """
         state = None
         if "table" in arrays:
@@ -102,7 +102,7 @@ class Begun:
 
 
 class Unsaved:
-    """Stands for the directory of a run that is not kept.
+    """Stands for the directory of a run that is not saved.
 
     Attributes:
         path: `None`.
@@ -128,7 +128,7 @@ class RunDirectory:
 
     Args:
         path: The directory.
-        identity: What makes the run this one.
+        identity: Identity of the run, plain values by name.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
@@ -137,14 +137,14 @@ class RunDirectory:
         self._start: list[np.ndarray] | None = None
 
     def claim(self, start: Sequence[np.ndarray] = ()) -> None:
-        """Makes the directory that of this run, if it is not yet.
+        """Writes the manifest, if there is none yet.
 
-        Not before there is something to keep: a call that fails at once can be
-        made again with other arguments.
+        Called when there is something to save, so that a call that fails
+        early can be repeated with other arguments.
 
         Args:
-            start: The weights at the beginning. Defaults to `()`, which leaves
-                them out.
+            start: The weights at the start. Defaults to `()`, which omits
+                them.
         """
         manifest = self.path / "run.json"
         if not manifest.exists():
@@ -155,7 +155,7 @@ class RunDirectory:
             self._write("start.npz", _numbered("variable", start))
 
     def load_start(self) -> list[np.ndarray] | None:
-        """Returns the weights at the beginning, or `None` in a new run."""
+        """Returns the weights at the start, or `None` in a new run."""
         if self._start is None:
             arrays = self._read("start.npz")
             if arrays is not None:
@@ -163,17 +163,17 @@ class RunDirectory:
         return self._start
 
     def load(self) -> Begun | None:
-        """Returns what a run goes on from, or `None` in a new run."""
+        """Returns the point from which the run resumes, or `None` if new."""
         start = self.load_start()
         if start is None:
             return None
         state = self.load_state()
-        known = state is not None and state.best is not None
-        best = self.load_best(state.best) if known else None  # type: ignore
+        has_best = state is not None and state.best is not None
+        best = self.load_best(state.best) if has_best else None  # type: ignore
         return Begun(start, state, best)
 
     def load_state(self) -> State | None:
-        """Returns the last whole state, or `None` in a new run."""
+        """Returns the last complete state, or `None` in a new run."""
         arrays = self._read("state.npz")
         if arrays is None:
             return None
@@ -184,7 +184,7 @@ class RunDirectory:
         )
 
     def save_state(self, make: Callable[[], State]) -> None:
-        """Writes a state; the one before stays until this one is whole.
+        """Writes a state; the previous one stays until this one is complete.
 
         Args:
             make: Function that makes the state.
@@ -220,7 +220,7 @@ class RunDirectory:
     def _changed(
         self, variables: Sequence[np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """What differs from the start: a frozen backbone is written once."""
+        """Returns the arrays that differ from the start."""
         start = _numbered("variable", self.load_start() or [])
         return {
             name: array
@@ -229,7 +229,7 @@ class RunDirectory:
         }
 
     def _whole(self, arrays: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """All variables, those that did not change as they were."""
+        """Returns all variables, unchanged ones from the start."""
         start = _numbered("variable", self.load_start() or [])
         changed = {k: v for k, v in arrays.items() if k.startswith("variable_")}
         return _listed(start | changed, "variable")
@@ -239,7 +239,7 @@ class RunDirectory:
         if not path.exists():
             return None
         try:
-            # Opened here, since NumPy leaves a broken file open.
+            # Opened here since NumPy does not close a damaged file.
             with (
                 open(path, "rb") as opened,
                 np.load(opened, allow_pickle=False) as file,
@@ -247,9 +247,9 @@ class RunDirectory:
                 return dict(file)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as err:
             raise ValueError(
-                f"`directory` must hold whole files. Received: {str(path)!r}, "
-                f"which cannot be read ({err}). It was changed after it was "
-                "written; choose another directory to start anew."
+                f"`directory` must hold complete files. Received: "
+                f"{str(path)!r}, which cannot be read ({err}). It was changed "
+                "after it was written; choose another directory to start anew."
             ) from err
 
     def _write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
@@ -262,9 +262,9 @@ class RunDirectory:
         except OSError as err:
             raise OSError(
                 err.errno,
-                f"could not write {str(path)!r}: {err.strerror}. What was "
-                "there before is whole: make room and start again, and the "
-                "run goes on from it",
+                f"could not write {str(path)!r}: {err.strerror}. The last "
+                "complete state is safe: make room and start again, and the "
+                "run resumes from it",
             ) from err
 
 
@@ -272,11 +272,11 @@ class RunDirectory:
 def open_directory(
     path: str | os.PathLike[str], identity: Mapping[str, Any]
 ) -> Iterator[RunDirectory]:
-    """Opens the directory of a run, new or begun, for this process alone.
+    """Opens the directory of a run, new or existing, for this process alone.
 
     Args:
-        path: The directory; it is made where it does not exist.
-        identity: What makes the run this one: plain values by name.
+        path: The directory; it is created where it does not exist.
+        identity: Identity of the run, plain values by name.
 
     Yields:
         A `RunDirectory`.
@@ -301,7 +301,7 @@ def open_directory(
         except OSError as err:
             raise ValueError(
                 f"`directory` must belong to one process. Received: "
-                f"{str(folder)!r}, which another one is training in."
+                f"{str(folder)!r}, which another process is using."
             ) from err
         for partial in folder.glob(".*.partial"):
             partial.unlink(missing_ok=True)
@@ -310,14 +310,14 @@ def open_directory(
 
 
 def check_directory(folder: Path, identity: Mapping[str, Any]) -> Any:
-    """Raises unless a directory is new, or that of a run.
+    """Raises unless a directory is new, or belongs to a run.
 
     Args:
         folder: The directory.
-        identity: What makes the run this one.
+        identity: Identity of the run.
 
     Returns:
-        The identity as it is written down.
+        The identity as it is written to the manifest.
 
     Raises:
         ValueError: If the directory belongs to another run.
@@ -330,7 +330,9 @@ def check_directory(folder: Path, identity: Mapping[str, Any]) -> Any:
 def _lock(file: IO[str]) -> None:
     try:
         import fcntl
-    except ImportError:  # Windows: two processes are not told apart there.
+    except (
+        ImportError
+    ):  # Windows has no flock: the directory is not locked there.
         return
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -346,21 +348,21 @@ def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
             )
         return
     try:
-        found = json.loads(manifest.read_text("utf-8"))
+        content = json.loads(manifest.read_text("utf-8"))
     except ValueError as err:
         raise ValueError(
             f"`directory` must hold the manifest of a run. Received: "
-            f"{str(manifest)!r}, which is no JSON ({err})."
+            f"{str(manifest)!r}, which is not valid JSON ({err})."
         ) from err
-    asked = {"format": _FORMAT, **identity}
-    there = {name: found.get(name) for name in asked}
-    different = list(differences("", there, asked))
+    requested = {"format": _FORMAT, **identity}
+    existing = {name: content.get(name) for name in requested}
+    different = list(differences("", existing, requested))
     if different:
         raise ValueError(
-            "`directory` must be new or that of this very run. Received: "
+            "`directory` must be new or belong to this run. Received: "
             f"{str(folder)!r}, which belongs to another one:\n  "
             + "\n  ".join(different)
-            + "\nChoose another directory, or ask for the same."
+            + "\nChoose another directory, or pass the same arguments."
         )
 
 
@@ -369,7 +371,7 @@ def _numbered(name: str, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _as_array(state: State) -> np.ndarray:
-    """Everything of a state but its arrays, as JSON."""
+    """Encodes a state without its arrays as JSON."""
     table = {
         "phase": state.phase,
         "finished": state.finished,

@@ -20,14 +20,13 @@ from keras_transfer.training.run_directory import (
 
 
 class RunState:
-    """The weights that a run began with, its best ones, and its history.
+    """The initial and best weights of a run, and its history.
 
     Args:
-        model: The model; given the weights at the start.
+        model: The model; it is assigned the initial weights.
         history: The table of the epochs.
         group: The processes that train. Defaults to `None`, this one.
-        start: The weights to begin with. Defaults to `None`, those that the
-            model has.
+        start: The initial weights. Defaults to `None`, those of the model.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class RunState:
         self.frozen: Mapping[int, np.ndarray] = {}
 
     def begin(self, phases: Sequence[Phase]) -> str:
-        """Takes up the run where its directory says, in all processes.
+        """Restores the run from its directory, in all processes.
 
         Args:
             phases: The phases of the run.
@@ -61,7 +60,7 @@ class RunState:
             A line that says where the run resumes, or `""`.
 
         Raises:
-            ValueError: If the model is none that the run had.
+            ValueError: If the model does not belong to the run.
         """
         packed = self._group.share(self._load)
         begun = Begun.unpack(packed or {})
@@ -69,16 +68,16 @@ class RunState:
             assign(self.model.variables, begun.start)
             self.start = self.best = begun.start
             return ""
-        known = [begun.start]
+        candidates = [begun.start]
         message = ""
         self.resumed = state = begun.state
         if state is not None:
             self.history.rows, self.history.best = state.rows, state.best
             self.best = begun.best or self.best
-            known += [state.variables, self.best]
+            candidates += [state.variables, self.best]
             epoch = state.rows[-1]["epoch"] if state.rows else 0
             message = f"Resuming after phase {state.phase + 1}, epoch {epoch}."
-        check_start(self.model, known, phases)
+        check_start(self.model, candidates, phases)
         assign(self.model.variables, begun.start)
         self.start = begun.start
         if state is None:
@@ -88,12 +87,12 @@ class RunState:
     def _load(self) -> dict[str, np.ndarray]:
         begun = self.directory.load()
         if begun is None:
-            # Heads are random: all processes begin with those of the first.
+            # Heads are random: all processes use that of the first.
             begun = Begun(self.start, None, None, is_new=True)
         return begun.pack()
 
     def share(self, variables: Sequence[keras.Variable]) -> None:
-        """Gives all processes the values that the first one has.
+        """Gives all processes the values of the first one.
 
         Args:
             variables: Variables whose values were computed in each process:
@@ -105,14 +104,14 @@ class RunState:
             assign(variables, Begun.unpack(packed or {}).start)
 
     def freeze(self, above: Sequence[keras.Variable]) -> None:
-        """Notes what cannot change in the phase that begins.
+        """Records the variables that cannot change in the next phase.
 
         Args:
             above: The variables of the network that is trained.
         """
         open_ = {id(variable) for variable in above}
         self.frozen = {
-            # Where nothing moved since the start, one array serves both.
+            # Unchanged variables share the array of the start.
             id(v): start if np.array_equal(start, v) else np.array(v)
             for v, start in zip(self.model.variables, self.start, strict=True)
             if id(v) not in open_
@@ -124,7 +123,7 @@ class RunState:
         """Returns the values of the variables of the model.
 
         Args:
-            averages: Variables that stand for others, by the `id` of these.
+            averages: Variables that replace others, by the `id` of these.
                 Defaults to `None`.
         """
         return [
@@ -135,11 +134,11 @@ class RunState:
         ]
 
     def record(self, row: Row, weights: list[np.ndarray]) -> bool:
-        """Adds an epoch to the history, and keeps its weights if it is best.
+        """Adds an epoch to the history, and saves its weights if it is best.
 
         Args:
             row: The row of the epoch.
-            weights: The weights as they were validated.
+            weights: The validated weights.
 
         Returns:
             Whether it is the best so far.
@@ -173,7 +172,7 @@ class RunState:
 
         Args:
             phase: Index of the phase.
-            finished: Whether the phase is at its end.
+            finished: Whether the phase has ended.
             steps: The step counts of the optimizer, as in its config.
             optimizer: The variables of the optimizer.
         """
@@ -191,7 +190,7 @@ class RunState:
 
 
 def copies(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
-    """Returns the values of variables, as arrays of their own."""
+    """Returns copies of the values of variables."""
     return [np.array(variable) for variable in variables]
 
 

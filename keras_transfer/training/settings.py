@@ -1,4 +1,4 @@
-"""How a run trains: the arguments of `fine_tune`, grouped by what they decide.
+"""Settings of a run: the arguments of `fine_tune`, grouped by topic.
 
 Each group checks its own fields; `Settings` checks what groups must agree on.
 """
@@ -23,8 +23,8 @@ from keras_transfer.optimizers.learning_rate_multiplier import (
 )
 
 _POLICIES = ("mixed_float16", "mixed_bfloat16")
-# Attributes that `exclude_from_weight_decay` sets on an optimizer, and that are
-# no part of its config.
+# Attributes that `exclude_from_weight_decay` sets on an optimizer, and that its
+# config does not contain.
 _EXCLUDED = (
     "_exclude_from_weight_decay",
     "_exclude_from_weight_decay_pattern",
@@ -43,7 +43,7 @@ def _check_optional_integer(name: str, value: Any, least: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    """How examples are read.
+    """Settings of reading examples.
 
     Attributes:
         batch_size: Examples in a step. Defaults to `32`.
@@ -68,7 +68,7 @@ class DataSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells one run from another, as plain values."""
+        """Returns the part of the identity of a run, as plain values."""
         return {
             "batch_size": int(self.batch_size),
             "augment": plain(self.augment),
@@ -78,7 +78,7 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """How a step is made.
+    """Settings of a training step.
 
     Attributes:
         optimizer: A Keras optimizer or its name. Defaults to `"adam"`.
@@ -124,7 +124,7 @@ class OptimizerSettings:
         return self.mixed_precision or None
 
     def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
-        """Makes a new optimizer like the one that was asked for.
+        """Makes a new optimizer from the one that the user passed.
 
         Args:
             learning_rate: Its learning rate.
@@ -135,13 +135,13 @@ class OptimizerSettings:
         Raises:
             ValueError: If there is no such optimizer, or its learning rate is
                 a schedule.
-            TypeError: If it is no optimizer.
+            TypeError: If it is not an optimizer.
         """
         template = self._template()
         config = template.get_config()
         if isinstance(config.get("learning_rate"), dict):
             raise ValueError(
-                "`optimizer` must have a number as its learning rate, since "
+                "`optimizer` must have a number as its learning rate because "
                 "each phase sets it. Received: a schedule. Pass it as "
                 "`Phase(schedule=...)`, or use a callback with "
                 '`schedule="constant"`.'
@@ -156,10 +156,10 @@ class OptimizerSettings:
         return optimizer
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells one run from another, as plain values."""
+        """Returns the part of the identity of a run, as plain values."""
         optimizer = self.make(1.0)
         config = optimizer.get_config() | {"class": type(optimizer).__name__}
-        for name in ("name", "learning_rate"):  # of the object, of the phases
+        for name in ("name", "learning_rate"):  # set per object and per phase
             config.pop(name)
         return {
             "optimizer": {k: plain(v) for k, v in config.items()},
@@ -196,7 +196,7 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """What is minimised.
+    """Settings of the loss.
 
     Attributes:
         loss: A Keras loss. Defaults to `None`: chosen by the task.
@@ -221,7 +221,7 @@ class LossSettings:
             refuse("class_weight", "indices with weights from 0", weights)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells one run from another, as plain values."""
+        """Returns the part of the identity of a run, as plain values."""
         return {
             "loss": plain(self.loss),
             "class_weight": plain(self.class_weight),
@@ -231,7 +231,7 @@ class LossSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CacheSettings:
-    """Where activations are cached.
+    """Settings of the cache of activations.
 
     Attributes:
         store: A `FeatureStore`, a folder, `"memory"`, `False`, or `None` for
@@ -250,18 +250,18 @@ class CacheSettings:
         _check_optional_integer("views", self.views, 1)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells one run from another, as plain values."""
+        """Returns the part of the identity of a run, as plain values."""
         return {"views": self.views}
 
 
 @dataclasses.dataclass(frozen=True)
 class StopSettings:
-    """Which epoch is best, and when a phase ends.
+    """Settings that select the best epoch and end a phase.
 
     Attributes:
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
-        monitor: Column that says which epoch is best. Defaults to `None`.
+        monitor: Column that selects the best epoch. Defaults to `None`.
     """
 
     patience: int | None = None
@@ -271,13 +271,13 @@ class StopSettings:
         _check_optional_integer("patience", self.patience, 1)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells one run from another, as plain values."""
+        """Returns the part of the identity of a run, as plain values."""
         return {"patience": self.patience, "monitor": self.monitor}
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportSettings:
-    """Who is told of the progress.
+    """Settings of progress reports.
 
     Attributes:
         callbacks: Keras callbacks. Defaults to `()`.
@@ -300,21 +300,21 @@ class ReportSettings:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Returns `{}`: progress changes no number."""
+        """Returns `{}`: progress reports do not affect results."""
         return {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a run trains; made by `make_settings`.
+    """Settings of a run; made by `make_settings`.
 
     Attributes:
-        data: How examples are read.
-        optimization: How a step is made.
-        losses: What is minimised.
-        caching: Where activations are cached.
-        stopping: Which epoch is best, and when a phase ends.
-        reporting: Who is told of the progress.
+        data: Settings of reading examples.
+        optimization: Settings of a training step.
+        losses: Settings of the loss.
+        caching: Settings of the cache of activations.
+        stopping: Settings that select the best epoch and end a phase.
+        reporting: Settings of progress reports.
     """
 
     data: DataSettings
@@ -348,12 +348,12 @@ class Settings:
     def cache_policy(
         self, ineligible: Ineligible | None, must_fit: bool = False
     ) -> CachePolicy:
-        """Returns what may be cached.
+        """Returns the cache policy of a run.
 
         Args:
-            ineligible: Why nothing may be, or `None`.
-            must_fit: Whether what does not fit is an error. Defaults to
-                `False`.
+            ineligible: Reason that nothing may be cached, or `None`.
+            must_fit: Whether activations that exceed the store are an error.
+                Defaults to `False`.
         """
         return CachePolicy(
             store=self.caching.store,
@@ -367,14 +367,14 @@ class Settings:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Returns what tells one run from another, as plain values."""
-        found: dict[str, Any] = {}
+        """Returns the part of the identity of a run, as plain values."""
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(self):
-            found |= getattr(self, field.name).identity()
-        return found
+            values |= getattr(self, field.name).identity()
+        return values
 
     def replace(self, **values: Any) -> Settings:
-        """Returns the same settings but for some.
+        """Returns the settings with some fields replaced.
 
         Args:
             **values: Fields of the groups, by name.
@@ -402,7 +402,7 @@ _GROUPS: dict[str, Any] = {
 
 
 def make_settings(**values: Any) -> Settings:
-    """Makes settings of single arguments.
+    """Makes settings from keyword arguments.
 
     Args:
         **values: Fields of the groups, by name; those left out have their

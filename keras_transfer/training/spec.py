@@ -1,4 +1,4 @@
-"""`RunSpec`: everything that one training needs, read and checked once."""
+"""`RunSpec`: all inputs of one run, read and checked once."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunSpec:
-    """Everything that one training needs.
+    """All inputs of one run.
 
     Attributes:
         model: The model that trains.
-        given: The data as the user gave them.
+        given: The data as the user passed them.
         data: The same, as batches.
         phases: The phases.
-        task: What is predicted.
-        settings: How to train.
+        task: Task of the model.
+        settings: Settings of the run.
         losses: Auxiliary losses, penalties among them. Defaults to `()`.
         strategy: The strategy that trains on several devices, in whose scope
             the model was made. Defaults to `None`, one device.
@@ -78,25 +78,25 @@ class RunSpec:
 
     @functools.cached_property
     def class_weight(self) -> dict[int, float] | None:
-        """The weight of each class, if they have any."""
+        """The weight of each class, or `None`."""
         weight = self.settings.losses.class_weight
         if weight is None:
             return None
         if isinstance(weight, str):
             weight = self.data.class_weights()
-        # Keras fails where a class above those that are named turns up.
+        # Keras fails on a class that has no weight.
         classes = max(2, self.model.output_shape[-1])
         return {c: float(weight.get(c, 1.0)) for c in range(classes)}
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What another process must ask for to resume the run."""
+        """The identity that another process needs to resume the run."""
         return describe(
             self.model, self.data, self.phases, self.settings, self.losses
         )
 
     def on(self, model: keras.Model) -> RunSpec:
-        """Returns the same for a copy of the model, and its part of the data.
+        """Returns the spec for a copy of the model, and its shard of the data.
 
         Args:
             model: The copy, made in the scope of the strategy.
@@ -123,12 +123,12 @@ def read_spec(
     devices: Any = None,
     directory: str | os.PathLike[str] | None = None,
 ) -> RunSpec:
-    """Reads and checks what one training needs.
+    """Reads and checks the inputs of one run.
 
     Args:
         model: The model as the user left it.
         data: The data.
-        settings: How to train.
+        settings: Settings of the run.
         strategy: A name, phases, or `None`. Defaults to `None`.
         depth: Blocks to train. Defaults to `None`.
         learning_rate: Highest rate. Defaults to `None`.
@@ -179,7 +179,7 @@ def read_data(
     Args:
         model: The model.
         data: The data.
-        settings: How to train.
+        settings: Settings of the run.
         losses: Auxiliary losses, whose examples the batches carry. Defaults to
             `()`.
         task: The task, or `None` to choose it. Defaults to `None`.
@@ -192,7 +192,7 @@ def read_data(
         TypeError: If they are of another type.
     """
     options = settings.data
-    opened = open_data(
+    training_data = open_data(
         data,
         batch_size=options.batch_size,
         seed=options.seed,
@@ -203,7 +203,7 @@ def read_data(
     if task is None:
         task = choose_task(
             model,
-            opened.label_format,
+            training_data.label_format,
             loss=settings.losses.loss,
             label_smoothing=settings.losses.label_smoothing,
         )
@@ -212,10 +212,10 @@ def read_data(
         for place, loss in enumerate(losses)
         for name, array in loss.examples().items()
     }
-    opened = carry(
-        opened, arrays, batch_size=options.batch_size, seed=options.seed
+    training_data = carry(
+        training_data, arrays, batch_size=options.batch_size, seed=options.seed
     )
-    return opened, task
+    return training_data, task
 
 
 def check_arguments(
@@ -229,13 +229,13 @@ def check_arguments(
     auxiliary: Sequence[AuxiliaryLoss] = (),
     **settings: Any,
 ) -> tuple[Phase, ...]:
-    """Raises what `fine_tune` would raise of these arguments alone.
+    """Raises the errors that `fine_tune` would raise for these arguments.
 
-    For functions that train several times, one way after the other: what is
-    wrong with the last one is said before the first one begins.
+    For functions that train several times: errors in the arguments of the last
+    run are raised before the first one starts.
 
     Args:
-        model: A model such as will be trained; left as it is.
+        model: A model like those that will be trained; not changed.
         strategy: Same as in `fine_tune`. Defaults to `None`.
         depth: Same as in `fine_tune`. Defaults to `None`.
         learning_rate: Same as in `fine_tune`. Defaults to `None`.

@@ -1,4 +1,4 @@
-"""Trials of models that a function of the user's builds."""
+"""Trials of models that a user's function builds."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from keras_transfer.tuning.trial_trainer import ShouldContinue, TrialTrainer
 
 
 class HypermodelTrainer(TrialTrainer):
-    """Trains what a function `build(hp)` returns, from stored activations.
+    """Trains the models of a function `build(hp)` on cached activations.
 
-    A compiled model is trained as it was compiled: what is trainable, its
-    optimizer at its rate, its loss. One that is not is trained by the default
-    strategy.
+    A compiled model keeps its `trainable` flags, optimizer, learning rate and
+    loss. A model that is not compiled is trained by the default strategy.
 
     Args:
-        spec: How each trial is trained, beside what models are compiled with.
+        spec: Settings of each trial, besides those that models are compiled
+            with.
         build: Function from `keras_tuner.HyperParameters` to a model.
-        first: `keras_tuner.HyperParameters`, to try it with.
+        first: `keras_tuner.HyperParameters` for a first call of `build`.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class HypermodelTrainer(TrialTrainer):
         self.metrics = TrialMetrics(model, spec.data, self._compiled_as(model))
 
     def describe(self) -> dict[str, Any]:
-        """Returns what another process must ask for to resume the search."""
+        """Returns the manifest that another process needs to resume."""
         name = getattr(self.build, "__qualname__", "")
         return {**self.metrics.describe(), "build": name}
 
@@ -55,11 +55,11 @@ class HypermodelTrainer(TrialTrainer):
         epochs: int | None = None,
         should_continue: ShouldContinue | None = None,
     ) -> RunOutcome:
-        """Trains what an oracle chose; see `TrialTrainer.run`.
+        """Trains the choice of an oracle; see `TrialTrainer.run`.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            seed: Seed of new weights, the order and what is drawn.
+            seed: Seed of new weights, order and random draws.
             epochs: Passes over the data. Defaults to `None`, those of the
                 spec.
             should_continue: Function from the rows so far to whether the run
@@ -91,15 +91,15 @@ class HypermodelTrainer(TrialTrainer):
     def load(
         self, hp: Any, weights: Mapping[int, np.ndarray], seed: int
     ) -> keras.Model:
-        """Builds the model of a trial with the weights that it came to.
+        """Builds the model of a trial with its trained weights.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            weights: As `RunOutcome.weights`.
+            weights: Arrays by place, from `RunOutcome.weights`.
             seed: Seed of its run.
 
         Returns:
-            The model, compiled as the function does.
+            The model, compiled by the function.
         """
         model = self._build(hp, seed)
         for place, array in weights.items():
@@ -107,7 +107,7 @@ class HypermodelTrainer(TrialTrainer):
         return model
 
     def make(self, hp: Any) -> keras.Model:
-        """Makes the model of a trial as it begins.
+        """Makes the untrained model of a trial.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -142,7 +142,7 @@ class HypermodelTrainer(TrialTrainer):
         return (phase,)
 
     def _compiled_as(self, model: keras.Model) -> Settings:
-        """The settings, with optimizer and loss of a compiled model."""
+        """Returns the settings with optimizer and loss of a compiled model."""
         if not model.compiled:
             return self._settings
         return self.settings_of(optimizer=model.optimizer, loss=model.loss)

@@ -59,39 +59,39 @@ def search(
     seed: int = 0,
     verbose: int = 1,
 ) -> SearchResult:
-    """Searches learning rate, lambda and depth, at the price of a few trials.
+    """Searches learning rate, lambda and depth, at the cost of a few trials.
 
-    Keras-Tuner proposes, and every trial starts at activations that are
-    computed once for all: trials of one depth share one compiled training step,
-    which takes other rates and lambdas without a new trace. A trial gives the
-    numbers that `fine_tune` gives with the same arguments. All trials see the
-    examples in the same order.
+    Keras-Tuner proposes values, and all trials train on activations that are
+    computed once. Trials of one depth share one compiled training step, which
+    takes other rates and lambdas without a new trace. A trial gives the same
+    results as `fine_tune` with the same arguments. All trials see the examples
+    in the same order.
 
     Args:
-        model: What `load_backbone` takes or returned; a model made by a
-            builder, or any functional one, whose weights all trials start from;
-            or a function `build(hp)` (or a `keras_tuner.HyperModel`) that
-            returns one, which says itself what varies, and is trained as it
-            was compiled, from what is computed already.
-        data: As for `fine_tune`, with validation examples. Test examples are
-            not looked at.
+        model: A backbone or its name, as `load_backbone` takes it; a model from
+            a builder, or any functional one, whose weights all trials start
+            from; or a function `build(hp)` (or a `keras_tuner.HyperModel`)
+            that returns one, declares its own search space, and compiles the
+            model for its trial.
+        data: Data as in `fine_tune`, with validation examples. Test examples
+            are not used.
         space: A `SearchSpace`, or a dict of its fields. Defaults to `None`,
             `SearchSpace()`.
-        max_trials: How many to run at most; `"hyperband"` and an oracle of
-            yours have numbers of their own. Defaults to `24`.
+        max_trials: Largest number of trials; `"hyperband"` and a custom oracle
+            have their own limits. Defaults to `24`.
         oracle: `"bayesian"`, `"random"`, `"grid"` (of lists), `"hyperband"`
-            (each rung begins anew, with a schedule over its own epochs), or a
+            (each rung starts again, with a schedule over its own epochs), or a
             `keras_tuner.Oracle`. Defaults to `"bayesian"`.
-        objective: Column that says which trial is best, such as `"val_loss"`,
-            or a `keras_tuner.Objective`. Defaults to `None`: the validation
+        objective: Column that ranks trials, such as `"val_loss"`, or a
+            `keras_tuner.Objective`. Defaults to `None`: the validation
             accuracy, for regression the validation loss.
         epochs: Passes over the data in the main phase of a trial. Defaults to
             `None`, those of the strategy.
         executions_per_trial: Runs of each trial, with `seed`, `seed + 1`, ...,
             whose mean counts; `views` are those of `seed`. Defaults to `1`.
-        directory: Folder that keeps the search: the same call goes on where it
-            was stopped, by whatever, and one with more `max_trials` (of as many
-            digits) goes on from fewer. Defaults to `None`.
+        directory: Folder of the search. After an interruption of any kind the
+            same call resumes it; a call with more `max_trials` (of as many
+            digits) continues it. Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
         loss: A Keras loss. Defaults to `None`: by output and labels.
         augment: Changes of the training images. Defaults to `None`.
@@ -100,38 +100,39 @@ def search(
         ema_momentum: Momentum of averaged weights. Defaults to `None`.
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
-        stop_hopeless: Whether a trial ends early whose best epoch so far is
-            below the median of what earlier trials had reached by then.
+        stop_hopeless: Whether a trial ends early if its best epoch so far is
+            below the median of earlier trials at the same epoch.
             Defaults to `False`.
-        mixed_precision: As for `fine_tune`. Defaults to `None`.
+        mixed_precision: Same as in `fine_tune`. Defaults to `None`.
         cache: Whether decoded images stay in memory. Defaults to `None`.
-        store: Where activations are kept: `"memory"`, a folder, a
-            `FeatureStore`, or `False`. Defaults to `None`: wherever the plan
-            finds it faster.
-        parallel: How many trials of a grid to train side by side in threads,
-            which keeps cores busy that steps of a small network leave idle;
-            each has a copy of the model. Defaults to `None`: `2` on a CPU of
+        store: Cache of activations: `"memory"`, a folder, a `FeatureStore`, or
+            `False`. Defaults to `None`: cached where the plan finds it faster.
+        parallel: Number of trials of a grid to train side by side in threads,
+            each on a copy of the model: steps of a small network leave cores
+            idle. Defaults to `None`: `2` on a CPU of
             several cores, else `1`.
-        devices: `"auto"` for all GPUs of this machine, how many of them
-            (of logical CPUs where there is none), or a
-            `tf.distribute.Strategy` over them: each trial trains on all of
-            them, one after the other. (Several machines take trials of their
-            own; see recipes/search_distributed.sh.) Defaults to `None`: one
-            device.
-        keep: Trials whose weights are kept, the best ones. Defaults to `5`.
-        soup: Whether to average the weights of the kept trials as long as the
-            objective becomes better, as `result.soup`. Defaults to `False`.
-        ignore: Names of findings of `check` that are meant. Defaults to `()`.
-        seed: Integer: of proposals, order and what is drawn. Defaults to `0`.
-        verbose: `0` for silence, `1` for a line a trial, `2` for Keras-Tuner's
-            tables as well. Defaults to `1`.
+        devices: `"auto"` for all GPUs of this machine, a number of GPUs (of
+            logical CPUs where there is none), or a `tf.distribute.Strategy`
+            over them: each trial in turn trains on all of them. (Several
+            machines run different trials; see recipes/search_distributed.sh.)
+            Defaults to `None`: one device.
+        keep: Number of trials, the best ones, whose weights are saved. Defaults
+            to `5`.
+        soup: Whether to average the saved weights as long as the objective
+            improves, as `result.soup`. Defaults to `False`.
+        ignore: Names of findings of `check` that are intended. Defaults to
+            `()`.
+        seed: Integer: seed of proposals, order and random draws. Defaults to
+            `0`.
+        verbose: `0` for silence, `1` for one line per trial, `2` for the tables
+            of Keras-Tuner as well. Defaults to `1`.
 
     Returns:
         A `SearchResult`: `best_model`, `table()`, `plot(path)`, `tuner`.
 
     Raises:
         ValueError: If arguments do not fit each other, the model or the data;
-            if `directory` is another search's.
+            if `directory` belongs to another search.
         TypeError: If an argument is of another type.
         RuntimeError: If every trial failed.
         OSError: If `directory` or `store` cannot be written to.
@@ -189,7 +190,7 @@ def search(
 
 
 def make_trainer(spec: SearchSpec) -> TrialTrainer:
-    """Makes what trains the trials of a search.
+    """Makes the trainer of the trials of a search.
 
     Args:
         spec: The search.
@@ -198,7 +199,7 @@ def make_trainer(spec: SearchSpec) -> TrialTrainer:
         A `TrialTrainer`.
 
     Raises:
-        ValueError: If the model cannot vary as the space says.
+        ValueError: If the model does not support the space.
     """
     from keras_transfer.tuning import tuner
 
@@ -213,7 +214,7 @@ def make_trainer(spec: SearchSpec) -> TrialTrainer:
 
 
 def run_search(spec: SearchSpec, trainer: TrialTrainer) -> SearchResult:
-    """Runs the trials of a search, or those that are left.
+    """Runs the trials of a search, or the remaining ones.
 
     Args:
         spec: The search.
@@ -267,7 +268,7 @@ def run_search(spec: SearchSpec, trainer: TrialTrainer) -> SearchResult:
             work(runner, search_tuner)
         else:
             journal = Journal(folder.path / "journal.jsonl")
-            _take_up(spec, oracle, journal, stack)
+            _resume(spec, oracle, journal, stack)
         if trainer.build is None:
             search_tuner.hypermodel = tuner.Untrained(trainer.make)
         with _quiet(spec.role == "chief" and not spec.verbose):
@@ -278,13 +279,13 @@ def run_search(spec: SearchSpec, trainer: TrialTrainer) -> SearchResult:
             spec.progress.say(result.compare_with_probe())
         if spec.directory is not None and spec.role != "worker":
             result.save_table(folder.path / "table.csv")
-        # Weights are read when they are asked for.
+        # The result reads weights on demand.
         folder.keep_for(result)
     return result
 
 
 def _choose_oracle(spec: SearchSpec, trainer: TrialTrainer) -> tuple[str, Any]:
-    """Chooses the column that counts, and makes the oracle."""
+    """Chooses the column that ranks trials, and makes the oracle."""
     from keras_transfer.tuning import tuner
 
     trials = spec.trials
@@ -310,7 +311,7 @@ def _choose_oracle(spec: SearchSpec, trainer: TrialTrainer) -> tuple[str, Any]:
     return name, oracle
 
 
-def _take_up(
+def _resume(
     spec: SearchSpec,
     oracle: Any,
     journal: Journal,
@@ -333,9 +334,9 @@ def _collect(
     store: TrialStore,
     search_tuner: Any,
 ) -> SearchResult:
-    """Makes the result of all trials, of all processes."""
-    known = {} if spec.role == "worker" else search_tuner.oracle.trials
-    rows = make_rows(store, runner.objective, runner.sign, known)
+    """Makes the result from the trials of all processes."""
+    trials = {} if spec.role == "worker" else search_tuner.oracle.trials
+    rows = make_rows(store, runner.objective, runner.sign, trials)
     completed = [row for row in rows if row["status"] == "completed"]
     if not completed:
         why = rows[0].get("error", "") if rows else "no trial began"
@@ -362,10 +363,10 @@ def _collect(
 
 
 @contextlib.contextmanager
-def _quiet(yes: bool) -> Iterator[None]:
-    """Keras-Tuner prints whenever it sends a condition."""
+def _quiet(enabled: bool) -> Iterator[None]:
+    """Silences Keras-Tuner, which prints whenever it sends a condition."""
     with contextlib.ExitStack() as stack:
-        if yes:
+        if enabled:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         yield

@@ -1,14 +1,14 @@
-"""What happened in a search, line by line, so that it can happen again.
+"""Journal of a search: events in order, replayed to resume it.
 
-    run.json        what was asked for; another search is refused
-    journal.jsonl   each trial that began or ended, in order
+    run.json        the manifest; a different search raises
+    journal.jsonl   each trial that started or ended, in order
 
-An oracle of Keras-Tuner writes its own files one after the other, and a process
-that dies between them leaves a search that lost a trial. The journal is the
-truth: a line is there or not, and an oracle that starts anew with the same seed
-and hears the same news comes to the same state. Where it would now choose other
-values (a Gaussian process does on another kind of processor), those of the
-journal count.
+An oracle of Keras-Tuner writes several files one after the other, and a process
+that is killed between them loses a trial. The journal is authoritative: a line
+is complete or absent, and a new oracle with the same seed that receives the
+same events reaches the same state. Where it would now choose other values (a
+Gaussian process may on another kind of processor), those of the journal are
+used.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Journal:
     """A file of events, one line of JSON each.
 
     Args:
-        path: The file; it is made with the first event.
+        path: File of the journal; it is created with the first event.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, event: Event) -> None:
-        """Adds an event, on the disk when this returns.
+        """Appends an event; it is on disk when this returns.
 
         Args:
             event: Plain values.
@@ -45,10 +45,10 @@ class Journal:
             os.fsync(file.fileno())
 
     def read(self) -> Iterator[Event]:
-        """Yields the events; a line cut short is removed, with what follows.
+        """Yields the events; an incomplete last line is removed.
 
         Raises:
-            ValueError: If a whole line is no event.
+            ValueError: If a complete line is not an event.
         """
         if not self._path.exists():
             return
@@ -63,21 +63,21 @@ class Journal:
             except ValueError as err:
                 raise ValueError(
                     f"{self._path} must hold the events of a search. Received: "
-                    f"line {number + 1} that is none. Choose another "
+                    f"line {number + 1}, which is not one. Choose another "
                     "`directory`."
                 ) from err
             yield event
 
 
 def watch(oracle: Any, journal: Journal) -> None:
-    """Lets an oracle write down what it hears, whoever tells it.
+    """Makes an oracle record its events in a journal.
 
-    Its methods are replaced on the object: a user's own oracle may be of any
-    class, and the server of a chief calls them, too.
+    Its methods are replaced on the object: a user's oracle may be of any class,
+    and the server of a chief calls them, too.
 
     Args:
         oracle: A `keras_tuner.Oracle`, with the state that `replay` gave it.
-        journal: Where to.
+        journal: Journal to write to.
     """
     create, update, end = (
         oracle.create_trial,
@@ -85,8 +85,8 @@ def watch(oracle: Any, journal: Journal) -> None:
         oracle.end_trial,
     )
     reports: dict[str, list[list[Any]]] = {}
-    # Who asked in vain since the last event: that too changes what an oracle
-    # chooses next.
+    # Tuners that asked and got no trial since the last event: that also changes
+    # the next choice of an oracle.
     polls: list[list[Any]] = []
 
     def write(event: Event) -> None:
@@ -96,14 +96,14 @@ def watch(oracle: Any, journal: Journal) -> None:
         journal.write(event)
 
     def create_trial(tuner_id: str) -> Any:
-        known = oracle.ongoing_trials.get(tuner_id)
+        ongoing = oracle.ongoing_trials.get(tuner_id)
         trial = create(tuner_id)
         if trial.status != "RUNNING":
             if polls and polls[-1][0] == tuner_id:
                 polls[-1][1] += 1
             else:
                 polls.append([tuner_id, 1])
-        elif known is None:
+        elif ongoing is None:
             write(
                 {
                     "event": "begin",
@@ -128,16 +128,16 @@ def watch(oracle: Any, journal: Journal) -> None:
             "trial": trial.trial_id,
             "status": str(trial.status),
             "message": trial.message,
-            # With the end: a trial that died in between reports anew.
+            # Written with the end: an interrupted trial reports again.
             "reports": reports.pop(trial.trial_id, []),
         }
         space = trial.hyperparameters.get_config()
         if len(space["space"]) > len(oracle.get_space().space):
-            event["space"] = space  # A function of the user's said more.
+            event["space"] = space  # The user's function declared more.
         try:
             end(trial)
         finally:
-            # Too many failures raise after they are counted.
+            # `end` raises after too many failures, once they are counted.
             write(event)
 
     oracle.create_trial = create_trial
@@ -146,13 +146,13 @@ def watch(oracle: Any, journal: Journal) -> None:
 
 
 def replay(oracle: Any, journal: Journal) -> None:
-    """Tells a new oracle what happened before.
+    """Replays the events of a journal to a new oracle.
 
-    Trials that began and did not end are tried again.
+    Trials that started and did not end are run again.
 
     Args:
         oracle: A `keras_tuner.Oracle`, new.
-        journal: What happened.
+        journal: Journal of the search.
 
     Raises:
         ValueError: If the oracle asks for other trials than it did.
@@ -184,7 +184,7 @@ def replay(oracle: Any, journal: Journal) -> None:
 
 
 def take_back(oracle: Any, tuner_id: str) -> None:
-    """Lets another worker have the trial of one that died.
+    """Queues the trial of a dead worker for another one.
 
     Args:
         oracle: The oracle.
@@ -195,7 +195,7 @@ def take_back(oracle: Any, tuner_id: str) -> None:
 
 
 def forget_retry(oracle: Any, trial_id: str) -> None:
-    """Lets no other worker have a trial that ended after all.
+    """Removes a trial that ended after all from the queue of retries.
 
     Args:
         oracle: The oracle.
@@ -206,7 +206,7 @@ def forget_retry(oracle: Any, trial_id: str) -> None:
 
 
 def _begin(oracle: Any, event: Event) -> None:
-    """Begins a trial that began before, with the values that it had."""
+    """Starts a trial again, with its earlier values."""
     before = event["trial"]
     if oracle.max_trials and before.isdigit():
         if int(before) >= oracle.max_trials:
@@ -237,8 +237,8 @@ def _begin(oracle: Any, event: Event) -> None:
 
 
 def _try_again(oracle: Any) -> None:
-    """Puts what began and did not end back, as Keras-Tuner does."""
+    """Queues unfinished trials again, as Keras-Tuner does."""
     lost = [trial.trial_id for trial in oracle.ongoing_trials.values()]
     oracle.ongoing_trials.clear()
-    # The queue is a stack; the first one to begin shall be the first again.
+    # The queue is a stack, and the first trial should come first again.
     oracle._retry_queue.extend(reversed(lost))

@@ -19,7 +19,7 @@ from keras_transfer.tuning.search_spec import SearchSpec
 from keras_transfer.tuning.trial_store import TrialStore
 from keras_transfer.tuning.workers import await_chief
 
-# Where Keras-Tuner writes its own files, for whoever reads them.
+# Folder of the files that Keras-Tuner writes itself.
 PROJECT = "keras_tuner"
 
 
@@ -28,7 +28,7 @@ class SearchDirectory:
 
     Args:
         spec: The search.
-        manifest: What tells it from another search, as plain values.
+        manifest: Identity of the search, as plain values.
 
     Attributes:
         path: The folder.
@@ -78,7 +78,7 @@ class SearchDirectory:
 
 
 def _give_up(folder: Path, kind: Any, error: Any, _: Any) -> None:
-    """Leaves nothing of a search that failed before a trial finished."""
+    """Removes the files of a search that failed before a trial finished."""
     if isinstance(error, Exception) and not TrialStore(folder).names():
         for name in ("run.json", "journal.jsonl"):
             (folder / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What a search found."""
+"""Result of `search`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(eq=False, repr=False)
 class SearchResult:
-    """What a search found.
+    """Result of `search`.
 
     Attributes:
         rows: A row for each trial, best first: `trial`, `status`, the chosen
             values, the metrics at the best epoch (means over executions),
             `seed`, `epochs`, `seconds`.
-        objective: Name of the column that counts.
-        tuner: The `keras_tuner.Tuner`: `results_summary()`,
-            `get_best_hyperparameters()` and all else that it can.
-        plans: For each model that trials shared, what was computed once, and
-            what it took.
-        soup: The average of the best trials, or `None` where none was asked
-            for. Defaults to `None`.
+        objective: Name of the column that ranks trials.
+        tuner: The `keras_tuner.Tuner`, with `results_summary()`,
+            `get_best_hyperparameters()` and its other methods.
+        plans: Caching plan of each model that trials shared.
+        soup: The average of the best trials, or `None` if not requested.
+            Defaults to `None`.
 
     Example:
 
@@ -73,7 +72,7 @@ class SearchResult:
             trial: Its id, as in the table.
 
         Raises:
-            ValueError: If its weights were not kept; see `keep`.
+            ValueError: If its weights were not saved; see `keep`.
         """
         self._check(trial)
         return self._load(trial)
@@ -90,9 +89,9 @@ class SearchResult:
 
     @property
     def probe(self) -> dict[str, float] | None:
-        """Validation metrics of the exact probe that the best trial began with.
+        """Validation metrics of the exact probe at the start of the best trial.
 
-        `None` where its strategy begins with none.
+        `None` where its strategy does not start with one.
         """
         for row in self.history(self.rows[0]["trial"]):
             if not row["epoch"]:
@@ -100,7 +99,7 @@ class SearchResult:
         return None
 
     def compare_with_probe(self) -> str:
-        """Says in a sentence how many trials are better than their probe."""
+        """Returns a sentence that compares the trials with the linear probe."""
         probe = (self.probe or {}).get(self.objective)
         if probe is None:
             return ""
@@ -110,11 +109,13 @@ class SearchResult:
             if row["status"] == "completed"
         ]
         better = sum(self._sign * (score - probe) > 0 for score in scores)
-        said = (
+        sentence = (
             f"The linear probe alone: {self.objective} {probe:.4f}; {better} "
             f"of {len(scores)} trials are better."
         )
-        return said if better else f'{said} Take strategy="linear-probe".'
+        return (
+            sentence if better else f'{sentence} Use strategy="linear-probe".'
+        )
 
     def table(self) -> str:
         """Returns the rows as a table for people to read."""
@@ -153,8 +154,8 @@ class SearchResult:
             path: PNG file to write.
 
         Raises:
-            ValueError: If neither of them varied under that name, as where a
-                function of yours says what varies.
+            ValueError: If neither varied under that name, as where a function
+                of yours declares the search space.
         """
         if not any(
             "learning_rate" in row or "lambda" in row for row in self.rows
@@ -173,7 +174,7 @@ class SearchResult:
             directory: New or empty folder, for `tensorboard --logdir`.
 
         Raises:
-            ValueError: If there is something in the folder.
+            ValueError: If the folder is not empty.
         """
         finished = []
         for row in self.rows:
@@ -190,10 +191,10 @@ class SearchResult:
         write_trials(directory, self.objective, finished)
 
     def _check(self, trial: str) -> None:
-        known = [row["trial"] for row in self.rows]
-        if trial not in known:
+        names = [row["trial"] for row in self.rows]
+        if trial not in names:
             raise ValueError(
-                f"`trial` must be one of {', '.join(known[:20])}. Received: "
+                f"`trial` must be one of {', '.join(names[:20])}. Received: "
                 f"trial={trial!r}"
             )
 
@@ -210,16 +211,16 @@ class SearchResult:
 def make_rows(
     records: TrialStore, objective: str, sign: int, trials: Mapping[str, Any]
 ) -> tuple[Row, ...]:
-    """Returns a row for each trial, best first, those that failed last.
+    """Returns a row for each trial, best first, failed ones last.
 
-    Trials that are equally good are in the order of their loss.
+    Ties are in the order of the loss.
 
     Args:
-        records: What was kept of trials.
-        objective: Name of the column that counts.
-        sign: 1 where more of it is better, else -1.
-        trials: Trials of Keras-Tuner by id, which also knows of those that
-            failed; empty where another process has them.
+        records: Store of the trials.
+        objective: Name of the column that ranks trials.
+        sign: 1 where a higher value is better, else -1.
+        trials: Trials of Keras-Tuner by id, failed ones included; empty where
+            another process has them.
     """
     rows = []
     for name in sorted({*records.names(), *trials}):
@@ -253,7 +254,7 @@ def mean_metrics(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Returns the means over the executions of a trial.
 
     Args:
-        runs: The metrics of each; those that not all have are left out (the
+        runs: Metrics of each execution; those that some lack are left out (the
             exact probe has no training loss).
     """
     return {

@@ -1,4 +1,4 @@
-"""`SearchSpec`: everything that one search needs, read and checked once."""
+"""`SearchSpec`: all inputs of one search, read and checked once."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from keras_transfer.tuning.workers import role
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Where several processes cache activations, unless the user says it.
+# Folder in which several processes cache activations by default.
 _FEATURES = "features"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrialSpec:
-    """How each trial is trained.
+    """Settings of each trial.
 
     Attributes:
-        source: A model, what a backbone is loaded from, or a function.
+        source: A model, a backbone or its name, or a function.
         data: Same as in `fine_tune`.
-        settings: How to train, beside what varies.
+        settings: Settings of training besides the search space.
         epochs: Passes over the data in the main phase, or `None`.
-        max_trials: How many trials there will be at most.
-        executions: Runs of each trial.
-        keep: Trials whose weights are kept.
+        max_trials: Largest number of trials.
+        executions: Number of runs of each trial.
+        keep: Number of trials whose weights are saved.
         stop_hopeless: Whether a trial may end early.
-        ahead: Whether all of the space will be tried, one trial after the
-            other, so that some of it may be computed together.
-        parallel: Trials to train side by side, where it is known which come
-            next.
-        ignore: Names of findings of `check` that are meant.
+        ahead: Whether the whole space is tried in a known order, so that some
+            trials can be computed together.
+        parallel: Number of trials to train side by side, where the next ones
+            are known.
+        ignore: Names of findings of `check` that are intended.
         strategy: The strategy that trains on several devices, or `None`.
     """
 
@@ -65,18 +65,18 @@ class TrialSpec:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchSpec:
-    """Everything that one search needs.
+    """All inputs of one search.
 
     Attributes:
-        trials: How each trial is trained.
-        space: What varies; `None` where a function says it.
+        trials: Settings of each trial.
+        space: Search space; `None` where a function declares it.
         oracle: A name, or a `keras_tuner.Oracle`.
         objective: A column, a `keras_tuner.Objective`, or `None`.
-        soup: Whether to average the weights of kept trials.
-        directory: Folder that keeps the search, or `None`.
+        soup: Whether to average saved weights.
+        directory: Folder of the search, or `None`.
         role: `"chief"` or `"worker"` of a search over several processes, else
             `""`.
-        progress: Writes lines for people.
+        progress: Writer of progress lines.
     """
 
     trials: TrialSpec
@@ -90,7 +90,7 @@ class SearchSpec:
 
     @property
     def verbose(self) -> int:
-        """How much Keras-Tuner writes itself."""
+        """Verbosity of Keras-Tuner itself."""
         return max(0, self.progress.verbose - 1)
 
 
@@ -155,15 +155,15 @@ def read_search(
                 f"`{name}` must be an integer above 0. Received: "
                 f"{name}={value!r}"
             )
-    part = role()
+    process_role = role()
     folder = None if directory is None else Path(directory)
-    if part and folder is None:
+    if process_role and folder is None:
         raise ValueError(
             "`directory` must be a folder that all processes of the search "
             "share. Received: directory=None"
         )
-    if part and folder is not None and store is None:
-        store = folder / _FEATURES  # What one computes, all have.
+    if process_role and folder is not None and store is None:
+        store = folder / _FEATURES  # All processes share the cache.
     trials = TrialSpec(
         source=model,
         data=data,
@@ -173,18 +173,25 @@ def read_search(
         executions=executions_per_trial,
         keep=keep,
         stop_hopeless=stop_hopeless,
-        ahead=oracle == "grid" and max_trials > 1 and not part,
+        ahead=oracle == "grid" and max_trials > 1 and not process_role,
         parallel=parallel or _count_parallel(),
         ignore=ignore,
         strategy=_choose_devices(model, devices, settings["batch_size"]),
     )
     return SearchSpec(
-        trials, space, oracle, objective, soup, folder, part, Progress(verbose)
+        trials,
+        space,
+        oracle,
+        objective,
+        soup,
+        folder,
+        process_role,
+        Progress(verbose),
     )
 
 
 def read_space(space: Any) -> SearchSpace:
-    """Makes a space of what the user gave.
+    """Makes a space from the argument of the user.
 
     Args:
         space: A `SearchSpace`, a dict of its fields, or `None`.
@@ -206,10 +213,10 @@ def read_space(space: Any) -> SearchSpace:
 
 
 def check_function(space: Any, soup: bool) -> None:
-    """Raises for what a function as `model` does not allow.
+    """Raises for arguments that a function as `model` rules out.
 
     Args:
-        space: The space that the user gave.
+        space: The argument of the user.
         soup: Whether weights are to be averaged.
 
     Raises:
@@ -217,8 +224,8 @@ def check_function(space: Any, soup: bool) -> None:
     """
     if space is not None:
         raise ValueError(
-            "`space` must be None where `model` is a function, which says "
-            f"what varies. Received: space={space!r:.200}"
+            "`space` must be None where `model` is a function, which "
+            f"declares its own. Received: space={space!r:.200}"
         )
     if soup:
         raise ValueError(
@@ -236,7 +243,7 @@ def _choose_devices(
     if ProcessGroup(strategy).size > 1:
         raise ValueError(
             "`devices` must be devices of this machine: in a search over "
-            "several, each takes trials of its own; see "
+            "several, each runs different trials; see "
             "recipes/search_distributed.sh. "
             "Received: a strategy over several workers."
         )

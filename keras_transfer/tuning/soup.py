@@ -22,9 +22,9 @@ class Soup:
     """The average of the weights of several trials.
 
     Attributes:
-        trials: Those that are in it, the best one first.
-        metrics: Its validation metrics; those of the best trial where no other
-            one made it better.
+        trials: Ids of its members, the best one first.
+        metrics: Its validation metrics; those of the best trial if no other
+            one improved the average.
         model: The model, compiled.
     """
 
@@ -33,22 +33,22 @@ class Soup:
     model: keras.Model
 
 
-def average(some: Sequence[Arrays], start: Sequence[np.ndarray]) -> Arrays:
-    """Returns the mean of arrays, each of which may be left at its start.
+def average(members: Sequence[Arrays], start: Sequence[np.ndarray]) -> Arrays:
+    """Returns the mean of arrays, where a missing one stands at its start.
 
     Args:
-        some: Arrays by place. What is not a float, such as the state of
-            dropout, is that of the first.
-        start: What is at a place where nothing is given.
+        members: Arrays by place. Arrays that are not floats, such as the state
+            of dropout, are taken from the first member.
+        start: Arrays for places that a member lacks.
     """
     mean: dict[int, np.ndarray] = {}
-    for place in sorted({place for one in some for place in one}):
+    for place in sorted({place for member in members for place in member}):
         first = start[place]
         if first.dtype.kind != "f":
-            mean[place] = some[0].get(place, first)
+            mean[place] = members[0].get(place, first)
             continue
-        total = sum(np.float64(one.get(place, first)) for one in some)
-        mean[place] = np.asarray(total / len(some), first.dtype)
+        total = sum(np.float64(member.get(place, first)) for member in members)
+        mean[place] = np.asarray(total / len(members), first.dtype)
     return mean
 
 
@@ -56,11 +56,11 @@ def check_soup(space: SearchSpace) -> None:
     """Raises where trials cannot be averaged.
 
     Args:
-        space: What varies.
+        space: The search space.
 
     Raises:
-        ValueError: If a strategy moves statistics of BatchNormalization, of
-            which an average of weights would need its own.
+        ValueError: If a strategy updates statistics of BatchNormalization:
+            averaged weights would need statistics of their own.
     """
     for strategy in space.options("strategy"):
         if strategy is not None and any(
@@ -80,34 +80,34 @@ def make_soup(
     objective: str,
     sign: int,
 ) -> Soup:
-    """Adds trials to an average as long as it becomes better.
+    """Adds trials to an average as long as it improves.
 
     The greedy recipe of Wortsman et al., "Model soups: averaging weights of
     multiple fine-tuned models improves accuracy without increasing inference
     time", 2022, https://arxiv.org/abs/2203.05482. Trials whose weights were
-    not kept, or whose model is another one, stay out.
+    not saved, or whose head differs, are left out.
 
     Args:
-        trainer: What evaluates.
-        records: What was kept of trials.
+        trainer: Trainer that evaluates averages.
+        records: Store of the trials.
         trials: Hyperparameters by trial, the best trial first.
-        objective: Name of what is to become better.
-        sign: 1 where more of it is better, else -1.
+        objective: Name of the metric to improve.
+        sign: 1 where a higher value is better, else -1.
     """
     (first, best), *_ = trials.items()
     judge = trainer.judge(best)
     names: list[str] = []
-    inside: list[Arrays] = []
+    members: list[Arrays] = []
     metrics: Mapping[str, float] = {}
     for name, hp in trials.items():
         arrays = records.weights(name)
         if arrays is None or trainer.head(hp) != trainer.head(best):
             continue
-        found = judge.evaluate(average([*inside, arrays], judge.start))
-        if not names or sign * (found[objective] - metrics[objective]) > 0:
+        candidate = judge.evaluate(average([*members, arrays], judge.start))
+        if not names or sign * (candidate[objective] - metrics[objective]) > 0:
             names.append(name)
-            inside.append(arrays)
-            metrics = found
+            members.append(arrays)
+            metrics = candidate
     seed = (records.read(first) or {}).get("seed", 0)
-    model = trainer.load(best, average(inside, judge.start), seed)
+    model = trainer.load(best, average(members, judge.start), seed)
     return Soup(tuple(names), metrics, model)

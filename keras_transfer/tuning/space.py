@@ -1,4 +1,4 @@
-"""What a search varies, and what one choice out of it means."""
+"""The search space, and the run that one choice of values describes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.strategies import resolve
 from keras_transfer.structure.model_parts import parts_of
 
-# What can be a range, and whether it is tried on a logarithmic scale.
+# Fields that can be a range, and whether their scale is logarithmic.
 _RANGES = {
     "learning_rate": True,
     "lambda_": True,
@@ -26,7 +26,7 @@ _RANGES = {
 }
 
 
-# What another model has to be built for, and what another training step.
+# Fields that need another model, and fields that need another training step.
 HEAD = ("backbone", "dropout", "hidden_units")
 
 
@@ -36,6 +36,7 @@ SETTINGS = ("optimizer", "label_smoothing", "views")
 _LAMBDA = [0, (1e-4, 1.0)]
 
 
+# Choice that stands for a number from the range in a list of options.
 _BETWEEN = "between"
 
 
@@ -51,20 +52,19 @@ class Range(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """What a search varies: `min L(theta) + lambda R(theta)` over these.
+    """The search space of `min L(theta) + lambda R(theta)`.
 
-    Each field is one value, which stays; a list, of which one is chosen; or,
-    for numbers, a pair `(low, high)`, of which all between are meant, on a
-    logarithmic scale for `learning_rate` and `lambda_`. A list may hold one
-    such pair: `[0, (1e-4, 1)]` is 0, or a number between.
+    Each field is a fixed value; a list of options; or, for numbers, a range
+    `(low, high)`, on a logarithmic scale for `learning_rate` and `lambda_`. A
+    list may hold one range: `[0, (1e-4, 1)]` is 0, or a number in the range.
 
     Args:
         learning_rate: Highest rate of the last phase. Defaults to
             `(1e-5, 1e-2)`.
-        lambda_: What the coefficients of `penalty` are multiplied by. Defaults
-            to `[0, (1e-4, 1.0)]`.
+        lambda_: Factor of the coefficients of `penalty`. Defaults to
+            `[0, (1e-4, 1.0)]`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`: 0, 1, 2 and 4, as far as the backbone has so many.
+            to `None`: those of 0, 1, 2 and 4 that the backbone has.
         strategy: `"lp-ft"`, `"fine-tune"`, `"linear-probe"`,
             `"gradual-unfreezing"`, or a tuple of `Phase`, whose last one takes
             depth and rate; in a list any of them. Defaults to `None`, as
@@ -75,12 +75,12 @@ class SearchSpace:
             Defaults to `None`, that of the strategy.
         optimizer: Name of a Keras optimizer, or one. Defaults to `"adam"`.
         label_smoothing: Fraction in `[0, 1)`. Defaults to `0.0`.
-        dropout: Of the head, in `[0, 1)`. Defaults to `0.0`.
+        dropout: Dropout rate of the head, in `[0, 1)`. Defaults to `0.0`.
         hidden_units: Tuple of the units of dense layers in the head. Defaults
             to `()`.
         views: Fixed views of each training image, with `augment`. Defaults to
             `None`.
-        backbone: What `load_backbone` returned, or a name, in place of the
+        backbone: Backbone from `load_backbone`, or a name, in place of the
             first argument of `search`. Defaults to `None`.
 
     Raises:
@@ -122,7 +122,7 @@ class SearchSpace:
                 _check(name, option)
 
     def count(self) -> int | None:
-        """Returns how many choices there are; `None` with a range."""
+        """Returns the number of choices; `None` with a range."""
         sizes = []
         for _, options in self._fields():
             if any(isinstance(option, Range) for option in options):
@@ -131,13 +131,13 @@ class SearchSpace:
         return math.prod(sizes)
 
     def for_model(self, model: keras.Model) -> SearchSpace:
-        """Returns the space with depths that a model has, as integers.
+        """Returns the space with the depths of a model, as integers.
 
         Args:
             model: The model.
 
         Raises:
-            ValueError: If a depth is more than there are blocks.
+            ValueError: If a depth exceeds the number of blocks.
         """
         count = len(parts_of(model).blocks)
         if self.depth is None:
@@ -153,10 +153,10 @@ class SearchSpace:
         """Returns the values of a field as a list, pairs as `Range`.
 
         Args:
-            name: Of the field.
+            name: Name of the field.
         """
         value = getattr(self, name)
-        # A tuple is a strategy's phases, a head's units, or a range.
+        # A tuple is the phases of a strategy, the units of a head, or a range.
         if not isinstance(value, list):
             value = [value]
         if name not in _RANGES:
@@ -167,10 +167,10 @@ class SearchSpace:
         ]
 
     def each(self, *names: str) -> list[dict[str, Any]]:
-        """Returns all choices of some fields, which hold no ranges.
+        """Returns all choices of some fields without ranges.
 
         Args:
-            *names: Of the fields.
+            *names: Names of the fields.
         """
         options = [self.options(name) for name in names]
         return [
@@ -179,7 +179,7 @@ class SearchSpace:
         ]
 
     def declare(self, hp: Any) -> dict[str, Any]:
-        """Registers what varies, and returns what was chosen.
+        """Registers the fields that vary, and returns the chosen values.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -207,23 +207,23 @@ def _declare(hp: Any, label: str, options: list[Any], name: str) -> Any:
     if len(options) == 1:
         return hp.Float(label, *ranges[0], sampling=sampling)
     # Keras-Tuner chooses among plain values of one type.
-    known = dict(zip(_labels(options), options, strict=True))
+    by_label = dict(zip(_labels(options), options, strict=True))
     if all(isinstance(option, int | float) for option in options):
         whole = all(is_integer(option) for option in options)
         kind = int if whole else float
         return hp.Choice(label, [kind(option) for option in options])
     if not ranges:
-        return known[hp.Choice(label, list(known))]
+        return by_label[hp.Choice(label, list(by_label))]
     choosing = _CHOOSING.format(label)
-    chosen = hp.Choice(choosing, list(known))
+    chosen = hp.Choice(choosing, list(by_label))
     with hp.conditional_scope(choosing, [_BETWEEN]):
-        # Also where it is not chosen: an oracle must hear of it.
+        # Declared even if not chosen: an oracle must know the parameter.
         number = hp.Float(label, *ranges[0], sampling=sampling)
-    return number if chosen == _BETWEEN else known[chosen]
+    return number if chosen == _BETWEEN else by_label[chosen]
 
 
 def _labels(options: Sequence[Any]) -> list[str]:
-    """Names for options, the same in each process; equal ones are counted."""
+    """Returns names of options, equal in each process; numbers duplicates."""
     labels = [_label(option) for option in options]
     return [
         f"{label} {place + 1}" if labels.count(label) > 1 else label
@@ -236,7 +236,7 @@ def _label(option: Any) -> str:
         return _BETWEEN
     if isinstance(option, str):
         return option
-    # Names that Keras makes up are counters of the process.
+    # Names that Keras generates end in a counter of the process.
     if isinstance(option, keras.Model) and not option.name[-1:].isdigit():
         return str(option.name)
     text = repr(option)
@@ -244,7 +244,7 @@ def _label(option: Any) -> str:
 
 
 class Choice(NamedTuple):
-    """One choice out of a space.
+    """One choice of values from a space.
 
     Attributes:
         values: The values of all fields of the space, by name.
@@ -254,7 +254,7 @@ class Choice(NamedTuple):
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What another choice must share to be trained on the same bench."""
+        """The values that choices in one training session share."""
         return tuple(
             f"{name}={value!r} {id(value) if hasattr(value, 'name') else ''}"
             for name in (*HEAD, *SETTINGS)
@@ -354,8 +354,8 @@ def _check_value(name: str, value: Any) -> None:
         number and 0 <= value < 1
     ):
         _refuse(name, "fractions in [0, 1)", value)
-    good = value is None or (number and 0 < value <= 1)
-    if name == "layer_decay" and not good:
+    is_factor = value is None or (number and 0 < value <= 1)
+    if name == "layer_decay" and not is_factor:
         _refuse(name, "factors in (0, 1]", value)
     if name == "depth" and not (
         value in (None, "all") or (is_integer(value) and value >= 0)
@@ -373,7 +373,7 @@ def _check_value(name: str, value: Any) -> None:
 
 
 def check_fields(given: Mapping[str, Any]) -> SearchSpace:
-    """Makes a space of a dict, as in `space={"depth": [0, 1]}`."""
+    """Makes a space from a dict, as in `space={"depth": [0, 1]}`."""
     names = [field.name for field in dataclasses.fields(SearchSpace)]
     for name in given:
         if name not in names:

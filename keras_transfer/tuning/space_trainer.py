@@ -1,4 +1,4 @@
-"""The models that choices of a search are trained with."""
+"""Trials of a search space: builds and trains the model of each choice."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     pass
 
 
-# Sessions that stay open; another head or optimizer is another one.
+# Sessions that stay open; each head and optimizer needs its own.
 _MAX_SESSIONS = 4
 
 
-# Linear heads that are trained as one computation.
+# Linear heads that train as one computation.
 _HEADS_PER_COMPUTATION = 64
 
 
@@ -57,13 +57,13 @@ class SpaceTrainer(TrialTrainer):
     """Trains choices of a space, in a session for those that share a model.
 
     Args:
-        spec: How each trial is trained, beside what varies.
-        space: What varies.
-        progress: Writes lines for people.
+        spec: Settings of each trial besides the search space.
+        space: The search space.
+        progress: Writer of progress lines.
 
     Raises:
-        ValueError: If the model cannot vary as the space says.
-        TypeError: If there is nothing to build a model of.
+        ValueError: If the model does not support the space.
+        TypeError: If there are no class names to build a model from.
     """
 
     space: SearchSpace
@@ -75,11 +75,11 @@ class SpaceTrainer(TrialTrainer):
         self._progress = progress
         self._sessions: OrderedDict[tuple[str, ...], TrainingSession]
         self._sessions = OrderedDict()
-        # By the session as well: two backbones are asked for the same.
+        # By session as well: requests of two backbones can be equal.
         self._ready: dict[tuple[TrainingSession, Request], RunOutcome] = {}
         _check(spec, space)
         if isinstance(spec.source, keras.Model):
-            # Each run starts from what the user's model came with.
+            # Each run starts from the initial weights of the user's model.
             self._start = copies(spec.source.variables)
         first = _first(space)
         model = self._build(first)
@@ -88,7 +88,7 @@ class SpaceTrainer(TrialTrainer):
         self._check_each(first, model, space.depth)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what another process must ask for to resume the search."""
+        """Returns the manifest that another process needs to resume."""
         return {**self.metrics.describe(), "space": plain(self.space)}
 
     def run(
@@ -98,13 +98,13 @@ class SpaceTrainer(TrialTrainer):
         epochs: int | None = None,
         should_continue: Callable[[Sequence[Row]], bool] | None = None,
     ) -> RunOutcome:
-        """Trains what an oracle chose.
+        """Trains the choice of an oracle.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            seed: Of the order and what is drawn.
-            epochs: Passes over the data. Defaults to `None`, as at
-                construction.
+            seed: Seed of the order and of random draws.
+            epochs: Passes over the data. Defaults to `None`, those of the
+                spec.
             should_continue: Function from the rows so far to whether the run
                 continues. Defaults to `None`: to its end.
 
@@ -128,19 +128,19 @@ class SpaceTrainer(TrialTrainer):
     def load(
         self, hp: Any, weights: Mapping[int, np.ndarray], seed: int
     ) -> keras.Model:
-        """Makes the model of a trial with the weights that it came to.
+        """Builds the model of a trial with its trained weights.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            weights: As `RunOutcome.weights`.
-            seed: As of its run; not used.
+            weights: Arrays by place, from `RunOutcome.weights`.
+            seed: Seed of its run; not used.
 
         Returns:
             The model, compiled.
         """
         choice = Choice(self.space.declare(hp))
         if isinstance(self._spec.source, keras.Model):
-            # Each trial has a model of its own; the user's may have gone on.
+            # Each trial gets its own copy; the user's model may have changed.
             model = copy_model(self._spec.source)
             assign(model.variables, self._start)
         else:
@@ -158,7 +158,7 @@ class SpaceTrainer(TrialTrainer):
         return model
 
     def judge(self, hp: Any) -> TrainingSession:
-        """Returns what evaluates other weights of the model of a trial.
+        """Returns the session that evaluates other weights of a trial's model.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -166,7 +166,7 @@ class SpaceTrainer(TrialTrainer):
         return self._session(Choice(self.space.declare(hp)))
 
     def make(self, hp: Any) -> keras.Model:
-        """Makes the model of a choice, compiled, as its trial begins.
+        """Makes the model of a choice, compiled and untrained.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -174,7 +174,7 @@ class SpaceTrainer(TrialTrainer):
         return self.load(hp, {}, self._settings.data.seed)
 
     def head(self, hp: Any) -> tuple[Any, ...]:
-        """Returns what two trials share whose models have the same weights.
+        """Returns the fields that determine the shapes of a trial's weights.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -183,11 +183,11 @@ class SpaceTrainer(TrialTrainer):
         return tuple(values[name] for name in HEAD)
 
     def account(self) -> str:
-        """Returns the plans: what was computed, and what it took."""
+        """Returns the caching plans of all sessions, as tables."""
         return "\n".join(plan.explain() for plan in self.plans)
 
     def close(self) -> None:
-        """Gives all models back as they were."""
+        """Restores all models."""
         while self._sessions:
             self._sessions.popitem()[1].close()
         if isinstance(self._spec.source, keras.Model):
@@ -196,7 +196,7 @@ class SpaceTrainer(TrialTrainer):
     def _check_each(
         self, first: Choice, model: keras.Model, depth: Any
     ) -> None:
-        """Tries each value of each field, beside the first of all others."""
+        """Checks each option of each field, with the first of all others."""
         for name in (*HEAD, *SETTINGS, "strategy"):
             for option in self.space.options(name)[1:]:
                 if isinstance(option, Range):
@@ -207,15 +207,15 @@ class SpaceTrainer(TrialTrainer):
                 self._settings_for(choice)
                 if name != "backbone":
                     continue
-                there = self.space.for_model(made).depth
-                if depth in (None, "all") or there != self.space.depth:
+                depths = self.space.for_model(made).depth
+                if depth in (None, "all") or depths != self.space.depth:
                     raise ValueError(
                         "`depth` must be a list of integers where `backbone` "
                         f"varies. Received: depth={depth!r}"
                     )
-        for one in self.space.each("depth", "strategy"):
+        for values in self.space.each("depth", "strategy"):
             phases = _phases(
-                model, Choice({**first.values, **one}), self._spec.epochs
+                model, Choice({**first.values, **values}), self._spec.epochs
             )
             TrainableSets(model, phases)
 
@@ -224,15 +224,17 @@ class SpaceTrainer(TrialTrainer):
         if key in self._sessions:
             self._sessions.move_to_end(key)
             return self._sessions[key]
-        # Two sessions of one model cannot both say how it computes.
+        # Two sessions of one model cannot both set its dtype policies.
         is_given = isinstance(self._spec.source, keras.Model)
         half = self._settings.optimization.policy and is_given
         while len(self._sessions) >= (1 if half else _MAX_SESSIONS):
             self._sessions.popitem(last=False)[1].close()
         model = self._build(choice)
         runs = [
-            _phases(model, Choice({**choice.values, **one}), self._spec.epochs)
-            for one in self.space.each("depth", "strategy")
+            _phases(
+                model, Choice({**choice.values, **values}), self._spec.epochs
+            )
+            for values in self.space.each("depth", "strategy")
         ]
         session = self._sessions[key] = TrainingSession(
             model,
@@ -261,50 +263,54 @@ class SpaceTrainer(TrialTrainer):
     def _run_ahead(
         self, session: TrainingSession, choice: Choice, request: Request
     ) -> None:
-        """Trains what a grid will come to along with what it asks for."""
+        """Trains later trials of a grid together with the requested one."""
         if (session, request) in self._ready:
             return
         if not choice.values["depth"]:
-            some = self._other_heads(session, choice, request)
-            found = session.run_together(some)
+            requests = self._other_heads(session, choice, request)
+            outcomes = session.run_together(requests)
         else:
-            some = [request, *self._next_ones(session, choice, request)]
-            found = session.run_side_by_side(some) if len(some) > 1 else None
-        for one, finished in zip(some, found or [], strict=False):
-            self._ready[session, one] = finished
+            requests = [request, *self._next_requests(session, choice, request)]
+            outcomes = (
+                session.run_side_by_side(requests)
+                if len(requests) > 1
+                else None
+            )
+        for key, outcome in zip(requests, outcomes or [], strict=False):
+            self._ready[session, key] = outcome
 
     def _other_heads(
         self, session: TrainingSession, choice: Choice, request: Request
     ) -> list[Request]:
-        """All heads that differ in rate and lambda, up to what is at once."""
+        """Returns the heads of one computation, over rates and lambdas."""
         requests = [
             self._request(
-                session, Choice({**choice.values, **one}), request.seed, None
+                session, Choice({**choice.values, **values}), request.seed, None
             )
-            for one in self.space.each("learning_rate", "lambda_")
+            for values in self.space.each("learning_rate", "lambda_")
         ]
         size = _HEADS_PER_COMPUTATION
         start = requests.index(request) // size * size
         return requests[start : start + size]
 
-    def _next_ones(
+    def _next_requests(
         self, session: TrainingSession, choice: Choice, request: Request
     ) -> list[Request]:
-        """The next ones that open other blocks; few, for they could be lost."""
-        found: list[Request] = []
+        """Returns the next requests with other blocks, up to `parallel`."""
+        requests: list[Request] = []
         depths = {choice.values["depth"], 0}
         place = self._grid.index(choice.values)
         for values in self._grid[place + 1 : self._spec.max_trials]:
             other = Choice(values)
-            if len(found) + 1 >= self._spec.parallel:
+            if len(requests) + 1 >= self._spec.parallel:
                 break
             if values["depth"] in depths or other.group != choice.group:
                 continue
-            wanted = self._request(session, other, request.seed, None)
-            if (session, wanted) not in self._ready:
-                found.append(wanted)
+            candidate = self._request(session, other, request.seed, None)
+            if (session, candidate) not in self._ready:
+                requests.append(candidate)
                 depths.add(values["depth"])
-        return found
+        return requests
 
     @functools.cached_property
     def _grid(self) -> list[Mapping[str, Any]]:
@@ -367,9 +373,9 @@ def _check(spec: TrialSpec, space: SearchSpace) -> None:
                 )
     elif not isinstance(spec.data, ImageData | TextData):
         raise TypeError(
-            "`model` must be a model where `data` are not those of "
-            "`load_images` or `load_texts`, which say how many classes "
-            f"there are. Received: {spec.source!r:.100}. Pass "
+            "`model` must be a model where `data` are not an `ImageData` or "
+            "`TextData`, which give the number of classes. "
+            f"Received: {spec.source!r:.100}. Pass "
             "data=load_images(...), or a model."
         )
 

@@ -1,4 +1,4 @@
-"""Trials as TensorBoard shows them in its HParams tab."""
+"""Writes trials for the HParams tab of TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Columns of an epoch that are no curves.
+# Columns of an epoch that are not drawn as curves.
 _OTHER = ("phase", "name", "epoch", "depth", "seconds")
 
 
@@ -16,7 +16,7 @@ class Written(NamedTuple):
 
     Attributes:
         name: Its id.
-        values: What was chosen.
+        values: Its hyperparameters.
         score: The objective at its best epoch.
         epochs: Rows of its epochs.
     """
@@ -34,12 +34,12 @@ def write_trials(
 
     Args:
         directory: New or empty folder.
-        objective: Name of the column that counts.
+        objective: Name of the column that ranks trials.
         trials: The trials.
 
     Raises:
-        ValueError: If there is something in the folder: TensorBoard would show
-            the two as one.
+        ValueError: If the folder is not empty: TensorBoard would merge the
+            two.
     """
     folder = Path(directory)
     if folder.exists() and any(folder.iterdir()):
@@ -51,7 +51,7 @@ def write_trials(
     from tensorboard.plugins.hparams import api
 
     names = dict.fromkeys(name for trial in trials for name in trial.values)
-    # A tag of its own: the last value of a curve is not the best one.
+    # A separate tag, since the last value of a curve is not the best one.
     best = f"best/{objective}"
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():

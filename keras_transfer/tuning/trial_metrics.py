@@ -1,4 +1,4 @@
-"""What the trials of a search report, and what tells two searches apart."""
+"""Metrics that the trials of a search report, and its manifest."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TrialMetrics:
 
     Args:
         model: A model of the search.
-        data: As for `fine_tune`.
-        settings: How to train.
+        data: Data as in `fine_tune`.
+        settings: Settings of a trial.
 
     Raises:
         ValueError: If they do not fit each other.
@@ -34,21 +34,21 @@ class TrialMetrics:
         self._names = list(spec.columns)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what is the same in each process of a search."""
+        """Returns the part of the manifest that all processes share."""
         return self._manifest
 
     def choose(self, name: str | None) -> tuple[str, str | None]:
-        """Chooses the column that says which trial is best.
+        """Chooses the column that ranks trials.
 
         Args:
-            name: What the user named, or `None`.
+            name: Column named by the user, or `None`.
 
         Returns:
-            Its name, and what epochs are chosen by, as `monitor`.
+            Its name, and the `monitor` that selects epochs.
 
         Raises:
             ValueError: If no trial reports it.
-            TypeError: If it is no name.
+            TypeError: If it is not a name.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError(
@@ -65,9 +65,9 @@ class TrialMetrics:
             return name, name
         if "val_loss" not in self._names:
             raise ValueError(
-                "`data` must have validation examples, which say which trial "
-                "is best. Received: none. Hold some out, as `load_images` and "
+                "`data` must have validation examples, which rank the trials. "
+                "Received: none. Hold some out, as `load_images` and "
                 "`load_texts` do."
             )
-        found = "val_accuracy" if "val_accuracy" in self._names else "val_loss"
-        return found, None
+        column = "val_accuracy" if "val_accuracy" in self._names else "val_loss"
+        return column, None

@@ -1,4 +1,4 @@
-"""Runs the trials that an oracle asks for, and keeps what came of them."""
+"""Runs the trials that an oracle requests, and stores their results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from keras_transfer.tuning.search_spec import TrialSpec
 from keras_transfer.tuning.trial_store import Record, TrialStore
 from keras_transfer.tuning.trial_trainer import TrialTrainer
 
-# Columns of a run that are not measured.
+# Columns of a run that are not metrics.
 _OTHER = ("phase", "name", "epoch", "depth", "learning_rate", "seconds")
 
 
-# What Hyperband adds to the values of a trial.
+# Key that Hyperband adds to the values of a trial.
 _EPOCHS = "tuner/epochs"
 
 
@@ -30,13 +30,14 @@ class TrialRunner:
     """Runs trials, one after the other.
 
     Args:
-        trainer: Trains them.
-        store: Keeps their tables and weights.
-        spec: How each trial is trained.
-        objective: Name of the column that counts.
-        progress: Writes lines for people.
-        fail: Makes the error that fails a trial, and not the search.
-        parameters: Makes empty `keras_tuner.HyperParameters`.
+        trainer: Trainer of the trials.
+        store: Store of their tables and weights.
+        spec: Settings of each trial.
+        objective: Name of the column that ranks trials.
+        progress: Writer of progress lines.
+        fail: Function that makes the error that fails a trial, and not the
+            search.
+        parameters: Function that makes empty `keras_tuner.HyperParameters`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class TrialRunner:
         parameters: Callable[[], Any],
     ) -> None:
         self.oracle: Any = None
-        # Tells others, while a trial runs, that this process lives.
+        # Signals to the chief, while a trial runs, that this process is alive.
         self.alive: Callable[[str], Any] = contextlib.nullcontext
         self.objective = objective
         self._trainer = trainer
@@ -96,7 +97,7 @@ class TrialRunner:
             "metrics": metrics,
             "rows": [list(run.rows) for run in runs],
             "best": best,
-            # Not those that passed: some runs are computed together.
+            # Not wall-clock time: some runs are computed together.
             "seconds": round(sum(run.seconds for run in runs), 3),
         }
         self._store.write(trial.trial_id, record, runs[best].weights)
@@ -121,7 +122,7 @@ class TrialRunner:
             trial: Its id.
 
         Raises:
-            ValueError: If its weights were not kept.
+            ValueError: If its weights were not saved.
         """
         if self._store.read(trial) is None:
             raise ValueError(
@@ -132,8 +133,8 @@ class TrialRunner:
         if weights is None:
             raise ValueError(
                 f"`keep` must be large enough for trial {trial}. "
-                f"Received: keep={self._spec.keep}, which kept the weights of "
-                "better ones alone."
+                f"Received: keep={self._spec.keep}, which saved only the "
+                "weights of better trials."
             )
         record = self._store.read(trial) or {}
         seed = record.get("seed", self._spec.settings.data.seed)
@@ -141,25 +142,25 @@ class TrialRunner:
 
     @property
     def sign(self) -> int:
-        """1 where more of the objective is better, else -1."""
+        """1 where a higher objective is better, else -1."""
         objective = getattr(self.oracle, "objective", None)
-        way = getattr(objective, "direction", None)
-        if way in ("min", "max"):
-            return 1 if way == "max" else -1
+        order = getattr(objective, "direction", None)
+        if order in ("min", "max"):
+            return 1 if order == "max" else -1
         return direction(self.objective)
 
     def _prune(self) -> None:
-        """Removes weights of all but the best, whoever trained them."""
+        """Removes weights of all but the best trials, of all processes."""
         order = sorted(self._store.names(), key=self._rank)
         self._store.drop_weights(order[self._spec.keep :])
 
     def _rank(self, trial: str) -> tuple[float, float]:
-        """As the rows of the result are sorted."""
+        """Returns the sort key of a trial, as in the rows of the result."""
         record = self._store.read(trial)
-        found = [] if record is None else record["metrics"]
-        if not found:
+        metrics = [] if record is None else record["metrics"]
+        if not metrics:
             return math.inf, math.inf
-        means = mean_metrics(found)
+        means = mean_metrics(metrics)
         return (
             -self.sign * means[self.objective],
             means.get("val_loss", math.inf),
@@ -173,7 +174,7 @@ class TrialRunner:
         ]
 
     def _others(self) -> list[list[float]]:
-        """The best values so far, epoch by epoch, of all that has ended."""
+        """Returns the best values so far by epoch, of all finished trials."""
         curves = []
         for trial in sorted(self._finished()):
             record = self._store.read(trial)
@@ -197,8 +198,8 @@ class TrialRunner:
             mine = self._best_so_far(rows)
             if not mine:
                 return True  # The exact probe has no training loss.
-            there = [o[len(mine) - 1] for o in others if len(o) >= len(mine)]
-            return not there or mine[-1] >= statistics.median(there)
+            rivals = [o[len(mine) - 1] for o in others if len(o) >= len(mine)]
+            return not rivals or mine[-1] >= statistics.median(rivals)
 
         return should_continue
 

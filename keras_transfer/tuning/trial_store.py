@@ -1,7 +1,7 @@
-"""What is kept of each trial: its table, and the weights of its best epoch.
+"""Store of trials: their tables, and the weights of their best epochs.
 
-trials/07.json   values, rows of every execution, which is best, its seed
-weights/07.npz   arrays that differ from the beginning, by their place
+trials/07.json   values, rows of every execution, index of the best, seed
+weights/07.npz   arrays that differ from the initial ones, by their place
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Record = dict[str, Any]
 
 
 class TrialStore:
-    """Writes and reads what is kept of trials.
+    """Writes and reads the records of trials.
 
     Args:
-        folder: Where; made with the first record.
+        folder: Folder of the store; created with the first record.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,12 +33,12 @@ class TrialStore:
     def write(
         self, trial: str, record: Record, weights: Mapping[int, np.ndarray]
     ) -> None:
-        """Keeps a trial, in place of what is there of it.
+        """Saves a trial, and replaces an earlier record of it.
 
         Args:
             trial: Id of the trial.
             record: Plain values.
-            weights: Arrays by place, as of `RunOutcome`.
+            weights: Arrays by place, from `RunOutcome.weights`.
         """
         for folder in (self._trials, self._weights):
             folder.mkdir(parents=True, exist_ok=True)
@@ -53,11 +53,11 @@ class TrialStore:
             _to_disk(file)
 
     def names(self) -> list[str]:
-        """Returns the ids of all trials that there are records of."""
+        """Returns the ids of all trials with a record."""
         return sorted(path.stem for path in self._trials.glob("[!.]*.json"))
 
     def read(self, trial: str) -> Record | None:
-        """Returns what is kept of a trial, or `None`.
+        """Returns the record of a trial, or `None`.
 
         Args:
             trial: Id of the trial.
@@ -69,7 +69,7 @@ class TrialStore:
         return record
 
     def weights(self, trial: str) -> dict[int, np.ndarray] | None:
-        """Returns the arrays of a trial, or `None` where they are gone.
+        """Returns the arrays of a trial, or `None` where they were removed.
 
         Args:
             trial: Id of the trial.
@@ -81,7 +81,7 @@ class TrialStore:
             return {int(name): file[name] for name in file.files}
 
     def drop_weights(self, trials: Sequence[str]) -> None:
-        """Removes weights, and leaves what else is kept of a trial.
+        """Removes the weights of trials, and leaves their records.
 
         Args:
             trials: Ids of the trials.
@@ -94,6 +94,6 @@ class TrialStore:
 
 
 def _to_disk(file: IO[bytes]) -> None:
-    # The journal, which says that the trial ended, may not be there first.
+    # The files must be on disk before the journal records the end of the trial.
     file.flush()
     os.fsync(file.fileno())

@@ -23,12 +23,12 @@ class TrialTrainer(abc.ABC):
     """Trains the trials of a search, from shared activations.
 
     Args:
-        spec: How each trial is trained.
+        spec: Settings of each trial.
 
     Attributes:
-        space: What varies; `None` where a function says it.
+        space: Search space; `None` where a function declares it.
         metrics: The columns that trials report.
-        plans: What was cached, a plan for each training session.
+        plans: Caching plan of each training session.
         build: The function of the user that builds models, or `None`.
     """
 
@@ -42,7 +42,7 @@ class TrialTrainer(abc.ABC):
         self._settings = spec.settings
 
     def use(self, monitor: str | None) -> None:
-        """Chooses epochs by a column.
+        """Sets the column that selects epochs.
 
         Args:
             monitor: Its name, or `None`.
@@ -51,7 +51,7 @@ class TrialTrainer(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Returns what another process must ask for to resume the search."""
+        """Returns the manifest that another process needs to resume."""
 
     @abc.abstractmethod
     def run(
@@ -61,11 +61,11 @@ class TrialTrainer(abc.ABC):
         epochs: int | None = None,
         should_continue: ShouldContinue | None = None,
     ) -> RunOutcome:
-        """Trains what an oracle chose.
+        """Trains the choice of an oracle.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            seed: Seed of the order and of what is drawn.
+            seed: Seed of the order and of random draws.
             epochs: Passes over the data. Defaults to `None`, those of the
                 spec.
             should_continue: Function from the rows so far to whether the run
@@ -76,17 +76,17 @@ class TrialTrainer(abc.ABC):
     def load(
         self, hp: Any, weights: Mapping[int, np.ndarray], seed: int
     ) -> keras.Model:
-        """Makes the model of a trial with the weights that it came to.
+        """Builds the model of a trial with its trained weights.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            weights: As `RunOutcome.weights`.
+            weights: Arrays by place, from `RunOutcome.weights`.
             seed: Seed of its run.
         """
 
     @abc.abstractmethod
     def make(self, hp: Any) -> keras.Model:
-        """Makes the model of a trial as it begins.
+        """Makes the untrained model of a trial.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -94,10 +94,10 @@ class TrialTrainer(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Gives all models back as they were."""
+        """Restores all models."""
 
     def account(self) -> str:
-        """Returns what was computed and what it took, or `""`."""
+        """Returns the caching plans as tables, or `""`."""
         return ""
 
     def settings_of(self, **values: Any) -> Settings:

@@ -1,6 +1,6 @@
-"""The tuner of a search, and its oracles: all that touches Keras-Tuner.
+"""The tuner of a search, and its oracles: the interface to Keras-Tuner.
 
-Imported where a search begins, since it imports Keras-Tuner at once.
+Imported lazily, when a search starts, since it imports Keras-Tuner.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from keras_transfer.tuning.space import Range, SearchSpace
 HyperParameters = keras_tuner.HyperParameters
 
 
-# Trials that fail in the same way, one after the other, end the search.
-_SAME = 3
+# Consecutive trials with the same type of error after which the search ends.
+_MAX_EQUAL_FAILURES = 3
 
 
 class Grid(keras_tuner.Oracle):
-    """All choices of a space that is known, in Keras-Tuner's order.
+    """All choices of a fixed space, in Keras-Tuner's order.
 
-    Keras-Tuner's own grid waits for each trial before it says the next, since
-    a function may name new parameters: workers would wait for each other.
+    Keras-Tuner's own grid waits for each trial before it proposes the next one,
+    since a function may declare new parameters: workers would wait for each
+    other.
 
     Args:
-        **arguments: Of `keras_tuner.Oracle`.
+        **arguments: Arguments of `keras_tuner.Oracle`.
     """
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
@@ -46,9 +47,9 @@ class Grid(keras_tuner.Oracle):
         if place >= math.prod(map(len, options)):
             return {"status": "STOPPED"}
         chosen = []
-        for some in reversed(options):  # The last one varies fastest.
-            place, digit = divmod(place, len(some))
-            chosen.append(some[digit])
+        for values_of_one in reversed(options):  # The last varies fastest.
+            place, digit = divmod(place, len(values_of_one))
+            chosen.append(values_of_one[digit])
         values = dict(zip(names, reversed(chosen), strict=True))
         return {"status": "RUNNING", "values": values}
 
@@ -62,7 +63,7 @@ _ORACLES = {
 
 
 class TransferTuner(keras_tuner.Tuner):
-    """A Keras-Tuner tuner whose trials start at what is computed already.
+    """A Keras-Tuner tuner whose trials train on cached activations.
 
     Made by `search`; `results_summary`, `get_best_hyperparameters` and
     `get_best_models` are those of Keras-Tuner.
@@ -70,8 +71,8 @@ class TransferTuner(keras_tuner.Tuner):
     Args:
         run_trial: Function from a trial to its metrics.
         load_model: Function from a trial to its model, trained.
-        say: Function that tells the user a line.
-        **arguments: Of `keras_tuner.Tuner`.
+        say: Function that prints a line for the user.
+        **arguments: Arguments of `keras_tuner.Tuner`.
     """
 
     def __init__(
@@ -97,22 +98,25 @@ class TransferTuner(keras_tuner.Tuner):
             **kwargs: Not used.
         """
         try:
-            found = self._run(trial)
+            metrics = self._run(trial)
         except keras_tuner.errors.FailedTrialError:
             raise
         except Exception as err:
-            # One trial may be too large for this machine, or of values that
-            # do not fit; what happens to one after the other, or concerns
-            # files, would happen to all.
+            # A single trial may be too large for this machine, or have values
+            # that do not fit. Repeated errors, and errors of files, would
+            # fail all trials.
             kind = type(err).__name__
             self._failures.append(kind)
-            again = self._failures[-_SAME:] == [kind] * _SAME
+            again = (
+                self._failures[-_MAX_EQUAL_FAILURES:]
+                == [kind] * _MAX_EQUAL_FAILURES
+            )
             if isinstance(err, OSError) or again:
                 self.failure = err
                 raise keras_tuner.errors.FatalError(str(err)) from err
             raise keras_tuner.errors.FailedTrialError(f"{kind}: {err}") from err
         self._failures.clear()
-        return found
+        return metrics
 
     def _try_run_and_update_trial(
         self, trial: Any, *args: Any, **kwargs: Any
@@ -135,11 +139,11 @@ class TransferTuner(keras_tuner.Tuner):
         return self._load(trial)
 
     def search(self, *args: Any, **kwargs: Any) -> None:
-        """Runs the trials that are left.
+        """Runs the remaining trials.
 
         Args:
-            *args: Of `keras_tuner.Tuner`; not needed.
-            **kwargs: Likewise.
+            *args: Arguments of `keras_tuner.Tuner.search`; not needed.
+            **kwargs: Keyword arguments of the same.
         """
         try:
             super().search(*args, **kwargs)
@@ -150,7 +154,7 @@ class TransferTuner(keras_tuner.Tuner):
 
 
 class Untrained(keras_tuner.HyperModel):
-    """What `tuner.hypermodel.build(hp)` is where a space says what varies.
+    """The `tuner.hypermodel` of a search over a `SearchSpace`.
 
     Args:
         make: Function from `keras_tuner.HyperParameters` to a model.
@@ -173,10 +177,10 @@ def function_of(model: Any) -> Callable[[Any], keras.Model] | None:
     """Returns the function that builds models, if the user passed one.
 
     Args:
-        model: As for `search`.
+        model: The `model` argument of `search`.
 
     Raises:
-        ValueError: If it wants to train models itself.
+        ValueError: If it overrides the training of models.
     """
     if isinstance(model, keras_tuner.HyperModel):
         if type(model).fit is not keras_tuner.HyperModel.fit:
@@ -192,34 +196,34 @@ def function_of(model: Any) -> Callable[[Any], keras.Model] | None:
 
 
 def failed(message: str) -> Exception:
-    """Returns the error of a trial that failed, while the search goes on."""
+    """Returns the error of a failed trial that does not end the search."""
     return keras_tuner.errors.FailedTrialError(message)
 
 
 def objective_of(oracle: Any, objective: Any) -> Any:
-    """Returns what says which trial is best: an oracle of the user's knows.
+    """Returns the objective of a search; a custom oracle has its own.
 
     Args:
-        oracle: As for `search`.
-        objective: As for `search`.
+        oracle: The `oracle` argument of `search`.
+        objective: The `objective` argument of `search`.
 
     Raises:
         ValueError: If the two do not agree.
     """
     if not isinstance(oracle, keras_tuner.Oracle):
         return objective
-    known = oracle.objective
-    name = getattr(known, "name", known)
-    wanted = getattr(objective, "name", objective)
-    way = getattr(objective, "direction", getattr(known, "direction", None))
+    own = oracle.objective
+    name = getattr(own, "name", own)
+    requested = getattr(objective, "name", objective)
+    order = getattr(objective, "direction", getattr(own, "direction", None))
     if objective is not None and (
-        wanted != name or way != getattr(known, "direction", way)
+        requested != name or order != getattr(own, "direction", order)
     ):
         raise ValueError(
             "`objective` must be that of `oracle`. Received: "
-            f"objective={objective!r}, where the oracle has {known!r}"
+            f"objective={objective!r}, where the oracle has {own!r}"
         )
-    return known
+    return own
 
 
 def make_oracle(
@@ -233,16 +237,16 @@ def make_oracle(
     """Makes the oracle of a search.
 
     Args:
-        oracle: A name, or an oracle of the user's, which is returned.
-        space: What varies, or `None` where a function of the user's says it.
-        objective: Name of what is measured, or a `keras_tuner.Objective`.
-        trials: How many to run at most.
-        epochs: Most epochs of a trial, which Hyperband needs.
-        seed: Of what it draws.
+        oracle: A name, or a custom oracle, which is returned.
+        space: Search space, or `None` where a function declares it.
+        objective: Name of the metric, or a `keras_tuner.Objective`.
+        trials: Largest number of trials.
+        epochs: Largest number of epochs of a trial, which Hyperband needs.
+        seed: Seed of the oracle.
 
     Raises:
         ValueError: If it cannot search the space.
-        TypeError: If it is no oracle.
+        TypeError: If it is not an oracle.
     """
     if isinstance(oracle, keras_tuner.Oracle):
         if space is not None and not oracle.hyperparameters.space:
@@ -260,10 +264,10 @@ def make_oracle(
             f"oracle={oracle!r}.{did_you_mean(oracle, _ORACLES)}"
         )
     if isinstance(objective, str):
-        way = "max" if direction(objective) > 0 else "min"
-        objective = keras_tuner.Objective(objective, way)
+        order = "max" if direction(objective) > 0 else "min"
+        objective = keras_tuner.Objective(objective, order)
     arguments: dict[str, Any] = {"objective": objective, "seed": seed + 1}
-    # A rate that is too high fails a trial and says nothing of the next one.
+    # A rate that is too high fails one trial and not the next.
     arguments["max_consecutive_failed_trials"] = None
     if space is not None:
         declared = keras_tuner.HyperParameters()
@@ -276,8 +280,8 @@ def make_oracle(
                 if any(isinstance(o, Range) for o in space.options(field.name))
             )
             raise ValueError(
-                '`space` must hold lists where `oracle` is "grid": between two '
-                f"numbers there are too many. Received: {ranges}. Write lists, "
+                '`space` must hold lists where `oracle` is "grid", which '
+                f"cannot enumerate a range. Received: {ranges}. Use lists, "
                 "such as `learning_rate=[1e-4, 1e-3]`, or one value."
             )
         if not declared.space:
@@ -289,7 +293,7 @@ def make_oracle(
         if epochs is None:
             raise ValueError(
                 '`epochs` must be an integer where `oracle` is "hyperband": '
-                "the most that a trial may train. Received: epochs=None"
+                "the largest number of a trial. Received: epochs=None"
             )
         return _ORACLES[oracle](max_epochs=epochs, **arguments)
     kind = _ORACLES[oracle]

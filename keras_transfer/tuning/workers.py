@@ -1,14 +1,14 @@
-"""Several processes that search together: Keras-Tuner's chief and workers.
+"""A search by several processes: Keras-Tuner's chief and workers.
 
-Keras-Tuner starts them by three variables of the environment:
+Keras-Tuner reads three environment variables:
 
     KERASTUNER_TUNER_ID     "chief", or a name for each worker
-    KERASTUNER_ORACLE_IP    where the chief listens
-    KERASTUNER_ORACLE_PORT  likewise
+    KERASTUNER_ORACLE_IP    address of the chief
+    KERASTUNER_ORACLE_PORT  port of the chief
 
-The chief hands out trials and trains nothing. Keras-Tuner waits for ever for a
-worker that died; here one that was not heard of for a minute loses its trial to
-the next one that asks.
+The chief hands out trials and trains nothing. Keras-Tuner waits forever for a
+dead worker; here a worker that is silent for a minute loses its trial to the
+next one that asks.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from typing import Any
 
 from keras_transfer.tuning.journal import Journal, forget_retry, take_back
 
-# Seconds between two signs of life, and those after which there is none.
-_BEAT, _LOST = 5.0, 60.0
+# Seconds between heartbeats, and of silence after which a worker is dead.
+_BEAT_SECONDS, _LOST_SECONDS = 5.0, 60.0
 
 
-# Seconds that a worker waits for the chief to start, or to start again.
-_PATIENCE = 600.0
+# Seconds that a worker waits for the chief to start or restart.
+_PATIENCE_SECONDS = 600.0
 
 
 # Workers that may die in one trial before it counts as failed.
-_DEATHS = 3
+_MAX_DEATHS = 3
 
 
 _VARIABLES = (
@@ -46,10 +46,10 @@ _VARIABLES = (
 
 
 def role() -> str:
-    """Returns `"chief"`, `"worker"`, or `""` where one process does it all.
+    """Returns `"chief"`, `"worker"`, or `""` for a single process.
 
     Raises:
-        ValueError: If the environment names some of the three variables.
+        ValueError: If only some of the three variables are set.
     """
     missing = [name for name in _VARIABLES if not os.environ.get(name)]
     if len(missing) == len(_VARIABLES):
@@ -60,20 +60,20 @@ def role() -> str:
             "search by several processes, or none. Received: no "
             f"{', '.join(missing)}."
         )
-    # As Keras-Tuner tells them apart.
+    # The rule of Keras-Tuner.
     return "chief" if "chief" in os.environ[_VARIABLES[0]] else "worker"
 
 
 def await_chief(seconds: float | None = None) -> None:
-    """Waits until the chief listens: it has the directory then.
+    """Waits until the chief listens, and so holds the directory.
 
     Args:
-        seconds: How long. Defaults to `None`, ten minutes.
+        seconds: Longest wait. Defaults to `None`, ten minutes.
 
     Raises:
-        ConnectionError: If it does not.
+        ConnectionError: If the chief does not listen by then.
     """
-    seconds = _PATIENCE if seconds is None else seconds
+    seconds = _PATIENCE_SECONDS if seconds is None else seconds
     host, port = (os.environ[name] for name in _VARIABLES[1:])
     until = time.monotonic() + seconds
     while True:
@@ -85,7 +85,7 @@ def await_chief(seconds: float | None = None) -> None:
                     f"The chief must listen at {host}:{port} (KERASTUNER_"
                     f"ORACLE_IP and _PORT). Received: {err}, for "
                     f"{seconds:.0f} s. Start the same search with "
-                    "KERASTUNER_TUNER_ID=chief there; it goes on where it was."
+                    "KERASTUNER_TUNER_ID=chief there; it resumes."
                 ) from err
             time.sleep(0.5)
         else:
@@ -93,12 +93,13 @@ def await_chief(seconds: float | None = None) -> None:
 
 
 class Leases:
-    """Takes trials back from workers that died; lives with the chief.
+    """Takes trials back from dead workers; used by the chief.
 
     Args:
         oracle: The oracle, whose methods are replaced on the object.
-        journal: Where it is written down.
-        lost: Seconds without a sign of life. Defaults to `None`, a minute.
+        journal: Journal of the search.
+        lost: Seconds of silence after which a worker is dead. Defaults to
+            `None`, a minute.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Leases:
     ) -> None:
         self._oracle = oracle
         self._journal = journal
-        self._lost = _LOST if lost is None else lost
+        self._lost = _LOST_SECONDS if lost is None else lost
         self._seen: dict[str, float] = {}
         self._lock = threading.RLock()
         self._died: Counter[str] = collections.Counter()
@@ -117,11 +118,11 @@ class Leases:
             self.end_trial,
         )
         oracle.get_trial = self.get_trial
-        # Raised in a call of the server's, it would leave the oracle locked.
+        # An error raised in a call of the server would leave the oracle locked.
         oracle.max_consecutive_failed_trials = None
 
     def create_trial(self, tuner_id: str) -> Any:
-        """Gives a worker its trial, the one that it has or another.
+        """Gives a worker its current trial, or a new one.
 
         Args:
             tuner_id: The worker.
@@ -131,13 +132,13 @@ class Leases:
             self.expire()
             trial = self._create(tuner_id)
             if trial.status == "STOPPED" and self._oracle.ongoing_trials:
-                # Another worker may die yet; somebody has to be there.
+                # Another worker may still die and leave a trial to this one.
                 trial.status = "IDLE"
                 self._oracle.tuner_ids.add(tuner_id)
             return trial
 
     def get_trial(self, trial_id: str) -> Any:
-        """Returns a trial; whoever asks for the one that it runs is alive.
+        """Returns a trial; a worker that asks for its own trial is alive.
 
         Args:
             trial_id: Its id.
@@ -149,7 +150,7 @@ class Leases:
             return self._get(trial_id)
 
     def end_trial(self, trial: Any) -> None:
-        """Ends a trial, unless it was taken away and ended by another.
+        """Ends a trial, unless another worker took it over and ended it.
 
         Args:
             trial: The trial.
@@ -161,7 +162,7 @@ class Leases:
             self._end(trial)
 
     def expire(self) -> None:
-        """Takes back what was given to workers that are not heard of."""
+        """Takes trials back from silent workers."""
         with self._lock:
             now = time.monotonic()
             for tuner in list(self._oracle.tuner_ids):
@@ -173,24 +174,24 @@ class Leases:
                 if trial is None:
                     continue
                 self._died[trial.trial_id] += 1
-                if self._died[trial.trial_id] < _DEATHS:
+                if self._died[trial.trial_id] < _MAX_DEATHS:
                     take_back(self._oracle, tuner)
                     self._journal.write({"event": "lost", "tuner": tuner})
                     continue
                 trial.status = "FAILED"
-                trial.message = f"{_DEATHS} workers died in this trial"
+                trial.message = f"{_MAX_DEATHS} workers died in this trial"
                 self._end(trial)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Looks for dead workers also where no other one asks."""
-        with _every(min(_BEAT, self._lost), self.expire):
+        """Checks for dead workers even if no other worker asks."""
+        with _every(min(_BEAT_SECONDS, self._lost), self.expire):
             yield
 
 
 @contextlib.contextmanager
 def alive(oracle: Any, trial_id: str) -> Iterator[None]:
-    """Tells the chief, while a trial runs, that its worker lives.
+    """Sends heartbeats to the chief while a trial runs.
 
     Args:
         oracle: The worker's view of the oracle.
@@ -202,11 +203,11 @@ def alive(oracle: Any, trial_id: str) -> Iterator[None]:
     import grpc
 
     def beat() -> None:
-        # The chief may be starting anew.
+        # The chief may be restarting.
         with contextlib.suppress(grpc.RpcError):
             oracle.get_trial(trial_id)
 
-    with _every(_BEAT, beat):
+    with _every(_BEAT_SECONDS, beat):
         yield
 
 
@@ -224,15 +225,15 @@ def _every(seconds: float, do: Any) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        # A question to a chief that is gone is answered within an hour.
-        thread.join(timeout=_BEAT)
+        # A call to a dead chief can block for up to an hour.
+        thread.join(timeout=_BEAT_SECONDS)
 
 
 def work(trials: Any, searching: Any) -> None:
-    """Makes a tuner one of several, which waits, and says that it lives.
+    """Makes a tuner a worker that waits for the chief and sends heartbeats.
 
     Args:
-        trials: What runs the trials of this process.
+        trials: Runner of the trials of this process.
         searching: The tuner, whose oracle is the chief's.
     """
     oracle = searching.oracle
@@ -251,7 +252,7 @@ def work(trials: Any, searching: Any) -> None:
 
 
 def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Asks a chief that was started again once more.
+    """Repeats a call once after a restart of the chief.
 
     Keras-Tuner would wait for an hour and say nothing, or fail at once.
     """

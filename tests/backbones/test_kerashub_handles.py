@@ -285,7 +285,7 @@ def test_what_has_no_row_for_each_image_is_not_kept(data):
         )
         found.append(model.get_weights())
         if store:
-            assert "no row for each example" in run.plan.explain()
+            assert "do not have one row per example" in run.plan.explain()
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
     every = ktr.extract_features(

@@ -21,7 +21,7 @@ from keras_transfer.caching.store import FeatureStore
 from keras_transfer.caching.store.entry import Tensor
 from keras_transfer.caching.store.reader import Reader
 from keras_transfer.caching.views import make_views
-from keras_transfer.training import loop
+from keras_transfer.training import compiling
 
 
 def both(data, make=make_model, **arguments):
@@ -362,8 +362,8 @@ def test_mixup_mixes_activations(data):
         ({"augment": ktr.Augmentation()}, "images change in each pass"),
         ({"strategy": [phase("all")]}, "its first block trains"),
         ({"strategy": ktr.FromScratch(epochs=1)}, "new weights"),
-        ({"penalty": ktr.FeatureMap(0.1)}, "looks at activations"),
-        ({"store": FeatureStore(limit=10)}, "may still hold"),
+        ({"penalty": ktr.FeatureMap(0.1)}, "reads activations"),
+        ({"store": FeatureStore(limit=10)}, "are free in the store"),
     ],
     ids=lambda a: a if isinstance(a, str) else "-".join(a),
 )
@@ -484,12 +484,12 @@ def test_plan_says_what_fine_tune_does(data):
 def test_explain_is_a_table_with_reasons(data):
     planned = ktr.plan(make_model(), data, strategy=[phase(1), phase("all")])
     lines = planned.explain().splitlines()
-    assert lines[0].split()[:3] == ["phase", "passes", "kept"]
+    assert lines[0].split()[:3] == ["phase", "passes", "cached"]
     assert "after block_2" in lines[1] and "memory" in lines[1]
     assert "nothing" in lines[2]
     assert lines[3].startswith("1 depth 1: ")
     assert lines[4] == (
-        "2 depth all: nothing is kept, since its first block trains."
+        "2 depth all: nothing is cached because its first block trains."
     )
     kept = planned.phases[0]
     # 45 training and 18 validation examples of 8 x 8 x 6 float32.
@@ -589,7 +589,7 @@ def test_own_layers_that_act_differently_are_not_kept(data, layer):
     before = arrays_of(model)
     planned = ktr.plan(model, data, strategy=[phase(1)]).phases[0]
     assert planned.cut is None
-    assert "acts differently in training" in planned.why
+    assert "behaves differently in training" in planned.why
     assert_same(model, before)  # also the state of the layer that was tried
 
 
@@ -666,12 +666,12 @@ def test_keeps_what_is_worth_most_where_there_is_little_room(data):
     )
     first, second = run.plan.phases
     assert first.cut is not None and second.cut is None
-    assert "may still hold" in second.why
+    assert "are free in the store" in second.why
 
 
 def test_one_pass_keeps_nothing(data):
     planned = ktr.plan(make_model(), data, strategy=[phase(1, epochs=1)])
-    assert "the examples pass once" in planned.phases[0].why
+    assert "each example passes once" in planned.phases[0].why
 
 
 def test_a_named_store_is_used_whatever_it_costs(data, monkeypatch):
@@ -695,8 +695,8 @@ def test_trains_from_pixels_where_the_users_store_fails(
     monkeypatch.setattr(planning, "measure_disk", lambda folder: 1e9)
     run = ktr.fine_tune(make_model(), data, strategy=[phase(1)])
     assert run.plan.phases[0].cut is None
-    assert "nothing is kept, since" in run.plan.explain()
-    assert "nothing is kept, since" in capsys.readouterr().out
+    assert "nothing is cached because" in run.plan.explain()
+    assert "nothing is cached because" in capsys.readouterr().out
     with pytest.raises((OSError, ValueError)):
         ktr.fine_tune(
             make_model(),
@@ -797,7 +797,7 @@ def test_a_linear_probe_finds_what_was_extracted(data):
     ids=lambda a: "-".join(a) or "plain",
 )
 def test_many_steps_in_one_call(data, monkeypatch, arguments):
-    monkeypatch.setattr(loop, "_LONG", 1)
+    monkeypatch.setattr(compiling, "_MIN_STEPS", 1)
     at_once = []
     compiled = keras.Model.compile
 

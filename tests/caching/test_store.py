@@ -616,7 +616,7 @@ def test_leaves_room_on_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(
         store.shutil,
         "disk_usage",
-        lambda path: usage._replace(free=store._SPARE + 10),
+        lambda path: usage._replace(free=store._SPARE_BYTES + 10),
     )
     found.reserve(10)
     assert len(found.ls()) == 2

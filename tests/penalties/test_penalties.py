@@ -735,7 +735,7 @@ def test_attach_checks_the_model():
         L2(1.0).attach("model")
     with pytest.raises(TypeError, match="functional or built Sequential"):
         FeatureMap(1.0).attach(keras.Sequential([layers.Dense(1)]))
-    with pytest.raises(ValueError, match="has none, since it is not built"):
+    with pytest.raises(ValueError, match="has none because it is not built"):
         L2(1.0).attach(keras.Sequential([layers.Dense(1)]))
     plain = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
     with pytest.raises(ValueError, match="`on` must name var.*'normalization'"):
@@ -772,7 +772,7 @@ def test_closed_container():
     model.trainable = False
     model.get_layer("backbone").get_layer("last").trainable = True
     with pytest.raises(
-        ValueError, match="must show what of it trains.*last/ke"
+        ValueError, match="no trainable variable in a frozen container.*last/ke"
     ):
         FeatureMap(1.0).attach(model)
     ktr.unfreeze(model, 0)

@@ -18,7 +18,7 @@ def main(folder):
     """Searches; a worker notes each trial that it begins."""
     from training._tiny import make_data, make_model
 
-    workers._BEAT, workers._LOST = 0.5, 4.0
+    workers._BEAT_SECONDS, workers._LOST_SECONDS = 0.5, 4.0
     name = os.environ.get("KERASTUNER_TUNER_ID", "alone")
     run = TrainingSession.run
 

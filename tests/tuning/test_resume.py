@@ -158,7 +158,7 @@ def test_a_line_cut_short_never_happened(tmp_path):
     assert (tmp_path / "journal.jsonl").read_bytes() == whole
     with open(tmp_path / "journal.jsonl", "ab") as file:
         file.write(b"nonsense\n")
-    with pytest.raises(ValueError, match="line 2 that is none"):
+    with pytest.raises(ValueError, match="line 2, which is not one"):
         list(journal.read())
 
 

@@ -1,4 +1,4 @@
-"""An entry of the feature store: what one network said of many examples."""
+"""An entry of the feature store: outputs of one network for many examples."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from keras_transfer.caching.store.shards import (
 FORMAT = 1
 
 
-# Beside the entries: a lock must outlive the folder that it is for.
+# Beside the entries: a lock must outlive the folder that it guards.
 LOCKS = ".locks"
 
 
 class Tensor(NamedTuple):
-    """What is stored of an example.
+    """Shape and dtype of a tensor stored for each example.
 
     Attributes:
-        shape: Without the examples.
+        shape: Shape without the batch.
         dtype: Name of the dtype, `"float32"` or `"float16"`.
     """
 
@@ -52,14 +52,14 @@ class Tensor(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class EntryInfo:
-    """What `FeatureStore.ls` says of an entry.
+    """Summary of an entry, as listed by `FeatureStore.ls`.
 
     Attributes:
         key: Its name.
-        description: What the key was made of.
-        rows: Examples that it holds.
-        num_bytes: Its size.
-        used: When it was last read or written, in seconds since 1970.
+        description: Content of which the key is the digest.
+        rows: Number of examples.
+        num_bytes: Size in bytes.
+        used: Time of the last read or write, in seconds since 1970.
     """
 
     key: str
@@ -80,13 +80,13 @@ class _Shard(NamedTuple):
 
 
 class Entry:
-    """What one network said of many examples; made by `FeatureStore.open`.
+    """Outputs of one network for many examples; made by `FeatureStore.open`.
 
     Args:
         key: Its name.
-        description: What the key was made of.
-        tensors: Shapes and dtypes of what is stored of an example.
-        folder: Where it is kept, or `None` for memory.
+        description: Content of which the key is the digest.
+        tensors: Shapes and dtypes of the tensors of an example.
+        folder: Folder of the entry, or `None` for memory.
     """
 
     def __init__(
@@ -100,8 +100,9 @@ class Entry:
         self.description = dict(description)
         self.tensors = tuple(tensors)
         self.folder = folder
-        # By number. None ever leaves, so that places stay good: what others
-        # removed is out of the index, and still mapped for who reads it.
+        # By number. Shards are never removed, so that places stay valid: one
+        # that another process deleted leaves the index, but stays mapped for
+        # readers.
         self._shards: list[_Shard] = []
         self._numbers: dict[str, int] = {}
         self._index: _Index | None = None
@@ -116,14 +117,14 @@ class Entry:
         return DIGEST_BYTES + sum(t.num_bytes for t in self.tensors)
 
     def info(self) -> EntryInfo:
-        """Returns what `FeatureStore.ls` says of it."""
+        """Returns a summary of the entry."""
         rows = sum(len(shard.digests) for shard in self._shards)
         return EntryInfo(
             self.key, self.description, rows, rows * self.row_bytes, self._used
         )
 
     def refresh(self) -> None:
-        """Reads what other processes wrote, and leaves out what is damaged.
+        """Reads shards of other processes, and skips damaged ones.
 
         Raises:
             OSError: If a shard cannot be read, though it is not damaged.
@@ -149,29 +150,30 @@ class Entry:
             self._add(name, digests, arrays)
 
     def find(self, digests: np.ndarray) -> np.ndarray:
-        """Returns where examples are.
+        """Returns the places of examples.
 
         Args:
-            digests: uint8 `(n, 16)`.
+            digests: Digests of the examples, uint8 `(n, 16)`.
 
         Returns:
             int64 `(n, 2)`: shard and row; -1 where an example is missing.
         """
         index = self._sorted()
-        wanted = _as_strings(digests)
-        found = np.full((len(wanted), 2), -1, np.int64)
+        sought = _as_strings(digests)
+        places = np.full((len(sought), 2), -1, np.int64)
         if len(index.digests):
-            at = np.searchsorted(index.digests, wanted)
+            at = np.searchsorted(index.digests, sought)
             at = at.clip(max=len(index.digests) - 1)
-            known = index.digests[at] == wanted
-            found[known] = index.places[at[known]]
-        return found
+            matches = index.digests[at] == sought
+            places[matches] = index.places[at[matches]]
+        return places
 
     def gather(self, places: np.ndarray) -> list[np.ndarray]:
         """Reads examples.
 
         Args:
-            places: int64 `(n, 2)` of `find`, none missing.
+            places: Places of the examples from `find`, int64 `(n, 2)`, none
+                missing.
 
         Returns:
             An array `(n, ...)` for each tensor.
@@ -200,12 +202,12 @@ class Entry:
         """Adds examples, all or none.
 
         Args:
-            digests: uint8 `(n, 16)`.
-            arrays: `(n, ...)` for each tensor.
+            digests: Digests of the examples, uint8 `(n, 16)`.
+            arrays: Array `(n, ...)` of each tensor.
 
         Raises:
             OSError: If they cannot be written; earlier shards stay.
-            ValueError: If they are not what the entry holds.
+            ValueError: If shapes or dtypes are not those of the entry.
         """
         self._check(digests, arrays)
         if not len(digests):
@@ -218,15 +220,15 @@ class Entry:
         try:
             write_shard(self.folder / "shards", name, digests, arrays)
         except OSError as err:
-            # NumPy says no more than that fewer bytes were written.
+            # NumPy reports a short write without an error number.
             number = err.errno or errno.ENOSPC
             full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
             raise OSError(
                 number,
                 f"could not write features to {str(self.folder)!r}: "
-                f"{os.strerror(number)}. What was written before is whole: "
+                f"{os.strerror(number)}. Complete shards are safe: "
                 f"{'make room and ' * full}start again, and the extraction "
-                "goes on from it",
+                "resumes from them",
             ) from err
         _, mapped = read_shard(self.folder / "shards" / name, verify=False)
         self._add(name, digests, mapped)
@@ -236,7 +238,7 @@ class Entry:
         """Holds the entry for this process alone, waiting for others.
 
         Yields:
-            Nothing; what others wrote meanwhile is there.
+            Nothing; shards that others wrote meanwhile are loaded.
 
         Raises:
             OSError: If the folder cannot be written to.
@@ -263,12 +265,16 @@ class Entry:
 
     def _prepare(self, folder: Path) -> None:
         (folder / "shards").mkdir(parents=True, exist_ok=True)
-        # Whoever held the lock before is gone, and so is its last shard.
+        # The previous holder of the lock has ended: its unfinished shard is
+        # garbage.
         for partial in (folder / "shards").glob(f"{PARTIAL}*"):
             shutil.rmtree(partial, ignore_errors=True)
         if not (folder / "entry.json").exists():
-            card = {"description": self.description, "tensors": self.tensors}
-            write_json(folder / "entry.json", card)
+            manifest = {
+                "description": self.description,
+                "tensors": self.tensors,
+            }
+            write_json(folder / "entry.json", manifest)
 
     def _add(
         self, name: str, digests: np.ndarray, arrays: list[np.ndarray]
@@ -280,24 +286,24 @@ class Entry:
     def _sorted(self) -> _Index:
         if self._index is None:
             numbers = list(self._numbers.values())
-            found = [self._shards[number].digests for number in numbers]
+            by_shard = [self._shards[number].digests for number in numbers]
             places = [
                 np.stack([np.full(len(d), number), np.arange(len(d))], axis=1)
-                for number, d in zip(numbers, found, strict=True)
+                for number, d in zip(numbers, by_shard, strict=True)
             ]
             none = np.empty((0, DIGEST_BYTES), np.uint8)
-            digests = _as_strings(np.concatenate([none, *found]))
+            digests = _as_strings(np.concatenate([none, *by_shard]))
             digests, first = np.unique(digests, return_index=True)
             stacked = np.concatenate([np.empty((0, 2), np.int64), *places])
             self._index = _Index(digests, stacked[first])
         return self._index
 
     def _check(self, digests: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
-        found = [(a.shape[1:], a.dtype.name) for a in arrays]
-        wanted = [(tuple(shape), dtype) for shape, dtype in self.tensors]
-        if found != wanted:
+        received = [(a.shape[1:], a.dtype.name) for a in arrays]
+        expected = [(tuple(shape), dtype) for shape, dtype in self.tensors]
+        if received != expected:
             raise ValueError(
-                f"an entry of {wanted} must hold these. Received: {found}"
+                f"an entry of {expected} must hold these. Received: {received}"
             )
         rows = [len(a) for a in arrays]
         if rows != [len(digests)] * len(arrays):
@@ -309,7 +315,7 @@ class Entry:
     @staticmethod
     def _discard(shard: Path, err: Exception) -> None:
         if not shard.is_dir():
-            return  # Nothing is damaged: another process removed it.
+            return  # Not damaged: another process removed it.
         warnings.warn(
             f"Shard {shard.name} of the feature store entry "
             f"{str(shard.parents[1])!r} is damaged ({err}). It is not read; "
@@ -323,10 +329,10 @@ def damaged_shards(folder: Path) -> list[str]:
     """Reads all shards of an entry, removes the damaged ones and names them.
 
     Args:
-        folder: Of the entry.
+        folder: Folder of the entry.
 
     Returns:
-        Names of shards.
+        List of names of shards.
     """
     damaged = []
     for name in shard_names(folder):
@@ -341,6 +347,6 @@ def damaged_shards(folder: Path) -> list[str]:
 
 
 def _as_strings(digests: np.ndarray) -> np.ndarray:
-    """NumPy sorts strings of bytes; all have the same length here."""
+    """Views digests as byte strings of one length, which NumPy can sort."""
     contiguous = np.ascontiguousarray(digests, np.uint8)
     return contiguous.view(f"S{DIGEST_BYTES}").reshape(-1)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Activations up to here, in bytes, are copied into tensors.
-_SMALL = 512 * 2**20
+# Activations up to this many bytes are copied into tensors.
+_MAX_TENSOR_BYTES = 512 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class Reader:
     """Activations of some examples, with their labels.
 
     Args:
-        entries: One for each view.
-        digests: uint8 `(n, 16)`, of the examples, in order.
-        labels: `(n, ...)`.
+        entries: Entry of each view.
+        digests: Digests of the examples in order, uint8 `(n, 16)`.
+        labels: Array `(n, ...)`.
     """
 
     entries: Sequence[Entry]
@@ -65,22 +65,21 @@ class Reader:
         mixup: float = 0.0,
         order: Callable[[int], np.ndarray] | None = None,
     ) -> tf.data.Dataset:
-        """Makes the batches of an epoch, in the order that pixels come in.
+        """Makes the batches of an epoch, in the order of uncached training.
 
-        With several views each example shows another one in each epoch, until
-        it showed them all.
+        With several views, each example cycles through them, one per epoch.
 
         Args:
-            batch_size: Examples in a batch.
-            shuffle: Whether to shuffle, anew in each epoch. Defaults to
+            batch_size: Number of examples in a batch.
+            shuffle: Whether to shuffle, differently in each epoch. Defaults to
                 `False`.
-            seed: Of the order, the views and MixUp. Defaults to `0`.
-            epoch: Number of the epoch, or a function that gives it. Defaults
+            seed: Seed of the order, the views and MixUp. Defaults to `0`.
+            epoch: Index of the epoch, or a function that returns it. Defaults
                 to `0`.
             mixup: Alpha of the Beta distribution that weighs two examples.
                 Defaults to `0.0`, none.
-            order: Function from the epoch to the indices that are read, in
-                place of all of them once. Defaults to `None`.
+            order: Function from the epoch to the indices that are read.
+                Defaults to `None`: each example once.
 
         Returns:
             `tf.data.Dataset` of (activations, labels); activations are a tuple
@@ -97,7 +96,7 @@ class Reader:
         if order is None:
             order = epoch_order(len(self), shuffle, seed)
         count = len(order(0))
-        if not mixup and self._num_bytes <= _SMALL:
+        if not mixup and self._num_bytes <= _MAX_TENSOR_BYTES:
             batches = self._from_tensors(
                 batch_size, order, offsets, epoch, count
             )
@@ -128,7 +127,7 @@ class Reader:
 
     @functools.cached_property
     def _tensors(self) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """All activations, view after view, and the labels."""
+        """Activations of all views, concatenated, and the labels."""
         import tensorflow as tf
 
         by_view = [
@@ -149,7 +148,7 @@ class Reader:
         epoch: Epoch,
         num_drawn: int,
     ) -> tf.data.Dataset:
-        """Gathers by TensorFlow alone: Python has a part once an epoch."""
+        """Gathers rows within TensorFlow: Python runs once per epoch."""
         import tensorflow as tf
 
         count, views = len(self), len(self.entries)
@@ -157,21 +156,25 @@ class Reader:
 
         def rows_of(number: int) -> np.ndarray:
             indices = order(number)
-            looks = (offsets[indices] + number) % views
-            return np.stack([indices, looks * count + indices], axis=1)
+            view = (offsets[indices] + number) % views
+            # [batch, 2]: row of the label, and row of the activations, which
+            # are [views * examples, ...].
+            return np.stack([indices, view * count + indices], axis=1)
 
         def gather(rows: tf.Tensor) -> tuple[Any, tf.Tensor]:
-            found = [tf.gather(tensor, rows[:, 1]) for tensor in tensors]
-            return _as_pair(*found, tf.gather(labels, rows[:, 0]))
+            arrays = [tf.gather(tensor, rows[:, 1]) for tensor in tensors]
+            return _as_pair(*arrays, tf.gather(labels, rows[:, 0]))
 
         return slice_batches(
             rows_of, num_drawn, batch_size=batch_size, initial_epoch=epoch
         ).map(as_written(gather), tf.data.AUTOTUNE)
 
-    def _load(self, indices: np.ndarray, looks: np.ndarray) -> list[np.ndarray]:
+    def _load(
+        self, indices: np.ndarray, offsets: np.ndarray
+    ) -> list[np.ndarray]:
         if len(self.entries) == 1:
             return self.entries[0].gather(self._places[0][indices])
-        views = looks % len(self.entries)
+        views = offsets % len(self.entries)
         result: list[Any] = [
             np.empty((len(indices), *t.shape), t.dtype)
             for t in self.entries[0].tensors
@@ -179,27 +182,28 @@ class Reader:
         for view in np.unique(views):
             chosen = views == view
             places = self._places[view][indices[chosen]]
-            found = self.entries[view].gather(places)
-            for out, array in zip(result, found, strict=True):
+            arrays = self.entries[view].gather(places)
+            for out, array in zip(result, arrays, strict=True):
                 out[chosen] = array
         return result
 
 
 def _as_pair(*parts: tf.Tensor) -> tuple[Any, tf.Tensor]:
-    """Activations, a tuple where there are several tensors, and labels."""
+    """Returns activations, a tuple if several tensors, and labels."""
     return (parts[0] if len(parts) == 2 else parts[:-1]), parts[-1]
 
 
 def _mix(
     arrays: list[np.ndarray], alpha: float, seed: tuple[int, ...]
 ) -> list[np.ndarray]:
-    """Joins each example with another one of its batch, labels and all."""
+    """Mixes each example and its label with another one of the batch."""
     generator = np.random.default_rng([int(number) for number in seed])
     count = len(arrays[0])
     other = generator.permutation(count)
     weight = generator.beta(alpha, alpha, count)
     mixed = []
     for array in arrays:
+        # Weights [batch, 1, ...], in float32 to match the activations.
         share = weight.reshape(-1, *[1] * (array.ndim - 1)).astype(np.float32)
         joined = share * array + (1 - share) * array[other]
         mixed.append(joined.astype(array.dtype))

@@ -1,4 +1,4 @@
-"""The files of a shard: whole or not there, checksummed, memory-mapped."""
+"""The files of a shard: complete or absent, checksummed, memory-mapped."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from keras_transfer._utils.files import atomic_write
 PARTIAL = ".partial-"
 
 
-_AT_ONCE = 2**22
+# Bytes that are read per step of a checksum.
+_BYTES_PER_READ = 2**22
 
 
-# What says that a file is damaged or gone; others, such as too many open files,
-# say nothing of it.
+# Error numbers that mean a damaged or missing file; others, such as too many
+# open files, do not.
 _DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 
 
 def shard_names(folder: Path) -> list[str]:
-    """Returns the names of the whole shards of an entry, oldest first."""
+    """Returns the names of the complete shards of an entry, oldest first."""
     try:
         names = [file.name for file in (folder / "shards").iterdir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -41,13 +42,13 @@ def shard_names(folder: Path) -> list[str]:
 def write_shard(
     folder: Path, name: str, digests: np.ndarray, arrays: Sequence[np.ndarray]
 ) -> None:
-    """Writes a shard beside its place, forces it to the disk and renames it.
+    """Writes a shard to a temporary folder, syncs it to disk and renames it.
 
     Args:
         folder: The folder `shards` of an entry.
-        name: Of the shard.
-        digests: uint8 `(n, 16)`.
-        arrays: `(n, ...)` for each tensor.
+        name: Name of the shard.
+        digests: Digests of the examples, uint8 `(n, 16)`.
+        arrays: Array `(n, ...)` of each tensor.
 
     Raises:
         OSError: If it cannot be written; nothing is left of it then.
@@ -81,7 +82,7 @@ def read_shard(
             `True`.
 
     Returns:
-        Digests uint8 `(n, 16)`, and the tensors, mapped into memory.
+        Digests, uint8 `(n, 16)`, and the tensors, memory-mapped.
 
     Raises:
         ValueError: If a file is damaged or missing.
@@ -119,16 +120,16 @@ def rows_of(shard: Path) -> int:
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 finds damage, and reads as fast as disks do."""
+    """Returns the CRC-32 of a file: it finds damage at the speed of a disk."""
     value = 0
     with open(path, "rb") as file:
-        while piece := file.read(_AT_ONCE):
+        while piece := file.read(_BYTES_PER_READ):
             value = zlib.crc32(piece, value)
     return f"{value:08x}"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file atomically."""
     with (
         atomic_write(path) as partial,
         open(partial, "w", encoding="utf-8") as f,
@@ -142,12 +143,12 @@ def write_json(path: Path, value: Any) -> None:
 def locked(path: Path, wait: bool) -> Iterator[None]:
     """Holds a lock that no other process holds at the same time.
 
-    The system lets go of it when a process dies, however it dies.
+    The operating system releases it when a process ends for any reason.
 
     Args:
-        path: The file to lock. It is made where it does not exist and stays:
-            whoever waits for it must wait for the same file.
-        wait: Whether to wait for others.
+        path: File to lock. It is created where it does not exist and never
+            removed: all processes must wait for the same file.
+        wait: Whether to wait for other processes.
 
     Yields:
         Nothing.
@@ -190,5 +191,5 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
     def _unlock(file: IO[bytes]) -> None:
-        # Not left to `close`: a fork made meanwhile has the file open as well.
+        # Not left to `close`: a process forked meanwhile has the file open too.
         fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""What the processes of a team do together when entries are filled."""
+"""Shares the work of filling entries between the processes of a group."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ import numpy as np
 from keras_transfer.caching.store.entry import Entry
 from keras_transfer.distribute import ProcessGroup
 
-# Bytes of activations that travel at once.
-_AT_ONCE = 64 * 2**20
+# Bytes of activations that are sent in one message.
+_BYTES_PER_MESSAGE = 64 * 2**20
 
 
-def missing_anywhere(missing: np.ndarray, team: ProcessGroup) -> np.ndarray:
+def missing_anywhere(missing: np.ndarray, group: ProcessGroup) -> np.ndarray:
     """Returns what is missing in the memory of any process.
 
     Args:
-        missing: bool, what is missing here.
-        team: The processes.
+        missing: Mask of examples that this process lacks, bool.
+        group: The processes.
     """
-    found = np.zeros_like(missing)
-    for content in team.gather(missing.tobytes()):
-        found |= np.frombuffer(content, bool).reshape(missing.shape)
-    return found
+    anywhere = np.zeros_like(missing)
+    for content in group.gather(missing.tobytes()):
+        anywhere |= np.frombuffer(content, bool).reshape(missing.shape)
+    return anywhere
 
 
-def share_of(missing: np.ndarray, team: ProcessGroup) -> np.ndarray:
-    """Returns what this process computes of what is missing.
+def share_of(missing: np.ndarray, group: ProcessGroup) -> np.ndarray:
+    """Returns the shard of the missing examples that this process computes.
 
     Args:
-        missing: bool `(views, examples)`.
-        team: The processes.
+        missing: Mask of missing examples, bool `(views, examples)`.
+        group: The processes.
 
     Returns:
-        The same, with its part of the examples alone.
+        The mask of the shard of this process.
     """
     rows = np.flatnonzero(missing.any(axis=0))
     part = np.zeros_like(missing)
-    mine = rows[team.rank :: team.size]
+    mine = rows[group.rank :: group.size]
     part[:, mine] = missing[:, mine]
     return part
 
 
 def check_folder(entries: Sequence[Entry]) -> None:
-    """Raises where the folder that the first process made is not seen.
+    """Raises where the folder created by the first process is not visible.
 
     Args:
-        entries: In a folder, or in memory.
+        entries: Entries in a folder, or in memory.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the folder is not visible.
     """
     for entry in entries:
         if entry.folder is not None and not (entry.folder / "shards").is_dir():
@@ -64,11 +64,11 @@ def check_folder(entries: Sequence[Entry]) -> None:
 
 
 @contextlib.contextmanager
-def failing_together(team: ProcessGroup) -> Iterator[None]:
-    """Makes an error of one process one of all: nobody waits for it.
+def failing_together(group: ProcessGroup) -> Iterator[None]:
+    """Raises an error of one process in all, so that none waits forever.
 
     Args:
-        team: The processes.
+        group: The processes.
 
     Yields:
         Nothing.
@@ -81,8 +81,8 @@ def failing_together(team: ProcessGroup) -> Iterator[None]:
         yield
     except Exception as err:
         error = err
-    told = "" if error is None else f"{type(error).__name__}: {error}"
-    answers = team.gather(told.encode())
+    message = "" if error is None else f"{type(error).__name__}: {error}"
+    answers = group.gather(message.encode())
     if error is not None:
         raise error
     for rank, answer in enumerate(answers):
@@ -90,14 +90,15 @@ def failing_together(team: ProcessGroup) -> Iterator[None]:
             raise RuntimeError(f"worker {rank} failed: {answer.decode()}")
 
 
-def refresh(entries: Sequence[Entry], team: ProcessGroup) -> None:
+def refresh(entries: Sequence[Entry], group: ProcessGroup) -> None:
     """Reads what other processes wrote before.
 
     Args:
-        entries: In a folder, or in memory, where there is nothing to read.
-        team: The processes.
+        entries: Entries in a folder, or in memory, where there is nothing to
+            read.
+        group: The processes.
     """
-    if team.size > 1:
+    if group.size > 1:
         for entry in entries:
             entry.refresh()
 
@@ -106,26 +107,26 @@ def exchange(
     entries: Sequence[Entry],
     digests: np.ndarray,
     part: np.ndarray,
-    team: ProcessGroup,
+    group: ProcessGroup,
 ) -> None:
-    """Gives each process what the others computed.
+    """Gives each process the rows that the others computed.
 
     Args:
-        entries: With what this one computed.
-        digests: uint8 `(n, 16)`, of all examples.
-        part: bool `(views, n)`: what this one computed.
-        team: The processes.
+        entries: Entries that hold the rows of this process.
+        digests: Digests of all examples, uint8 `(n, 16)`.
+        part: Mask of what this process computed, bool `(views, n)`.
+        group: The processes.
 
     Raises:
-        ValueError: If they do not see the same folder.
+        ValueError: If the processes do not see the same folder.
     """
-    if team.size == 1:
+    if group.size == 1:
         return
     mine = digests[part.any(axis=0)]
     for entry in entries:
         if entry.folder is None:
-            _send(entry, mine, team)
-    refresh(entries, team)
+            _send(entry, mine, group)
+    refresh(entries, group)
     seen = all(
         (entry.find(digests)[:, 0] >= 0).all()
         for entry in entries
@@ -133,7 +134,7 @@ def exchange(
     )
     blind = [
         rank
-        for rank, answer in enumerate(team.gather(b"%d" % seen))
+        for rank, answer in enumerate(group.gather(b"%d" % seen))
         if answer != b"1"
     ]
     if blind:
@@ -145,19 +146,19 @@ def exchange(
         )
 
 
-def _send(entry: Entry, mine: np.ndarray, team: ProcessGroup) -> None:
-    """Sends rows in memory to all, and takes theirs."""
-    rows = max(1, _AT_ONCE // entry.row_bytes)
-    counts = [int(count) for count in team.gather(b"%d" % len(mine))]
+def _send(entry: Entry, mine: np.ndarray, group: ProcessGroup) -> None:
+    """Exchanges rows in memory between all processes."""
+    rows = max(1, _BYTES_PER_MESSAGE // entry.row_bytes)
+    counts = [int(count) for count in group.gather(b"%d" % len(mine))]
     for start in range(0, max(counts), rows):
-        some = mine[start : start + rows]
-        # Of a view, this process may have computed others.
-        some = some[entry.find(some)[:, 0] >= 0]
+        batch = mine[start : start + rows]
+        # `mine` covers all views; this entry may lack some of its rows.
+        batch = batch[entry.find(batch)[:, 0] >= 0]
         buffer = io.BytesIO()
-        arrays = entry.gather(entry.find(some))
-        np.savez(buffer, some, *arrays)
-        for rank, content in enumerate(team.gather(buffer.getvalue())):
-            if rank == team.rank:
+        arrays = entry.gather(entry.find(batch))
+        np.savez(buffer, batch, *arrays)
+        for rank, content in enumerate(group.gather(buffer.getvalue())):
+            if rank == group.rank:
                 continue
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 theirs = [file[name] for name in file.files]

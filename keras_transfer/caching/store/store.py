@@ -1,13 +1,13 @@
 """The feature store: activations on disk or in memory, found by content.
 
     DIRECTORY/
-      store.json                     what this folder is
+      store.json                     format of this folder
       .locks/KEY                     held while a process computes
       KEY/                           one network, one input, one dtype, one view
-        entry.json                   what the key was made of, for people
-        shards/NAME/                 some examples, whole or not there
-          digests.npy                (n, 16) uint8, the content of each example
-          tensor_0.npy, ...          (n, ...) what the network said of them
+        entry.json                   description of the key, for people
+        shards/NAME/                 some examples, complete or absent
+          digests.npy                (n, 16) uint8, digest of each example
+          tensor_0.npy, ...          (n, ...) outputs of the network
           checksums.json             written last
 
 An example is found by what it holds, not by its name or place, so that every
@@ -41,11 +41,12 @@ if TYPE_CHECKING:
     pass
 
 
+# Bytes that a store on disk may hold.
 DEFAULT_LIMIT = 20 * 2**30
 
 
-# What is left free on a disk, whatever the limit.
-_SPARE = 256 * 2**20
+# Bytes left free on a disk, whatever the limit.
+_SPARE_BYTES = 256 * 2**20
 
 
 _TRASH = ".trash-"
@@ -58,7 +59,7 @@ def default_directory() -> Path:
     `$XDG_CACHE_HOME` or `~/.cache`.
 
     Returns:
-        A path; nothing is made.
+        Path of the folder, which is not created.
 
     Example:
 
@@ -73,14 +74,14 @@ def default_directory() -> Path:
 
 
 class FeatureStore:
-    """Keeps what frozen networks computed.
+    """A store of activations of frozen networks.
 
     Args:
-        directory: Folder of the store; it is made when something is written
-            to it. `None` keeps everything in memory, for as long as the object
-            lives. Defaults to `None`.
-        limit: Bytes that the store may hold. Where there is no room the
-            entries that were not used for longest are removed. Defaults to
+        directory: Folder of the store; it is created when something is
+            written to it. `None` keeps everything in memory, for as long as
+            the object lives. Defaults to `None`.
+        limit: Largest size in bytes. Where there is no room, the least
+            recently used entries are removed. Defaults to
             `None`: 20 GiB on disk, half of the free memory in memory.
 
     Raises:
@@ -122,12 +123,13 @@ class FeatureStore:
         description: Mapping[str, Any],
         tensors: Sequence[Tensor],
     ) -> Entry:
-        """Returns an entry, new or begun.
+        """Returns an entry, new or existing.
 
         Args:
-            key: What decides the numbers, as a hexadecimal digest.
+            key: Digest of everything that determines the outputs, in
+                hexadecimal.
             description: The same for people.
-            tensors: Shapes and dtypes of what is stored of an example.
+            tensors: Shapes and dtypes of the tensors of an example.
 
         Returns:
             An `Entry`.
@@ -140,15 +142,15 @@ class FeatureStore:
         return entry
 
     def reserve(self, num_bytes: int, keep: Collection[str] = ()) -> None:
-        """Makes room, by removing what was not used for longest.
+        """Makes room by removing the least recently used entries.
 
         Args:
-            num_bytes: How many bytes will be written.
+            num_bytes: Number of bytes that will be written.
             keep: Keys that stay. Defaults to `()`.
 
         Raises:
-            OSError: If there is not enough room whatever is removed; nothing
-                is removed then.
+            OSError: If there is not enough room even so; nothing is removed
+                then.
         """
         self._sweep()
         infos = self.ls()
@@ -159,7 +161,7 @@ class FeatureStore:
         if self.directory is not None:
             where = str(self.directory)
             free = shutil.disk_usage(_existing(self.directory)).free
-            missing = max(missing, num_bytes + _SPARE - free)
+            missing = max(missing, num_bytes + _SPARE_BYTES - free)
         if missing > sum(info.num_bytes for info in removable):
             raise OSError(
                 f"no room for {size} of features in {where}: "
@@ -180,22 +182,22 @@ class FeatureStore:
             )
 
     def ls(self) -> list[EntryInfo]:
-        """Returns what is stored, the latest used first."""
+        """Returns a summary of each entry, the most recently used first."""
         if self.directory is None:
-            found = [entry.info() for entry in self._entries.values()]
+            infos = [entry.info() for entry in self._entries.values()]
         elif not self.directory.is_dir():
-            found = []
+            infos = []
         else:
-            found = [
+            infos = [
                 info
                 for folder in self.directory.iterdir()
                 if not folder.name.startswith(".")
                 and (info := _read_info(folder)) is not None
             ]
-        return sorted(found, key=lambda info: -info.used)
+        return sorted(infos, key=lambda info: -info.used)
 
     def size(self) -> int:
-        """Returns the bytes of all entries."""
+        """Returns the size of all entries in bytes."""
         return sum(info.num_bytes for info in self.ls())
 
     def clear(self, key: str | None = None) -> int:
@@ -205,7 +207,7 @@ class FeatureStore:
             key: Its key, or the beginning of it. Defaults to `None`, all.
 
         Returns:
-            The bytes that became free.
+            Number of bytes freed.
 
         Raises:
             ValueError: If `key` is that of no entry or of several, or another
@@ -226,21 +228,21 @@ class FeatureStore:
         for info in chosen:
             if not self._remove(info.key):
                 raise ValueError(
-                    "`clear` must wait until nobody computes. Received: entry "
-                    f"{info.key}, which another process is writing."
+                    "`clear` must wait until no process writes. Received: "
+                    f"entry {info.key}, which another process is writing."
                 )
             freed += info.num_bytes
         return freed
 
     def verify(self, key: str | None = None) -> list[str]:
-        """Reads everything and compares it with its checksums.
+        """Compares all files with their checksums.
 
         Args:
-            key: The beginning of the keys to look at. Defaults to `None`, all.
+            key: Prefix of the keys to check. Defaults to `None`, all.
 
         Returns:
-            Names of the damaged shards, `"KEY/NAME"`; they are removed, where
-            the folder can be written to, and computed again when needed.
+            Names of the damaged shards, `"KEY/NAME"`. They are removed where
+            the folder is writable, and computed again when needed.
         """
         if self.directory is None:
             return []
@@ -252,11 +254,11 @@ class FeatureStore:
         ]
 
     def _remove(self, key: str) -> bool:
-        """Removes an entry, unless another process is writing it."""
+        """Removes an entry, unless another process is writing to it."""
         if self.directory is None:
             self._entries.pop(key, None)
             return True
-        # Renamed first: what is half removed is never read.
+        # Renamed first, so that a half-removed entry is never read.
         trash = self.directory / f"{_TRASH}{key}-{time.time_ns():x}"
         try:
             with locked(self.directory / LOCKS / key, wait=False):
@@ -264,7 +266,7 @@ class FeatureStore:
         except BlockingIOError:
             return False
         except FileNotFoundError:
-            pass  # Another process was faster.
+            pass  # Another process removed it first.
         except OSError as err:
             raise OSError(
                 err.errno,
@@ -276,7 +278,7 @@ class FeatureStore:
         return True
 
     def _sweep(self) -> None:
-        """Removes what a process left that was killed while removing."""
+        """Removes the remains of entries whose removal was interrupted."""
         if self.directory is not None:
             for trash in self.directory.glob(f"{_TRASH}*"):
                 shutil.rmtree(trash, ignore_errors=True)
@@ -305,10 +307,10 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(
             f"`directory` must be a folder. Received: {str(folder)!r}, a file."
         )
-    card = folder / "store.json"
-    if not card.exists():
+    manifest = folder / "store.json"
+    if not manifest.exists():
         names = sorted(file.name for file in folder.iterdir())
-        # A process may have died while it wrote the card.
+        # A process may have been killed while it wrote the manifest.
         others = [n for n in names if not n.startswith(".store.json.")]
         if others:
             raise ValueError(
@@ -317,16 +319,16 @@ def _check_folder(folder: Path) -> None:
             )
         return
     try:
-        found = json.loads(card.read_text("utf-8"))["format"]
+        version = json.loads(manifest.read_text("utf-8"))["format"]
     except (OSError, ValueError, KeyError, TypeError) as err:
         raise ValueError(
-            "`directory` must hold the card of a feature store. Received: "
-            f"{str(card)!r}, which cannot be read ({err})."
+            "`directory` must hold the manifest of a feature store. Received: "
+            f"{str(manifest)!r}, which cannot be read ({err})."
         ) from err
-    if found != FORMAT:
+    if version != FORMAT:
         raise ValueError(
             f"`directory` must be a feature store of format {FORMAT}. "
-            f"Received: {str(folder)!r} of format {found!r}, written by "
+            f"Received: {str(folder)!r} of format {version!r}, written by "
             "another version of keras_transfer. Use that one, or another "
             "directory."
         )
@@ -339,7 +341,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _read_info(folder: Path) -> EntryInfo | None:
-    """Reads what is there, damaged or not; `None` for what is no entry."""
+    """Reads the summary of an entry; `None` for any other folder."""
     if not (folder / "shards").is_dir():
         return None
     description: dict[str, Any] = {}

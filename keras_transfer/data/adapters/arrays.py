@@ -27,7 +27,7 @@ _ROWS_PER_DIGEST = 1024
 def open_texts(
     data: TextData, batch_size: int, seed: int, augment: Augmentation | None
 ) -> TrainingData:
-    """Makes `TrainingData` of what `load_texts` returned."""
+    """Makes `TrainingData` from `TextData`."""
     if augment is not None:
         raise ValueError(
             "`augment` must be None for texts: it changes images. Received: "
@@ -50,18 +50,18 @@ def open_arrays(
     seed: int,
     augment: Augmentation | None,
 ) -> TrainingData:
-    """Makes `TrainingData` of pairs of arrays, by split."""
+    """Makes `TrainingData` from pairs of arrays, by split."""
     arrays = {name: as_arrays(name, part) for name, part in parts.items()}
 
     def digest() -> str:
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for name, pair in arrays.items():
             for array in pair:
-                found.update(f"{name} {array.shape} {array.dtype}".encode())
+                hasher.update(f"{name} {array.shape} {array.dtype}".encode())
                 for start in range(0, len(array), _ROWS_PER_DIGEST):
-                    some = array[start : start + _ROWS_PER_DIGEST]
-                    found.update(_content(some))
-        return found.hexdigest()
+                    rows = array[start : start + _ROWS_PER_DIGEST]
+                    hasher.update(_content(rows))
+        return hasher.hexdigest()
 
     def batches(
         name: str,
@@ -72,7 +72,7 @@ def open_arrays(
         import tensorflow as tf
 
         x, y = arrays[name]
-        made = make_batches(
+        dataset = make_batches(
             x.__getitem__,
             y,
             x.shape[1:],
@@ -83,8 +83,8 @@ def open_arrays(
             dtype=x.dtype.type,
         )
         if augment is not None:
-            made = augment.apply(made, seed, epoch)
-        return made.prefetch(tf.data.AUTOTUNE)
+            dataset = augment.apply(dataset, seed, epoch)
+        return dataset.prefetch(tf.data.AUTOTUNE)
 
     x, y = arrays["train"]
     validation = functools.partial(batches, "validation")
@@ -106,23 +106,23 @@ def open_arrays(
 
 
 def _content(rows: np.ndarray) -> bytes:
-    if rows.dtype == object:  # of texts; its own bytes are addresses
+    if rows.dtype == object:  # texts: the bytes of the array are addresses
         return b"".join(digest_text(text) for text in rows)
     return np.ascontiguousarray(rows).tobytes()
 
 
 def as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns inputs and labels of a split as arrays; raises what is wrong."""
+    """Returns inputs and labels of a split as arrays, checked."""
     if not isinstance(part, tuple | list) or len(part) != 2:
-        what = f"{name} of type {type(part).__name__}"
+        received = f"{name} of type {type(part).__name__}"
         if isinstance(part, tuple | list):
-            what += (
+            received += (
                 f" with {len(part)} parts. Weights of examples: a "
                 "tf.data.Dataset of (inputs, labels, weights)"
             )
         raise TypeError(
             "`data` must be ImageData or TextData, a pair (inputs, labels) of "
-            f"arrays or a batched tf.data.Dataset. Received: {what}."
+            f"arrays or a batched tf.data.Dataset. Received: {received}."
         )
     x, y = (np.asarray(array) for array in part)
     texts = is_texts(x)
@@ -149,7 +149,7 @@ def as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def label_format_of(labels: np.ndarray) -> str:
-    """Says what labels are by their values."""
+    """Returns the format of labels, from their values."""
     two_dimensional = labels.ndim == 2 and labels.shape[1] > 1
     if two_dimensional and ((labels == 0) | (labels == 1)).all():
         exclusive = (labels.sum(axis=1) == 1).all()
@@ -160,11 +160,11 @@ def label_format_of(labels: np.ndarray) -> str:
 
 
 def balanced_weights(labels: np.ndarray) -> dict[int, float]:
-    """Weighs classes as `ImageData.class_weights` does."""
+    """Returns balanced weights of classes, as `ImageData.class_weights`."""
     kind = label_format_of(labels)
     if kind not in ("one-hot", "indices"):
         raise ValueError(
-            '`class_weight="balanced"` needs one class an example. Received: '
+            '`class_weight="balanced"` needs one class per example. Received: '
             f"labels that are {kind}."
         )
     indices = labels.argmax(-1) if kind == "one-hot" else labels.reshape(-1)

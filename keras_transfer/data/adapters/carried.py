@@ -1,4 +1,4 @@
-"""Batches that carry further inputs beside the labelled ones."""
+"""Batches that carry further inputs besides the labelled ones."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ def carry(
     batch_size: int,
     seed: int,
 ) -> TrainingData:
-    """Lets each training batch carry as many rows of other arrays.
+    """Adds as many rows of other arrays to each training batch.
 
     Args:
         data: The labelled examples.
-        arrays: Inputs of the model by name, of as many rows each: row k of all
-            of them goes together.
+        arrays: Inputs of the model by name, with equal numbers of rows: row k
+            of all of them belongs together.
         batch_size: Examples in a batch.
-        seed: Seed of the order in which rows come; all come before one comes
-            again.
+        seed: Seed of the order of rows; each comes once before any repeats.
 
     Returns:
         Training data whose batches are `((inputs, *carried), labels)`.
@@ -45,14 +44,14 @@ def carry(
         return data
     if "train" not in data.indexed:
         raise ValueError(
-            "`data` must be arrays or what `load_images` and `load_texts` "
-            "return where an auxiliary loss has examples of its own. Received: "
-            "a tf.data.Dataset."
+            "`data` must be arrays, an `ImageData` or a `TextData` where an "
+            "auxiliary loss has examples of its own. Received: a "
+            "tf.data.Dataset."
         )
     sizes = {name: len(array) for name, array in arrays.items()}
     if len(set(sizes.values())) != 1 or not min(sizes.values()):
         raise ValueError(
-            "`auxiliary` must have examples of as many rows each, at least "
+            "`auxiliary` must have arrays with equal numbers of rows, at least "
             f"one. Received: {sizes}"
         )
     inputs = {name: np.asarray(array) for name, array in arrays.items()}
@@ -94,11 +93,11 @@ def carry(
 def cyclic_order(
     rows: int, count: int, seed: int
 ) -> Callable[[int], np.ndarray]:
-    """Makes the function from the epoch to the rows that it draws.
+    """Makes the function from an epoch to the rows that it draws.
 
     Args:
-        rows: How many rows there are.
-        count: How many are drawn in an epoch.
+        rows: Number of rows.
+        count: Number of rows drawn in an epoch.
         seed: Seed of the permutations.
 
     Returns:
@@ -107,7 +106,7 @@ def cyclic_order(
     """
     cycles = -(-count // rows)
 
-    # Steps of two epochs may be in flight.
+    # Batches of two epochs may be prefetched at the same time.
     @functools.lru_cache(maxsize=4)
     def draw(epoch: int) -> np.ndarray:
         parts = [
@@ -124,7 +123,7 @@ def join(batches: tf.data.Dataset, carried: tf.data.Dataset) -> tf.data.Dataset:
 
     Args:
         batches: Batches of `(inputs, labels)`.
-        carried: Batches of tuples, as many rows in each.
+        carried: Batches of tuples, with the same numbers of rows.
 
     Returns:
         `tf.data.Dataset` of `((inputs, *carried), labels)`.
@@ -138,10 +137,10 @@ def join(batches: tf.data.Dataset, carried: tf.data.Dataset) -> tf.data.Dataset:
 def with_first(
     batches: tf.data.Dataset, first: Sequence[np.ndarray]
 ) -> tf.data.Dataset:
-    """Gives validation batches what a model with more inputs asks for.
+    """Adds dummy rows to validation batches, for a model with more inputs.
 
-    Nothing is made of it: the loss is added in training alone, and TensorFlow
-    leaves out what nothing reads.
+    They cost nothing: the loss is added only in training, and TensorFlow prunes
+    the unused branch.
 
     Args:
         batches: Batches of `(inputs, labels)`.
@@ -161,6 +160,6 @@ def with_first(
 
 
 def _flat(inputs: Any, more: Sequence[Any]) -> tuple[Any, ...]:
-    """The inputs of a model over a cut may be several already."""
+    """Flattens inputs, of which a model above a cut may have several."""
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     return (*inputs, *more)

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 def open_datasets(
     parts: dict[str, Any], seed: int, augment: Augmentation | None
 ) -> TrainingData:
-    """Makes `TrainingData` of batched datasets, by split."""
+    """Makes `TrainingData` from batched datasets, by split."""
     train = parts["train"]
     digest = hashlib.sha256()
     for name, part in parts.items():
         count = int(part.cardinality())
         if count < 1:
             raise ValueError(
-                "`data` must be datasets of known length, so that schedules "
-                f"know their end. Received: {name} of cardinality {count}. Use "
+                "`data` must be datasets of known length because schedules "
+                f"need it. Received: {name} of cardinality {count}. Use "
                 "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
             )
         if not isinstance(part.element_spec, tuple) or len(
@@ -70,11 +70,11 @@ def open_datasets(
 
 
 def _look(batches: tf.data.Dataset) -> str:
-    """A digest of two batches: other data, or an order without a seed."""
+    """Returns a digest of two batches: finds other data or orders."""
     import tensorflow as tf
 
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for batch in batches.take(2):
         for tensor in tf.nest.flatten(batch):
-            found.update(_content(np.asarray(tensor)))
-    return found.hexdigest()
+            hasher.update(_content(np.asarray(tensor)))
+    return hasher.hexdigest()

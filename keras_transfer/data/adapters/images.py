@@ -1,4 +1,4 @@
-"""Training data from what `load_images` returned."""
+"""Training data from an `ImageData`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     pass
 
 
-# Decoded images are kept in memory up to here, in bytes.
-_CACHE_LIMIT = 2 * 2**30
+# Decoded images stay in memory up to this many bytes.
+_MAX_CACHED_BYTES = 2 * 2**30
 
 
-# Images that are looked at to tell one data set from another, and rows that
-# are read at once.
+# Images of a split that enter its digest.
 _IMAGES_PER_DIGEST = 64
 
 
@@ -38,33 +37,34 @@ def open_images(
     cache: bool | None,
     part: Part | None = None,
 ) -> TrainingData:
-    """Makes `TrainingData` of what `load_images` returned."""
+    """Makes `TrainingData` from an `ImageData`."""
 
-    def kept(split: Any) -> bool:
+    def is_cached(split: Any) -> bool:
         if cache is not None or data.image_size is None:
             return bool(cache)
         height, width = data.image_size
-        return len(split) * height * width * data.channels <= _CACHE_LIMIT
+        return len(split) * height * width * data.channels <= _MAX_CACHED_BYTES
 
     def digest() -> str:
-        found = hashlib.sha256(
+        hasher = hashlib.sha256(
             repr((data.class_names, data.image_size)).encode()
         )
         for split in (data.train, data.validation):
-            found.update(repr(split.ids).encode("utf-8", "surrogatepass"))
-            found.update(np.ascontiguousarray(split.labels).tobytes())
-            # Ids are names of files: some of their pixels, all over the split.
+            hasher.update(repr(split.ids).encode("utf-8", "surrogatepass"))
+            hasher.update(np.ascontiguousarray(split.labels).tobytes())
+            # Ids are file names, so pixels of images from the whole split are
+            # added.
             places = np.linspace(
                 0, len(split) - 1, min(len(split), _IMAGES_PER_DIGEST)
             )
             for place in places.astype(int):
-                found.update(split.image(int(place)).tobytes())
-        return found.hexdigest()
+                hasher.update(split.image(int(place)).tobytes())
+        return hasher.hexdigest()
 
     validation = functools.partial(
         data.validation.batches,
         batch_size,
-        cache=kept(data.validation),
+        cache=is_cached(data.validation),
         part=part,
     )
     return TrainingData(
@@ -73,7 +73,7 @@ def open_images(
             shuffle=True,
             seed=seed,
             augment=augment,
-            cache=kept(data.train),
+            cache=is_cached(data.train),
             initial_epoch=epoch,
             part=part,
         ),
@@ -106,13 +106,13 @@ def open_images(
 
 
 def _sizes(count: int, batch_size: int) -> np.ndarray:
-    """Examples in each batch; the last one may be smaller."""
+    """Returns the sizes of batches; the last one may be smaller."""
     starts = np.arange(0, count, batch_size)
     return np.minimum(count - starts, batch_size).astype(np.int32)
 
 
 def _has_size(data: ImageData, split: ImageSplit) -> bool:
-    """Whether all images have one size; whoever trains on them says if not."""
+    """Returns whether all images have one size; training raises if not."""
     try:
         split.common_size(data.image_size)
     except ValueError:

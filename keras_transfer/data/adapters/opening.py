@@ -1,4 +1,4 @@
-"""`open_data`: training data from anything that `fine_tune` takes."""
+"""`open_data`: training data from any data that `fine_tune` accepts."""
 
 from __future__ import annotations
 
@@ -37,33 +37,33 @@ def open_data(
     cache: bool | None,
     one_output: bool = False,
 ) -> TrainingData:
-    """Makes a `Source` of any data that `fine_tune` takes.
+    """Makes `TrainingData` from any data that `fine_tune` accepts.
 
     Args:
         data: `ImageData`; `TextData`; a pair of arrays; a batched
             `tf.data.Dataset`; or a dict with keys `"train"` and, where there
             is any, `"validation"`, of datasets, or of pairs and splits.
-        batch_size: Examples in a batch; for a dataset it is its own.
-        seed: Of the order and the augmentation.
+        batch_size: Examples in a batch; ignored for a dataset.
+        seed: Seed of the order and the augmentation.
         augment: Changes of the training images, or `None`.
         cache: Whether to keep decoded images in memory; `None` up to 2 GiB.
-        one_output: Whether the model says yes or no, so that of two classes
-            the second one is "yes". Defaults to `False`.
+        one_output: Whether the model has one binary output, the probability of
+            the second of two classes. Defaults to `False`.
 
     Returns:
-        A `Source`.
+        `TrainingData`.
 
     Raises:
         ValueError: If the data cannot be used.
         TypeError: If they are of another type.
     """
     if isinstance(data, ImageData):
-        source = open_images(data, batch_size, seed, augment, cache)
-        yes_or_no = one_output and not data.multi_label
-        return _yes_or_no(source) if yes_or_no else source
+        training_data = open_images(data, batch_size, seed, augment, cache)
+        is_binary = one_output and not data.multi_label
+        return _as_binary(training_data) if is_binary else training_data
     if isinstance(data, TextData):
-        source = open_texts(data, batch_size, seed, augment)
-        return _yes_or_no(source) if one_output else source
+        training_data = open_texts(data, batch_size, seed, augment)
+        return _as_binary(training_data) if one_output else training_data
     parts = dict(data) if isinstance(data, Mapping) else {"train": data}
     parts = {name: part for name, part in parts.items() if part is not None}
     unknown = sorted(set(parts) - set(_SPLITS))
@@ -89,27 +89,27 @@ def open_data(
     )
 
 
-def _yes_or_no(source: TrainingData) -> TrainingData:
+def _as_binary(training_data: TrainingData) -> TrainingData:
     """Turns one-hot rows of two classes into one column for the second."""
 
     def second(dataset: tf.data.Dataset) -> tf.data.Dataset:
         return dataset.map(lambda x, y: (x, y[:, 1:]))
 
-    validation, of_part = source.validation, source.of_part
+    validation, of_part = training_data.validation, training_data.of_part
     return dataclasses.replace(
-        source,
-        train=lambda epoch: second(source.train(epoch)),
-        plain=lambda: second(source.plain()),
+        training_data,
+        train=lambda epoch: second(training_data.train(epoch)),
+        plain=lambda: second(training_data.plain()),
         validation=None if validation is None else lambda: second(validation()),
         label_format="multi-hot",
         of_part=None
         if of_part is None
-        else lambda part: _yes_or_no(of_part(part)),
+        else lambda part: _as_binary(of_part(part)),
         indexed={
             name: part._replace(
                 make_labels=functools.partial(_second, part.make_labels)
             )
-            for name, part in source.indexed.items()
+            for name, part in training_data.indexed.items()
         },
     )
 

@@ -1,4 +1,4 @@
-"""`TrainingData`: what a training reads examples from."""
+"""`TrainingData`: batches and examples of a run."""
 
 from __future__ import annotations
 
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-    """Examples to train on and to choose by.
+    """Examples for training and validation.
 
     Attributes:
-        train: Function from the number of an epoch (or a function that gives
+        train: Function from the index of an epoch (or a function that returns
             it) to the batches of that epoch, shuffled and augmented.
-        plain: Makes the same batches in order and not augmented.
-        validation: Makes the validation batches; `None` where there are none.
-        steps: Batches in an epoch.
+        plain: Function that makes the same batches in order, not augmented.
+        validation: Function that makes the validation batches, or `None`.
+        steps: Number of batches in an epoch.
         label_format: Format of the labels: `"one-hot"` or `"multi-hot"` rows,
             class `"indices"`, or `"numbers"`.
-        digest: Computes a hexadecimal digest of what was given.
-        class_weights: Makes the weights that balance the classes.
+        digest: Function that computes a hexadecimal digest of the data.
+        class_weights: Function that makes the weights that balance classes.
         indexed: The same examples by index, `"train"` and, where there are
             any, `"validation"`; empty for a `tf.data.Dataset`.
-        look: Computes a digest of the first batches, where `digest` does not
-            look at what is in them. Defaults to `str`: there is no need.
-        of_part: Makes the same source of which `train` and `validation` read a
-            part of each batch, for one of several processes. Defaults to
-            `None`: all is read either way.
-        sizes: Of a part: examples in each whole batch, by split. Defaults to
-            `{}`.
-        carried: Names in `indexed` of what each batch carries beside the
-            labelled inputs. Defaults to `()`.
+        look: Function that computes a digest of the first batches, where
+            `digest` does not cover their content. Defaults to `str`: not
+            needed.
+        of_part: Function that makes the same data with `train` and
+            `validation` reading a shard of each batch, for one of several
+            processes. Defaults to `None`: each process reads whole batches.
+        sizes: Numbers of examples in whole batches by split, where shards are
+            read. Defaults to `{}`.
+        carried: Names in `indexed` of the inputs that each batch carries
+            besides the labelled ones. Defaults to `()`.
     """
 
     train: Callable[[Epoch], tf.data.Dataset]
@@ -61,7 +62,7 @@ class Indexed(NamedTuple):
 
     Attributes:
         examples: The inputs.
-        make_labels: Makes the labels `(n, ...)` that the model is trained on.
+        make_labels: Function that makes the labels `(n, ...)` for training.
     """
 
     examples: Examples

@@ -1,8 +1,8 @@
-"""Linear heads of many runs, trained on kept vectors as one computation.
+"""Linear heads of many runs, trained on cached vectors as one computation.
 
-With K runs, F features and C outputs the weights are `[K, F, C]` and `[K, C]`;
-a step costs a product of matrices, whatever K is, and each run has its own
-learning rate and lambda in a vector of K.
+With K runs, F features and C outputs the weights are `[K, F, C]` and `[K, C]`.
+A step is one product of tensors for any K, and learning rates and lambdas of
+the runs are vectors of K.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Those that step each number by itself, so that rates may differ within a
-# variable, and without products over the steps.
+# Optimizers that update each element by itself, so that rates may differ within
+# a variable, and that keep no products over the steps.
 _ELEMENTWISE = (
     keras.optimizers.SGD,
     keras.optimizers.Adam,
@@ -41,7 +41,7 @@ _ELEMENTWISE = (
 )
 
 
-# Those that are a mean over examples of something on the last axis.
+# Losses that are a mean over examples of a value of the last axis.
 _LOSSES = (
     keras.losses.CategoricalCrossentropy,
     keras.losses.SparseCategoricalCrossentropy,
@@ -53,7 +53,7 @@ _LOSSES = (
 _MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
-# Settings that change a step, or what is validated, in another way.
+# Settings that this computation does not implement.
 _SETTINGS = (
     ("optimization", "ema_momentum"),
     ("stopping", "patience"),
@@ -68,12 +68,12 @@ _SETTINGS = (
 
 
 class Request(NamedTuple):
-    """A run that is asked for.
+    """A run to train.
 
     Attributes:
         phases: The phases.
         penalty: A penalty, or `None`.
-        seed: Of the order and what is drawn.
+        seed: Seed of the order and of random draws.
     """
 
     phases: tuple[Phase, ...]
@@ -82,14 +82,14 @@ class Request(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What the head of one run came to.
+    """The trained head of one run.
 
     Attributes:
         rows: The table of the run.
         best: Index of the best row, or `None`.
         weights: Kernel and bias at the best row by `id(variable)`; empty where
-            the best is what it began with.
-        error: Why it ended early, or `""`.
+            the initial ones are best.
+        error: Reason that it ended early, or `""`.
     """
 
     rows: tuple[Row, ...]
@@ -101,11 +101,11 @@ class Head(NamedTuple):
 def why_not(
     requests: Sequence[Request], spec: RunSpec, suffix: keras.Model
 ) -> Ineligible | None:
-    """Says why runs cannot be one computation, if they cannot.
+    """Returns the reason that runs cannot be one computation, if any.
 
     Args:
         requests: The runs.
-        spec: The first of them.
+        spec: Spec of the first run.
         suffix: The model above the cut.
 
     Returns:
@@ -132,7 +132,7 @@ def _why_not_penalty(penalty: Penalty | None) -> Ineligible | None:
     if penalty is None:
         return None
     if penalty.form(pretrained=False) is None:
-        return Ineligible("the penalty looks at activations")
+        return Ineligible("the penalty reads activations")
     if penalty.decoupled:
         return Ineligible("the penalty is decoupled")
     if penalty.on != ("weights",):
@@ -145,19 +145,19 @@ def _why_not_optimizer(
 ) -> Ineligible | None:
     name = type(optimizer).__name__
     if type(optimizer) not in _ELEMENTWISE or optimizer.weight_decay:
-        return Ineligible(f"{name} does not step number by number")
+        return Ineligible(f"{name} does not update each element by itself")
     clips = ("clipnorm", "clipvalue", "global_clipnorm")
     if any(getattr(optimizer, option) is not None for option in clips):
         return Ineligible("the optimizer clips")
     more = ("use_ema", "gradient_accumulation_steps", "loss_scale_factor")
     if any(getattr(optimizer, option, None) for option in more):
-        return Ineligible("the optimizer does more than to step")
+        return Ineligible("the optimizer does more than a plain step")
     return None
 
 
 def _why_not_task(task: Task) -> Ineligible | None:
     if getattr(task.loss, "reduction", "") not in _MEANS:
-        return Ineligible("the loss is no mean over examples")
+        return Ineligible("the loss is not a mean over examples")
     if type(task.loss) not in _LOSSES:
         return Ineligible("the loss is not known to be a mean over examples")
     if type(task).example_scores is Task.example_scores:
@@ -173,7 +173,7 @@ def _kind(request: Request) -> tuple[Any, ...]:
 
 
 def _dense_of(suffix: keras.Model) -> keras.layers.Dense | None:
-    """Returns the one layer that a suffix is, or `None`."""
+    """Returns the dense layer of a suffix that has no other, or `None`."""
     layers = [
         layer
         for layer in graph.layers_below(suffix)
@@ -185,14 +185,14 @@ def _dense_of(suffix: keras.Model) -> keras.layers.Dense | None:
     (dense,) = layers
     if type(dense) is not keras.layers.Dense or dense.lora_enabled:
         return None
-    own = (
+    extras = (
         dense.kernel_regularizer,
         dense.bias_regularizer,
         dense.activity_regularizer,
         dense.kernel_constraint,
         dense.bias_constraint,
     )
-    if own != (None,) * len(own) or dense.compute_dtype != "float32":
+    if extras != (None,) * len(extras) or dense.compute_dtype != "float32":
         return None
     return dense if dense.use_bias and dense.trainable else None
 
@@ -204,14 +204,14 @@ def train(
     rows: Sequence[Row],
     first: int,
 ) -> list[Head]:
-    """Trains the heads of all runs, from what the dense layer holds now.
+    """Trains the heads of all runs, from the current weights of the layer.
 
     Args:
         requests: The runs.
-        spec: The first of them.
-        cached: Vectors to train on, and to validate by.
-        rows: Rows of the phases before, which all runs share.
-        first: The phase from which on an epoch may be the best.
+        spec: Spec of the first run.
+        cached: Vectors of training and validation.
+        rows: Rows of earlier phases, which all runs share.
+        first: Index of the first phase whose epochs may be the best.
 
     Returns:
         A `Head` for each run.
@@ -228,7 +228,7 @@ def train(
         np.float32,
     )
     rates *= phase.head_multiplier
-    tables = [_Column(spec, rows, phase, first) for _ in requests]
+    tables = [_RunTable(spec, rows, phase, first) for _ in requests]
     epoch = 0
     batches = cached.train(lambda: epoch)
     held_out = cached.validation()
@@ -241,13 +241,17 @@ def train(
     measure = tf.function(heads.measure)
     for epoch in range(phase.epochs):
         started = time.monotonic()
-        some = iter(tf.constant(rates[epoch * steps : (epoch + 1) * steps]))
-        logs = _mean(learn(x, y, next(some)) for x, y in batches)
+        step_rates = iter(
+            tf.constant(rates[epoch * steps : (epoch + 1) * steps])
+        )
+        logs = _mean(learn(x, y, next(step_rates)) for x, y in batches)
         if held_out is not None:
             validation = _mean(measure(x, y) for x, y in held_out)
             logs |= {f"val_{name}": v for name, v in validation.items()}
+        # The time of the epoch is shared by all runs.
         seconds = (time.monotonic() - started) / len(requests)
         last = rates[(epoch + 1) * steps - 1]
+        # [runs, features, classes] and [runs, classes]
         arrays = np.array(heads.kernel), np.array(heads.bias)
         for k, table in enumerate(tables):
             values = {name: float(value[k]) for name, value in logs.items()}
@@ -261,8 +265,8 @@ def train(
     return [table.head() for table in tables]
 
 
-class _Column:
-    """The table of one of the runs."""
+class _RunTable:
+    """The table of one run."""
 
     def __init__(
         self, spec: RunSpec, rows: Sequence[Row], phase: Phase, first: int
@@ -285,13 +289,13 @@ class _Column:
         seconds: float,
         weights: dict[int, np.ndarray],
     ) -> None:
-        """Notes an epoch, unless the run went astray before."""
+        """Adds an epoch, unless the run diverged before."""
         if self._error:
             return
         if not all(map(math.isfinite, logs.values())):
             self._error = (
-                f"`loss` became no number in epoch {epoch + 1}, at learning "
-                f"rate {rate:g}. Lower `learning_rate`, or set "
+                f"`loss` became NaN or infinite in epoch {epoch + 1}, at "
+                f"learning rate {rate:g}. Lower `learning_rate`, or set "
                 "`global_clipnorm=1.0`."
             )
             return
@@ -308,13 +312,13 @@ class _Column:
             self._weights = weights
 
     def head(self) -> Head:
-        """Returns what it came to."""
+        """Returns the trained head."""
         rows = tuple(self._history.rows)
         return Head(rows, self._history.best, self._weights, self._error)
 
 
 class _Heads:
-    """The variables of all heads, and what a batch does to them."""
+    """The variables of all heads, and their training step."""
 
     def __init__(
         self,
@@ -325,6 +329,7 @@ class _Heads:
         dense: Any = _dense_of(suffix)
         self.dense = (dense.kernel, dense.bias)
         self.kernel, self.bias = (
+            # [F, C] -> [K, F, C] and [C] -> [K, C]: all runs start equal.
             keras.Variable(np.stack([np.array(variable)] * len(requests)))
             for variable in self.dense
         )
@@ -333,14 +338,15 @@ class _Heads:
         self._metric_name = spec.task.metrics()[0].name
         self._optimizer = spec.settings.optimization.make(1.0)
         self._optimizer.build([self.kernel, self.bias])
-        # sum |w| and 1/2 sum w^2: a head is new, and drawn to zero.
-        found = [_coefficients(request.penalty) for request in requests]
-        self._absolute, self._squared = np.array(found, np.float32).T
+        # Coefficients of sum |w| and 1/2 sum w^2, [K, 2] -> two vectors [K]: a
+        # head is new, and pulled to zero.
+        coefficients = [_coefficients(r.penalty) for r in requests]
+        self._absolute, self._squared = np.array(coefficients, np.float32).T
 
     def learn(
         self, x: tf.Tensor, y: tf.Tensor, rate: tf.Tensor, weights: Any
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Steps once; returns sums over the batch and their weights."""
+        """Takes a step; returns sums over the batch and their weights."""
         import tensorflow as tf
 
         factors = None
@@ -349,21 +355,26 @@ class _Heads:
             if y.shape.rank == 2 and y.shape[1] > 1:
                 classes = tf.argmax(y, -1)
             classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
-            factors = tf.gather(tf.constant(weights), classes)
+            factors = tf.gather(tf.constant(weights), classes)  # [B]
         with tf.GradientTape() as tape:
-            outputs = self._outputs(x)
+            outputs = self._outputs(x)  # [K * B, C]
             losses = self._losses(outputs, y)  # [K, B]
             if factors is not None:
                 losses *= factors
-            data = tf.reduce_mean(losses, -1)
+            data = tf.reduce_mean(losses, -1)  # [K]
+            # R(theta) of each run: sums over features and classes, [K, F, C] ->
+            # [K].
             kernel = tf.convert_to_tensor(self.kernel)
             absolute = tf.reduce_sum(tf.abs(kernel), [1, 2])
             squared = tf.reduce_sum(tf.square(kernel), [1, 2]) / 2
             loss = data + self._absolute * absolute + self._squared * squared
+            # Run k's loss depends on its own weights alone, so the gradient of
+            # the sum over runs holds the gradient of each run.
             total = tf.reduce_sum(loss)
         variables = [self.kernel, self.bias]
         gradients = tape.gradient(total, [v.value for v in variables])
         for variable, gradient in zip(variables, gradients, strict=True):
+            # Rates [K] -> [K, 1, 1] for kernels and [K, 1] for biases.
             shape = [-1, *[1] * (len(variable.shape) - 1)]
             self._optimizer.update_step(
                 gradient, variable, tf.reshape(rate, shape)
@@ -379,34 +390,37 @@ class _Heads:
         import tensorflow as tf
 
         outputs = self._outputs(x)
-        losses = tf.reduce_sum(self._losses(outputs, y), -1)
+        losses = tf.reduce_sum(self._losses(outputs, y), -1)  # [K]
         size = tf.cast(tf.shape(y)[0], tf.float32)
         return {"loss": (losses, size), **self._metric(outputs, y)}
 
     def _outputs(self, x: tf.Tensor) -> tf.Tensor:
-        """A row for each pair of run and example, `[K * B, C]`."""
+        """Returns a row for each pair of run and example, `[K * B, C]`."""
         import tensorflow as tf
 
+        # [B, F] x [K, F, C] -> [K, B, C]; the bias [K, C] becomes [K, 1, C].
         products = tf.einsum("bf,kfc->kbc", x, self.kernel.value)
         logits = products + self.bias.value[:, None]
-        # Flat before the activation: losses look up what it was made of.
+        # Flat before the activation: Keras losses recover the logits from the
+        # activation op of `outputs`, which a reshape after it would hide.
         return self._activation(tf.reshape(logits, [-1, logits.shape[-1]]))
 
     def _losses(self, outputs: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         count = self.kernel.shape[0]
+        # Labels [B, ...] -> [K * B, ...], in the order of the outputs.
         answers = tf.tile(y, [count, *[1] * (y.shape.rank - 1)])
         if isinstance(self._task.loss, keras.losses.MeanSquaredError):
             answers = tf.reshape(answers, tf.shape(outputs))
         loss: Any = self._task.loss
-        losses = loss.call(answers, outputs)
+        losses = loss.call(answers, outputs)  # [K * B], not reduced
         return tf.reshape(losses, [count, -1])
 
     def _metric(
         self, outputs: tf.Tensor, y: tf.Tensor
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Sums of the first metric of the task; classes weigh nothing."""
+        """Returns sums of the first metric, without class weights."""
         import tensorflow as tf
 
         count, units = self.kernel.shape[0], outputs.shape[-1]
@@ -417,7 +431,7 @@ class _Heads:
 
 
 def _coefficients(penalty: Penalty | None) -> tuple[float, float]:
-    """Those of `sum |w|` and `1/2 sum w^2` for a new head."""
+    """Returns those of `sum |w|` and `1/2 sum w^2` for a new head."""
     form = None if penalty is None else penalty.form(pretrained=False)
     if form is None:
         return 0.0, 0.0
@@ -428,11 +442,12 @@ def _coefficients(penalty: Penalty | None) -> tuple[float, float]:
 
 
 def _mean(batches: Any) -> dict[str, np.ndarray]:
-    """Means over all batches, weighed."""
+    """Returns means over all batches, weighted by their sizes."""
     sums: dict[str, list[Any]] = {}
-    for found in batches:
-        for name, (value, size) in found.items():
-            known = sums.setdefault(name, [0.0, 0.0])
-            known[0] = known[0] + np.asarray(value, np.float64)
-            known[1] += float(size)
+    for batch_sums in batches:
+        for name, (value, size) in batch_sums.items():
+            total = sums.setdefault(name, [0.0, 0.0])
+            # In float64, value [K]: thousands of batches add up.
+            total[0] = total[0] + np.asarray(value, np.float64)
+            total[1] += float(size)
     return {name: value / size for name, (value, size) in sums.items()}

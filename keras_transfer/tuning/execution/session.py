@@ -1,4 +1,4 @@
-"""`TrainingSession`: trains one model many times, doing once what can be."""
+"""`TrainingSession`: trains one model many times, and shares the work."""
 
 from __future__ import annotations
 
@@ -56,28 +56,29 @@ ShouldContinue = Callable[[Sequence[Row]], bool]
 class TrainingSession:
     """Trains one model on the same data many times.
 
-    Each run starts from the weights that the model came with, and gives the
-    numbers of `fine_tune` with the same arguments. Done once are: the
-    activations below the blocks that train, the exact probe, and the trace of
-    each training step; between runs of one kind weights, moments, rates and
-    coefficients are assigned.
+    Each run starts from the initial weights of the model, and gives the results
+    of `fine_tune` with the same arguments. Activations below the trained
+    blocks, the exact probe and the trace of each training step are computed
+    once. Between runs of one kind weights, moments, rates and coefficients are
+    assigned.
 
     Args:
         model: The model.
         data: Same as in `fine_tune`.
-        runs: The phases of each kind of run that will come, to plan by; rates
-            may differ from these, and epochs.
-        settings: How to train.
-        count: How many runs there will be, about. Defaults to `1`.
+        runs: Phases of each kind of run, for the plan; actual rates and epochs
+            may differ from these.
+        settings: Settings of training.
+        count: Approximate number of runs. Defaults to `1`.
         last_counts: Whether the best epoch of a run is one of its last phase,
-            and not one of a phase before. Defaults to `False`, as in
+            and not of an earlier phase. Defaults to `False`, as in
             `fine_tune`.
-        ignore: Names of findings of `check` that are meant. Defaults to `()`.
+        ignore: Names of findings of `check` that are intended. Defaults to
+            `()`.
         strategy: The strategy that trains a copy of the model on several
             devices. Defaults to `None`: one device.
 
     Raises:
-        ValueError: If they do not fit each other.
+        ValueError: If arguments do not fit each other.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class TrainingSession:
         self._copies: dict[Opening, SessionModel | None] = {}
         _check(runs)
         with self._scope():
-            # What trains on several devices is made there.
+            # A model for several devices is made in the scope.
             self.model = model if strategy is None else copy_model(model)
             self._begin(runs, count, last_counts, ignore)
 
@@ -142,12 +143,12 @@ class TrainingSession:
 
     @property
     def plan(self) -> Plan:
-        """The plan: what is computed once for all runs, and what each pass."""
+        """The caching plan for all runs."""
         return self._shared.plan
 
     @property
     def start(self) -> Sequence[np.ndarray]:
-        """The weights that each run starts from, by their place."""
+        """The initial weights of each run, by place."""
         return self._shared.start
 
     def run(
@@ -158,12 +159,12 @@ class TrainingSession:
         seed: int | None = None,
         should_continue: ShouldContinue | None = None,
     ) -> RunOutcome:
-        """Runs phases from the weights that the model came with.
+        """Runs phases from the initial weights of the model.
 
         Args:
-            phases: The phases; they open what those of `runs` open.
+            phases: The phases; they open the same blocks as those of `runs`.
             penalty: A penalty. Defaults to `None`.
-            seed: Seed of the order and of what is drawn. Defaults to `None`,
+            seed: Seed of the order and of random draws. Defaults to `None`,
                 that of the settings.
             should_continue: Function from the rows so far to whether the run
                 continues. Defaults to `None`: to its end.
@@ -185,8 +186,8 @@ class TrainingSession:
             requests: Runs that differ in their rates and lambdas alone.
 
         Returns:
-            A `RunOutcome` for each, with the numbers that `run` would give; or
-            `None` where they cannot be one computation.
+            A `RunOutcome` for each, with the results of `run`; or `None` where
+            they cannot be one computation.
         """
         if self._strategy is not None:
             return None
@@ -237,19 +238,18 @@ class TrainingSession:
         requests: Sequence[Request],
         should_continue: ShouldContinue | None = None,
     ) -> list[RunOutcome] | None:
-        """Runs several requests at once, each in a thread of its own.
+        """Runs several requests at the same time, each in its own thread.
 
         Steps of a small network leave cores idle. Each opening has a copy of
         the model, and all train on the same activations.
 
         Args:
             requests: Runs, no two of which open the same blocks.
-            should_continue: As for `run`. Defaults to `None`.
+            should_continue: Same as in `run`. Defaults to `None`.
 
         Returns:
-            A `RunOutcome` for each, with the numbers that `run` would give; or
-            `None` where something is computed from the inputs in each pass, or
-            the model cannot be copied.
+            A `RunOutcome` for each, with the results of `run`; or `None` where
+            a run is not cached, or the model cannot be copied.
         """
         if self._strategy is not None:
             return None
@@ -279,14 +279,14 @@ class TrainingSession:
             try:
                 futures.wait(runs, return_when=futures.FIRST_EXCEPTION)
             finally:
-                stop.set()  # One failed, or somebody pressed Ctrl-C.
+                stop.set()  # After an error or Ctrl-C.
         return [future.result() for future in runs]
 
     def assign(self, weights: Mapping[int, np.ndarray]) -> None:
-        """Gives the model the weights that a run came to.
+        """Assigns the weights of a run to the model.
 
         Args:
-            weights: As `RunOutcome.weights`.
+            weights: Arrays by place, from `RunOutcome.weights`.
         """
         self._main.assign(weights)
 
@@ -294,7 +294,8 @@ class TrainingSession:
         """Returns the validation metrics of other weights, without a penalty.
 
         Args:
-            weights: As `RunOutcome.weights`: of blocks that some run trains.
+            weights: Arrays by place, from `RunOutcome.weights`, of blocks that
+                some run trains.
         """
         self.assign(weights)
         try:
@@ -306,7 +307,7 @@ class TrainingSession:
         return {f"val_{name}": value for name, value in logs.items()}
 
     def close(self) -> None:
-        """Leaves the model open and closed as it was, compiled anew."""
+        """Restores the `trainable` flags of the model, and compiles it."""
         self._main.close()
         self._copies.clear()
         self._stack.close()
@@ -319,7 +320,7 @@ class TrainingSession:
 
     @functools.cached_property
     def _validator(self) -> tuple[keras.Model | ReplicaTrainer, Any]:
-        """The network above all that no run changes, and its validation."""
+        """The network above the deepest cut, and its validation batches."""
         self._shared.sets.apply(self._deepest)
         cached = self._shared.open(self._deepest)
         self._shared.sets.restore()
@@ -345,7 +346,7 @@ class TrainingSession:
         return self._spec((), self._settings.data.seed).task
 
     def _spec(self, phases: tuple[Phase, ...], seed: int) -> RunSpec:
-        """The spec of a run; data are opened once for each seed."""
+        """Returns the spec of a run; data are opened once per seed."""
         if seed not in self._specs:
             settings = self._settings.replace(seed=seed)
             data, task = read_data(self.model, self._data, settings)
@@ -361,7 +362,7 @@ class TrainingSession:
         return dataclasses.replace(self._specs[seed], phases=phases)
 
     def _copy_for(self, request: Request) -> SessionModel | None:
-        """Returns the copy that a request runs on beside others, if it can."""
+        """Returns the copy of the model for a request, if it can use one."""
         opening = opening_of(request.phases[-1])
         if opening not in self._copies:
             self._copies[opening] = self._make_copy()
@@ -386,16 +387,16 @@ class TrainingSession:
         return SessionModel(model, self._shared.twin(model))
 
     def _plan(self, runs: Sequence[tuple[Phase, ...]], count: int) -> None:
-        """Decides what to cache, as if all runs were phases of one."""
+        """Plans the cache as if all runs were phases of one run."""
         shared, settings = self._shared, self._settings
         by_opening: dict[Any, Phase] = {}
         for phases in runs:
             for phase in phases:
                 opening = opening_of(phase)
                 epochs = max(1, phase.epochs * count // len(runs))
-                known = by_opening.get(opening)
-                if known is not None:
-                    epochs += known.epochs
+                previous = by_opening.get(opening)
+                if previous is not None:
+                    epochs += previous.epochs
                 by_opening[opening] = dataclasses.replace(
                     phase, epochs=epochs, name=f"depth {phase.depth}"
                 )
@@ -428,5 +429,5 @@ def _check(runs: Sequence[tuple[Phase, ...]]) -> None:
             if phase.reinitialize or phase.blocks is not None:
                 raise ValueError(
                     "`strategy` must open the last blocks, from pretrained "
-                    f"weights, to be run many times. Received: {phase}"
+                    f"weights, for a search. Received: {phase}"
                 )

@@ -1,4 +1,4 @@
-"""`SessionModel`: a model on which run after run begins anew."""
+"""`SessionModel`: a model that is trained again and again."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class RunOutcome:
         rows: The table, as `Run.rows`.
         best: Index of the best row, or `None` where the run failed before its
             first.
-        weights: Arrays of the variables that are not as at the beginning, by
-            their place in `model.variables`, at the best row.
-        seconds: Time that it took.
-        error: Why it ended early. Defaults to `""`.
+        weights: Arrays of the changed variables at the best row, by their
+            place in `model.variables`.
+        seconds: Duration of the run.
+        error: Reason that it ended early. Defaults to `""`.
     """
 
     rows: tuple[Row, ...]
@@ -48,7 +48,7 @@ class RunOutcome:
 
 
 class SessionModel:
-    """Runs one after the other on one model.
+    """Trains one model in runs, one after the other.
 
     Args:
         model: The model.
@@ -66,7 +66,7 @@ class SessionModel:
         penalty: Penalty | None = None,
         should_continue: Callable[[Sequence[Row]], bool] | None = None,
     ) -> RunOutcome:
-        """Runs phases from the weights that the model came with.
+        """Runs phases from the initial weights of the model.
 
         Args:
             spec: The run, of this model.
@@ -103,7 +103,7 @@ class SessionModel:
         )
 
     def begin(self, spec: RunSpec) -> RunState:
-        """Gives the model the weights that each run starts from.
+        """Assigns the initial weights to the model.
 
         Args:
             spec: The run.
@@ -133,15 +133,16 @@ class SessionModel:
         Args:
             spec: The run.
             state: Its state.
-            losses: The auxiliary losses in force.
+            losses: The attached auxiliary losses.
             penalty: The penalty among them. Defaults to `None`.
-            should_continue: As for `run`. Defaults to `None`.
+            should_continue: Function from the rows so far to whether the run
+                continues. Defaults to `None`: to its end.
 
         Returns:
             A `TrainingLoop`.
         """
         shared = self.shared
-        # Of the runs that share, some may need the whole network.
+        # Some of the runs may need the whole network.
         penalties = () if penalty is None else (penalty,)
         whole = needs_whole_model(self.model, penalties) is not None
         cache = SharedCache(shared, spec.settings.data.seed, whole)
@@ -158,22 +159,22 @@ class SessionModel:
         )
 
     def assign(self, weights: Mapping[int, np.ndarray]) -> None:
-        """Gives the model the weights that a run came to.
+        """Assigns the weights of a run to the model.
 
         Args:
-            weights: As `RunOutcome.weights`.
+            weights: Arrays by place, from `RunOutcome.weights`.
         """
         for place, variable in enumerate(self.model.variables):
             variable.assign(weights.get(place, self.shared.start[place]))
 
     def close(self) -> None:
-        """Leaves no penalty on the model."""
+        """Detaches all penalties from the model."""
         for attached in self._attached.values():
             attached.detach()
 
     @contextlib.contextmanager
     def _penalised(self, penalty: Penalty | None) -> Iterator[AttachedLosses]:
-        """Puts a penalty in force, one of its kind attached but once."""
+        """Puts a penalty in force; each kind of penalty is attached once."""
         if penalty is None:
             yield AttachedLosses()
             return

@@ -1,4 +1,4 @@
-"""Work that runs of one model on the same data share."""
+"""Work shared by runs of one model on the same data."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ Opening = tuple[Depth, tuple[str, ...] | None, bool | str]
 
 
 def opening_of(phase: Phase) -> Opening:
-    """Returns the part of a phase that decides which blocks are open."""
+    """Returns the fields of a phase that determine the open blocks."""
     return phase.depth, phase.blocks, phase.train_batch_norm
 
 
 class ReusablePhase:
-    """A compiled phase that can begin anew.
+    """A compiled phase that can run again from the start.
 
     Args:
         compiled: The phase, compiled and its optimizer built.
-        carried: Variables of the optimizer of the phase before, whose moments
-            this one continues with. Defaults to `()`.
+        carried: Optimizer variables of the previous phase, whose moments this
+            one continues with. Defaults to `()`.
     """
 
     def __init__(
         self, compiled: CompiledPhase, carried: Sequence[keras.Variable] = ()
     ) -> None:
         self.compiled = compiled
-        kept = {id(variable) for variable in carried}
+        carried_ids = {id(variable) for variable in carried}
         self._fresh = [
             (variable, np.array(variable))
             for variable in compiled.trainer.optimizer.variables
-            if id(variable) not in kept
+            if id(variable) not in carried_ids
         ]
 
     def begin(self, learning_rate: float) -> CompiledPhase:
-        """Returns the phase, with everything as it was when it was compiled.
+        """Returns the phase, reset to its state after compiling.
 
         Args:
-            learning_rate: The rate to begin with.
+            learning_rate: The initial rate.
         """
         for variable, value in self._fresh:
             variable.assign(value)
@@ -72,24 +72,23 @@ class ReusablePhase:
 
 @dataclasses.dataclass(eq=False)
 class SharedRuns:
-    """Work that a run leaves to the next one.
+    """Work of a run that the next ones reuse.
 
     Attributes:
         model: The model.
         phases: A phase for each opening.
         sets: The layers that train in each phase.
-        start: The weights that each run starts from.
+        start: The initial weights of each run.
         plan: The plan, with a phase for each opening.
-        runs: How many runs there will be of each kind, about. Defaults to `1`.
+        runs: Approximate number of runs of each kind. Defaults to `1`.
         last_counts: Whether the best epoch of a run is one of its last phase.
             Defaults to `False`.
-        prefixes: Computes activations, or `None`. Defaults to `None`.
+        prefixes: Prefixes that compute activations. Defaults to `None`.
         places: The place of each opening in the plan. Defaults to `{}`.
         cached: Activations by opening. Defaults to `{}`.
-        compiled: Compiled phases, by what they were compiled for. Defaults to
-            `{}`.
+        compiled: Compiled phases, by their key. Defaults to `{}`.
         probed: Weights of the head with the exact probe. Defaults to `None`.
-        first: The one with the activations, where this is its twin. Defaults
+        first: The original with the activations, where this is a twin. Defaults
             to `None`.
         strategy: The strategy that trains on several devices. Defaults to
             `None`.
@@ -134,11 +133,11 @@ class SharedRuns:
         return self.cached[opening]
 
     def count_seconds(self, phase: Phase, seconds: float) -> None:
-        """Adds to what the phases of an opening took.
+        """Adds to the time of the phases of an opening.
 
         Args:
-            phase: One of them.
-            seconds: The time.
+            phase: A phase of the opening.
+            seconds: The time to add.
         """
         planned = self.places[opening_of(phase)]
         self.plan.took[planned] = self.plan.took.get(planned, 0.0) + seconds
@@ -161,7 +160,7 @@ class SharedRuns:
             assign(head, self.probed)
 
     def first_that_counts(self, phases: Sequence[Phase]) -> int:
-        """Returns the phase from which on an epoch may be the best of a run.
+        """Returns the first phase of a run whose epochs may be the best.
 
         Args:
             phases: The phases of the run.
@@ -169,14 +168,14 @@ class SharedRuns:
         return len(phases) - 1 if self.last_counts else 0
 
     def twin(self, model: keras.Model) -> SharedRuns:
-        """Returns what runs on a copy of the model share with these.
+        """Returns shared runs for a copy of the model.
 
         Args:
             model: The copy.
 
         Returns:
-            Shared runs with trainable variables and compiled steps of their
-            own, which train on the same activations, once they are here.
+            Shared runs with their own trainable variables and compiled steps,
+            which train on the same activations once these are computed.
         """
         return dataclasses.replace(
             self,
@@ -191,7 +190,7 @@ class SharedRuns:
         if self.prefixes is None or self.plan.phases[place].cut is None:
             return None
         if not self.cached:
-            # All cuts in one pass, whichever is asked for first.
+            # All cuts in one pass, whichever comes first.
             planned = [p.cut is not None for p in self.plan.phases]
             self.prefixes.fill(planned.index(True))
         return self.prefixes.open(place)
@@ -223,29 +222,29 @@ class SharedCache:
         """Returns the activations of a phase; see `SharedRuns.open`.
 
         Args:
-            place: Not used: the opening of the phase says it.
+            place: Not used: the opening identifies the activations.
             phase: The phase, whose blocks are open.
         """
         cached = None if self._whole else self._shared.open(phase)
         return None if cached is None else cached.seeded(self._seed)
 
     def count_seconds(self, place: int, phase: Phase, seconds: float) -> None:
-        """Adds to what the phases of an opening took.
+        """Adds to the time of the phases of an opening.
 
         Args:
             place: Not used.
-            phase: One of them.
-            seconds: The time.
+            phase: A phase of the opening.
+            seconds: The time to add.
         """
         self._shared.count_seconds(phase, seconds)
 
 
 class SharedCompiler:
-    """Compiles a phase, or begins one anew that was compiled before.
+    """Compiles a phase, or reuses one that was compiled before.
 
     Args:
         spec: The run.
-        losses: The auxiliary losses in force.
+        losses: The attached auxiliary losses.
         shared: The shared runs.
     """
 
@@ -272,13 +271,13 @@ class SharedCompiler:
         if network is not data.network or has_own_training(self._spec.model):
             return compiler.compile_network(place, data, None, network)
         key = self._key(place, data)
-        known = self._shared.compiled.get(key)
-        if known is not None:
+        reusable = self._shared.compiled.get(key)
+        if reusable is not None:
             phase = self._spec.phases[place]
-            compiled = known.begin(phase.learning_rate)
+            compiled = reusable.begin(phase.learning_rate)
             compiler.previous = compiled.optimizer
             return compiled
-        # One for each way to compile: the layers are the same.
+        # A view over the same layers for each compile.
         compiled = compiler.compile_network(
             place, data, None, graph.view(network)
         )
@@ -287,7 +286,7 @@ class SharedCompiler:
         return compiled
 
     def _key(self, place: int, data: PhaseData) -> Hashable:
-        """What a phase is compiled for; moments go over from those before."""
+        """Returns the key of a compiled phase, with the phases before it."""
         config = self._spec.settings.identity()
         config.pop("seed")
         return (
