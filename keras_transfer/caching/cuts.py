@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_transfer.caching.policy import Ineligible
+from keras_transfer.caching.eligibility import Ineligible
 from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block
 from keras_transfer.structure.depth import around, split

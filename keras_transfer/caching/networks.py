@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_transfer.caching.compiled import FOLDED, Compute, compiled
 from keras_transfer.caching.cuts import Cut, network_to, own_layers
+from keras_transfer.caching.eligibility import Ineligible
 from keras_transfer.caching.fingerprints import digest_network
-from keras_transfer.caching.policy import Ineligible
-from keras_transfer.strategies.exact_probe import has_exact_probe
+from keras_transfer.strategies.exact_probe_conditions import has_exact_probe
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
 from keras_transfer.structure.model_parts import has_children

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import keras
 import numpy as np
 
-from keras_transfer.caching.policy import CachePolicy
+from keras_transfer.caching.eligibility import CachePolicy
 from keras_transfer.caching.store.reader import Reader
-from keras_transfer.data.adapters.carried import (
+from keras_transfer.data.adapters.extra_inputs import (
     cyclic_order,
     join,
     with_first,

@@ -20,9 +20,9 @@ from keras_transfer.caching.cost import (
     time_of,
 )
 from keras_transfer.caching.cuts import Cut, find_cut, network_to
+from keras_transfer.caching.eligibility import CachePolicy, Ineligible
 from keras_transfer.caching.networks import Networks, networks_for, together
 from keras_transfer.caching.plan import Plan, PlannedPhase
-from keras_transfer.caching.policy import CachePolicy, Ineligible
 from keras_transfer.caching.store.store import (
     Choice,
     FeatureStore,
@@ -30,8 +30,8 @@ from keras_transfer.caching.store.store import (
 )
 from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.distribute import ProcessGroup
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.structure.model_parts import has_children
 
 # The cache may take this share of the free memory: one byte in four.

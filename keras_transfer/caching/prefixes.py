@@ -10,12 +10,12 @@ import keras
 import numpy as np
 
 from keras_transfer.caching.cuts import Cut, halves, network_to, width
+from keras_transfer.caching.eligibility import CachePolicy
 from keras_transfer.caching.feeds import Computed, feed_entries, feed_inputs
 from keras_transfer.caching.filling import fill, open_entries
 from keras_transfer.caching.networks import Networks, together
 from keras_transfer.caching.phase_data import CachedPhase
 from keras_transfer.caching.plan import Plan
-from keras_transfer.caching.policy import CachePolicy
 from keras_transfer.caching.store.entry import Entry
 from keras_transfer.caching.store.reader import Reader
 from keras_transfer.caching.store.store import FeatureStore

@@ -9,16 +9,16 @@ import keras
 
 from keras_transfer._utils.memory import format_bytes
 from keras_transfer._utils.progress import Progress
+from keras_transfer.caching.eligibility import CachePolicy
 from keras_transfer.caching.networks import networks_for
 from keras_transfer.caching.phase_data import CachedPhase
 from keras_transfer.caching.planning import make_plan
-from keras_transfer.caching.policy import CachePolicy
 from keras_transfer.caching.prefixes import Prefixes
 from keras_transfer.caching.store.store import Choice
 from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.distribute import ProcessGroup
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_transfer.strategies.applying import keep_opened
-from keras_transfer.strategies.exact_probe import (
+from keras_transfer.strategies.exact_probe_conditions import (
     begins_with_exact_probe,
     check_head,
 )
 from keras_transfer.strategies.phase import Depth, Phase
 from keras_transfer.strategies.strategies import resolve
+from keras_transfer.strategies.trainable_sets import keep_opened
 from keras_transfer.structure.model_parts import parts_of
 
 

@@ -3,7 +3,7 @@
 from keras_transfer.training.dry_run import plan
 from keras_transfer.training.fine_tuning import fine_tune
 from keras_transfer.training.learning_rate_sweep import find_learning_rate
-from keras_transfer.training.run import Run
+from keras_transfer.training.run_result import Run
 
 __all__ = [
     "Run",

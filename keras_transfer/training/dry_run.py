@@ -7,12 +7,12 @@ from typing import Any
 
 import keras
 
+from keras_transfer.caching.eligibility import needs_whole_model
 from keras_transfer.caching.plan import Plan
 from keras_transfer.caching.planning import make_plan
-from keras_transfer.caching.policy import needs_whole_model
 from keras_transfer.data import Augmentation
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.training.settings import make_settings
 from keras_transfer.training.spec import read_spec
 

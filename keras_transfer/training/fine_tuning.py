@@ -14,13 +14,13 @@ from keras_transfer._utils.progress import Progress
 from keras_transfer.auxiliary.attached_losses import attached
 from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.builders.assembly import copy_model
+from keras_transfer.caching.eligibility import needs_whole_model
 from keras_transfer.caching.phase_data import UncachedPhase
-from keras_transfer.caching.policy import needs_whole_model
 from keras_transfer.caching.run_cache import RunCache
 from keras_transfer.data import Augmentation
 from keras_transfer.distribute import together
-from keras_transfer.strategies.applying import TrainableSets, computing_in
 from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets, computing_in
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.compiling import (
     PhaseCompiler,
@@ -31,8 +31,8 @@ from keras_transfer.training.exact_probe import solve_head
 from keras_transfer.training.history import History
 from keras_transfer.training.loop import TrainingLoop
 from keras_transfer.training.preflight import diagnose
-from keras_transfer.training.run import Run
 from keras_transfer.training.run_directory import open_directory
+from keras_transfer.training.run_result import Run
 from keras_transfer.training.run_state import RunState, assign
 from keras_transfer.training.settings import make_settings
 from keras_transfer.training.spec import RunSpec, read_spec

@@ -20,8 +20,8 @@ from keras_transfer.auxiliary.attached_losses import attached
 from keras_transfer.data import Augmentation
 from keras_transfer.doctor import check
 from keras_transfer.reports.curves import plot_learning_rates
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.structure import graph
 from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.training_step import check_own_training

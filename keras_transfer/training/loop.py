@@ -20,8 +20,8 @@ from keras_transfer.caching.phase_data import (
     UncachedPhase,
 )
 from keras_transfer.schedules.callback import ScheduledLearningRate
-from keras_transfer.strategies.applying import TrainableSets, reinitialize
 from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets, reinitialize
 from keras_transfer.training.callbacks import Recorder, ShowWhole
 from keras_transfer.training.compiling import CompiledPhase, Compiler
 from keras_transfer.training.history import Row

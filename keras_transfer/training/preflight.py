@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from keras_transfer.doctor import Diagnosis, check
-from keras_transfer.strategies.applying import TrainableSets
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.training.spec import RunSpec
 
 

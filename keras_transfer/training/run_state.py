@@ -9,7 +9,6 @@ import numpy as np
 
 from keras_transfer.distribute import ProcessGroup
 from keras_transfer.strategies.phase import Phase
-from keras_transfer.training.fingerprint import check_start
 from keras_transfer.training.history import History, Row
 from keras_transfer.training.run_directory import (
     Begun,
@@ -17,6 +16,7 @@ from keras_transfer.training.run_directory import (
     State,
     Unsaved,
 )
+from keras_transfer.training.run_identity import check_start
 
 
 class RunState:

@@ -15,7 +15,7 @@ import keras
 
 from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer._utils.plain import plain
-from keras_transfer.caching.policy import CachePolicy, Ineligible
+from keras_transfer.caching.eligibility import CachePolicy, Ineligible
 from keras_transfer.caching.store.store import Choice, open_store
 from keras_transfer.data import Augmentation
 from keras_transfer.optimizers.learning_rate_multiplier import (

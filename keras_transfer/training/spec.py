@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
-from keras_transfer.data.adapters.carried import carry
+from keras_transfer.data.adapters.extra_inputs import carry
 from keras_transfer.data.adapters.opening import open_data
 from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.distribute import (
@@ -19,9 +19,9 @@ from keras_transfer.distribute import (
     check_batch_size,
     choose_devices,
 )
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.tasks.choosing import choose_task, is_binary
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.compatibility import (
@@ -31,7 +31,7 @@ from keras_transfer.training.compatibility import (
     check_losses,
     check_tensorboard,
 )
-from keras_transfer.training.fingerprint import describe
+from keras_transfer.training.run_identity import describe
 from keras_transfer.training.settings import Settings, make_settings
 
 if TYPE_CHECKING:

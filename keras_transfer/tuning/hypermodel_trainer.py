@@ -14,8 +14,8 @@ from keras_transfer.strategies.phase import Phase
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.session import TrainingSession
 from keras_transfer.tuning.execution.session_model import RunOutcome
+from keras_transfer.tuning.objective_choice import TrialMetrics
 from keras_transfer.tuning.search_spec import TrialSpec
-from keras_transfer.tuning.trial_metrics import TrialMetrics
 from keras_transfer.tuning.trial_trainer import ShouldContinue, TrialTrainer
 
 

@@ -18,9 +18,9 @@ from keras_transfer.builders.assembly import copy_model
 from keras_transfer.builders.images import build_classifier
 from keras_transfer.builders.texts import build_text_classifier
 from keras_transfer.data import ImageData, TextData
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.choosing import default_strategy
 from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.tasks.choosing import choose_task
 from keras_transfer.tasks.task import Task
@@ -30,6 +30,7 @@ from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.batched_heads import Request
 from keras_transfer.tuning.execution.session import TrainingSession
 from keras_transfer.tuning.execution.session_model import RunOutcome
+from keras_transfer.tuning.objective_choice import TrialMetrics
 from keras_transfer.tuning.search_spec import TrialSpec
 from keras_transfer.tuning.space import (
     HEAD,
@@ -38,7 +39,6 @@ from keras_transfer.tuning.space import (
     Range,
     SearchSpace,
 )
-from keras_transfer.tuning.trial_metrics import TrialMetrics
 from keras_transfer.tuning.trial_trainer import TrialTrainer
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from keras_transfer.caching.plan import Plan
 from keras_transfer.training.history import Row
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.session_model import RunOutcome
+from keras_transfer.tuning.objective_choice import TrialMetrics
 from keras_transfer.tuning.search_spec import TrialSpec
-from keras_transfer.tuning.trial_metrics import TrialMetrics
 
 ShouldContinue = Callable[[Sequence[Row]], bool]
 

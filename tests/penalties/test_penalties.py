@@ -13,8 +13,8 @@ import tensorflow as tf
 from keras import layers
 
 import keras_transfer as ktr
-from keras_transfer.penalties.features import BSS, FeatureMap
-from keras_transfer.penalties.weights import L1, L2, L2SP, ElasticNet
+from keras_transfer.penalties.activation_penalties import BSS, FeatureMap
+from keras_transfer.penalties.weight_penalties import L1, L2, L2SP, ElasticNet
 
 ALL_KINDS = ("weights", "biases", "normalization")
 EVERY = [

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_transfer.caching.eligibility import Ineligible
 from keras_transfer.caching.phase_data import CachedPhase
-from keras_transfer.caching.policy import Ineligible
 from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph

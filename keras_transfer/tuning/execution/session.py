@@ -16,15 +16,15 @@ import numpy as np
 
 from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.builders.assembly import copy_model
+from keras_transfer.caching.eligibility import needs_whole_model
 from keras_transfer.caching.networks import Networks
 from keras_transfer.caching.plan import Plan
 from keras_transfer.caching.planning import make_plan
-from keras_transfer.caching.policy import needs_whole_model
 from keras_transfer.caching.prefixes import Prefixes
 from keras_transfer.caching.store import FeatureStore
 from keras_transfer.penalties.penalty import Penalty
-from keras_transfer.strategies.applying import TrainableSets, computing_in
 from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets, computing_in
 from keras_transfer.structure import graph
 from keras_transfer.training.history import Row
 from keras_transfer.training.preflight import diagnose

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_transfer._utils.progress import Progress
 from keras_transfer.auxiliary.attached_losses import AttachedLosses
-from keras_transfer.caching.policy import needs_whole_model
+from keras_transfer.caching.eligibility import needs_whole_model
 from keras_transfer.penalties.attached import AttachedPenalty
 from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.training.history import History, Row

@@ -15,8 +15,8 @@ from keras_transfer.caching.cuts import halves
 from keras_transfer.caching.phase_data import CachedPhase, PhaseData
 from keras_transfer.caching.plan import Plan
 from keras_transfer.caching.prefixes import Prefixes
-from keras_transfer.strategies.applying import TrainableSets
 from keras_transfer.strategies.phase import Depth, Phase
+from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.structure import graph
 from keras_transfer.structure.training_step import has_own_training
 from keras_transfer.training.compiling import CompiledPhase, PhaseCompiler

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 import keras
 
+from keras_transfer.penalties.activation_trainers import (
+    Trainer,
+    feature_map_trainer,
+    singular_value_trainer,
+)
 from keras_transfer.penalties.attached import (
     AttachedPenalty,
     check_free,
     mark,
 )
 from keras_transfer.penalties.fields import checked_coefficients
-from keras_transfer.penalties.observers import (
-    Trainer,
-    feature_map_trainer,
-    singular_value_trainer,
-)
 from keras_transfer.penalties.penalty import Penalty
 
 
