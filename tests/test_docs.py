@@ -42,8 +42,19 @@ def test_public_name_has_an_example(symbol):
     assert full_name(symbol) in EXAMPLES
 
 
+@pytest.fixture(scope="module")
+def backbone():
+    """A network that trains in a moment."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input([32, 32, 3])
+    maps = keras.layers.Conv2D(8, 3, 4, activation="relu", name="stem")(images)
+    maps = keras.layers.Conv2D(8, 3, activation="relu", name="block_1")(maps)
+    network = keras.Model(images, maps, name="small")
+    return ktr.load_backbone(network, pixel_range="[0, 255]")
+
+
 @pytest.fixture
-def given(tmp_path):
+def given(tmp_path, backbone):
     """What the examples take for granted."""
     generator = np.random.default_rng(0)
     arrays = generator.integers(0, 256, (30, 32, 32, 3), dtype="uint8")
@@ -53,6 +64,7 @@ def given(tmp_path):
         "np": np,
         "tf": tf,
         "folder": tmp_path,
+        "backbone": backbone,
         "images": arrays[:2].astype("float32"),
         "arrays": arrays,
         "labels": np.arange(30) % 3,

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,59 @@ def test_room_has_a_storey(path):
         f"give {room} a place in STOREYS, and a line in "
         "keras_transfer/README.md"
     )
+
+
+README = PACKAGE / "README.md"
+
+
+def test_readme_has_a_row_for_each_room_in_order():
+    text = README.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| `(\w+)(?:/|\.py)` \|", text, re.MULTILINE)
+    assert rows == [
+        (str(storey), room)
+        for storey, rooms in enumerate(STOREYS)
+        for room in rooms
+    ]
+
+
+def paths_in(text):
+    """Yields the code of a README that names a file or folder."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for code in re.findall(r"`([^`]+)`", text):
+        name = code.split()[0]
+        if re.fullmatch(r"[A-Za-z_][\w/.-]*(/|\.(py|sh|md))", name):
+            yield name
+
+
+@pytest.mark.parametrize("name", sorted(set(paths_in(README.read_text()))))
+def test_path_of_the_readme_exists(name):
+    assert any((folder / name).exists() for folder in (PACKAGE, ROOT))
+
+
+def modules_in(text):
+    """Yields `room.name`, wherever a README has it, diagrams included."""
+    rooms = "|".join(room for room in RANKS if (PACKAGE / room).is_dir())
+    yield from re.findall(rf"(?<![\w./])((?:{rooms})(?:\.[A-Za-z]\w*)+)", text)
+
+
+@pytest.mark.parametrize("name", sorted(set(modules_in(README.read_text()))))
+def test_module_of_the_readme_exists(name):
+    """A module, or a name that a module or the `__init__` of a room has."""
+    module = module_of(f"keras_transfer.{name}")
+    names = f"keras_transfer.{name}".split(".")
+    rest = names[len(module.removesuffix(".__init__").split(".")) :]
+    assert not rest or rest[0] in names_in(MODULES[module])
+
+
+def names_in(path):
+    """The names that a module defines, imports or lists as text."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name
+        elif isinstance(node, ast.Constant):
+            yield node.value
 
 
 def test_storeys_name_rooms_that_exist():

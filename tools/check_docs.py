@@ -1,6 +1,6 @@
 """Compares docstrings with the code they describe, reading the source only.
 
-    python tools/check_docs.py [FOLDER]
+    python tools/check_docs.py [--prose] [FOLDER]
 
 In FOLDER (default: keras_transfer) it reports, as `file:line: message`, and
 then exits with 1:
@@ -18,18 +18,30 @@ Public are the modules at the top of the package, and of its folders what their
 `__all__` names. The other functions there work for their siblings: a docstring
 of one line is enough, and so is none for the methods that Keras documents; an
 `Args:` or `Raises:` that they do have is compared all the same.
+
+With `--prose` it also reports docstrings that read badly, by the rules of
+`_prose.py`, and counts them by room.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
+
+from _docstrings import (
+    DEFAULT,
+    Definition,
+    Function,
+    entries,
+    has_example,
+    split_sections,
+)
+from _prose import prose
 
 KERAS_METHODS = {
     "build",
@@ -61,14 +73,9 @@ KERAS_METHODS = {
 }
 FACTORIES = {"dict": "{}", "list": "[]", "tuple": "()"}
 
-SECTION = re.compile(r"^([A-Z][A-Za-z ]*):$")
-ENTRY = re.compile(r"^\*{0,2}([\w., *]+?)(?: \([^)]*\))?:(?: |$)(.*)")
-DEFAULT = re.compile(r"\bDefaults to\b(?: `(.*?)`)?(.*)")
 # What may follow the value: ".", or ", which means ...".
 REST = re.compile(r"([,:;] ((?!\. ).)*)?\.")
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-Definition = Function | ast.ClassDef
 Constants = dict[str, str]
 
 
@@ -251,7 +258,7 @@ def check_default(
 
 
 def same_code(a: str, b: str) -> bool:
-    """Whether two expressions are the same but for spaces and quotes."""
+    """Compares two expressions, spaces and quotes aside."""
     try:
         return ast.dump(ast.parse(a, mode="eval")) == ast.dump(
             ast.parse(b, mode="eval")
@@ -281,7 +288,7 @@ def function_parameters(node: Function, method: bool) -> list[Parameter]:
 
 
 def class_parameters(node: ast.ClassDef) -> list[Parameter] | None:
-    """Returns what a class is made with, `None` where a base decides that."""
+    """Returns the parameters of a class, `None` where a base decides them."""
     for child in node.body:
         if isinstance(child, Function) and child.name == "__init__":
             return function_parameters(child, method=True)
@@ -316,7 +323,7 @@ def field_default(value: ast.expr | None) -> str | None:
 
 
 def is_computed(value: ast.expr | None) -> bool:
-    """Whether a dataclass field is no parameter: `field(init=False)`."""
+    """Tells a dataclass field that is no parameter: `field(init=False)`."""
     options = field_options(value) or {}
     return options.get("init") == "False"
 
@@ -333,7 +340,7 @@ def field_options(value: ast.expr | None) -> dict[str, str] | None:
 
 
 def is_public(node: ast.stmt) -> TypeGuard[Definition]:
-    """Whether a definition needs a docstring; setters and overloads do not."""
+    """Tells what needs a docstring; setters and overloads do not."""
     return (
         isinstance(node, Definition)
         and not node.name.startswith("_")
@@ -361,48 +368,17 @@ def raised_names(node: ast.AST) -> Iterator[str]:
         yield from raised_names(child)
 
 
-def split_sections(doc: str) -> dict[str, list[str]]:
-    """Returns the lines below each `Title:` of a Google docstring."""
-    sections: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in inspect.cleandoc(doc).splitlines():
-        title = SECTION.match(line)
-        if title:
-            lines = sections.setdefault(title[1], [])
-        else:
-            lines.append(line)
-    return sections
-
-
-def entries(lines: list[str]) -> dict[str, str]:
-    """Returns `name: text` entries; deeper lines continue an entry."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc("\n".join(["", *lines])).splitlines():
-        entry = None if line.startswith(" ") else ENTRY.match(line)
-        if entry:
-            name = entry[1]
-            found[name] = entry[2].strip()
-        elif name:
-            found[name] = f"{found[name]} {line.strip()}".strip()
-    return found
-
-
-def has_example(doc: str) -> bool:
-    """Whether an `Example` section holds `>>>` lines or fenced Python."""
-    sections = split_sections(doc)
-    text = "\n".join(sections.get("Example", sections.get("Examples", [])))
-    return ">>> " in text or "```python" in text
-
-
 def main(arguments: list[str]) -> int:
     """Prints the messages; returns the exit code."""
+    folders = [x for x in arguments if x != "--prose"]
     default = Path(__file__).resolve().parents[1] / "keras_transfer"
-    folder = Path(arguments[0]) if arguments else default
+    folder = Path(folders[0]) if folders else default
     if not (folder / "__init__.py").is_file():
         print(f"{folder} is not a package", file=sys.stderr)
         return 2
     messages = check(folder)
+    if "--prose" in arguments:
+        messages += prose(folder)
     if messages:
         print("\n".join(messages))
     return 1 if messages else 0

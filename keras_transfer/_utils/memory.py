@@ -42,7 +42,7 @@ def format_bytes(num_bytes: float) -> str:
 
     Example:
 
-    >>> readable(3 * 2**19)
+    >>> format_bytes(3 * 2**19)
     '1.5 MiB'
     """
     units = ["B", "KiB", "MiB", "GiB", "TiB"]

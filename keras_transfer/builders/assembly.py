@@ -70,7 +70,7 @@ def copy_model(model: keras.Model) -> keras.Model:
 
     Example:
 
-    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> model = build_classifier(backbone, num_classes=3)
     >>> copy_model(model).name == model.name
     True
     """

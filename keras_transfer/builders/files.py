@@ -30,7 +30,7 @@ def load_model(path: str | Path) -> keras.Model:
 
     Example:
 
-    >>> build_classifier("ResNet20", num_classes=3).save("model.keras")
+    >>> build_classifier(backbone, num_classes=3).save("model.keras")
     >>> load_model("model.keras").output_shape
     (None, 3)
     """

@@ -59,7 +59,7 @@ class Plan:
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> model = build_classifier("ResNet20", data=data)
+    >>> model = build_classifier(backbone, data=data)
     >>> print(plan(model, data, strategy="linear-probe").explain())
     phase ...
     """

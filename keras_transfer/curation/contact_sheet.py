@@ -37,10 +37,11 @@ def plot_examples(
 
     Example:
 
+    >>> from keras_transfer import curation
     >>> train = load_images((arrays, labels)).train
-    >>> features = extract_features("ResNet20", train, verbose=0)
-    >>> found = select_representative(features, 4)
-    >>> plot_examples(found, train, folder / "label_these.png")
+    >>> features = extract_features(backbone, train, verbose=0)
+    >>> found = curation.select_representative(features, 4)
+    >>> curation.plot_examples(found, train, folder / "label_these.png")
     """
     if not is_integer(most) or most < 2:
         raise ValueError(

@@ -42,8 +42,8 @@ class ProcessGroup:
 
     Example:
 
-    >>> team = Team(None)
-    >>> team.rank, team.size
+    >>> group = ProcessGroup(None)
+    >>> group.rank, group.size
     (0, 1)
     """
 
@@ -226,7 +226,7 @@ def together(team: ProcessGroup) -> Iterator[None]:
 
     Example:
 
-    >>> with together(Team(None)):
+    >>> with together(ProcessGroup(None)):
     ...     pass
     """
     if team.size == 1:

@@ -43,7 +43,7 @@ class CrossValidation:
     Example:
 
     >>> pair = (arrays.astype("float32"), labels)
-    >>> build = functools.partial(build_classifier, "ResNet20", num_classes=3)
+    >>> build = functools.partial(build_classifier, backbone, num_classes=3)
     >>> found = cross_validate(
     ...     build, pair, 3, strategy=LinearProbe(exact=True), verbose=0
     ... )
@@ -268,7 +268,7 @@ def cross_validate(
 
     >>> data = load_images((arrays, labels))
     >>> found = cross_validate(
-    ...     lambda: build_classifier("ResNet20", data=data),
+    ...     lambda: build_classifier(backbone, data=data),
     ...     data,
     ...     folds=2,
     ...     strategy=LinearProbe(exact=True),

@@ -93,7 +93,7 @@ def compare_transfer(
 
     >>> data = load_images((arrays, labels))
     >>> comparison = compare_transfer(
-    ...     "ResNet20", data, [2], folds=2, epochs=1, verbose=0,
+    ...     backbone, data, [2], folds=2, epochs=1, verbose=0,
     ...     from_scratch=FromScratch(epochs=1),
     ... )
     >>> sorted(way for way, _ in comparison.results)

@@ -187,7 +187,7 @@ def cluster(
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> features = extract_features("ResNet20", data, verbose=0)
+    >>> features = extract_features(backbone, data, verbose=0)
     >>> len(cluster(features)), len(cluster(features, 5))
     (3, 5)
 

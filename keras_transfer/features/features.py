@@ -222,9 +222,9 @@ def stack_features(features: Sequence[Features]) -> Features:
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> one = extract_features("ResNet20", data, verbose=0)
+    >>> one = extract_features(backbone, data, verbose=0)
     >>> stack_features([one, one]).train.values.shape[1]
-    128
+    16
     """
     if isinstance(features, Features) or not all(
         isinstance(one, Features) for one in features

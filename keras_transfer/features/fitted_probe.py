@@ -52,11 +52,11 @@ class FittedProbe:
     Example:
 
     >>> data = load_images((arrays, labels), split=(0.8, 0.0, 0.2))
-    >>> features = extract_features("ResNet20", data, verbose=0)
+    >>> features = extract_features(backbone, data, verbose=0)
     >>> probe = fit_probe(features)
     >>> probe.predict(features.test).shape
     (6, 3)
-    >>> model = build_classifier("ResNet20", data=data)
+    >>> model = build_classifier(backbone, data=data)
     >>> probe.write_to(model)
     """
 

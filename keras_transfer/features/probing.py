@@ -91,7 +91,7 @@ def fit_probe(
     Example:
 
     >>> data = load_images((arrays, labels), split=(0.8, 0.0, 0.2))
-    >>> features = extract_features("ResNet20", data, verbose=0)
+    >>> features = extract_features(backbone, data, verbose=0)
     >>> probe = fit_probe(features, kind="ridge")
     >>> len(probe.evaluate(features.test).ids)
     6

@@ -50,11 +50,10 @@ class FeatureExtractor:
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.model_selection import cross_val_score
     >>> from sklearn.pipeline import make_pipeline
-    >>> from keras_transfer.features import FeatureStore
-    >>> extractor = FeatureExtractor("ResNet20", store=FeatureStore())
+    >>> extractor = FeatureExtractor(backbone, store=FeatureStore())
     >>> steps = make_pipeline(extractor, LogisticRegression(max_iter=1000))
-    >>> cross_val_score(steps, arrays, labels, cv=3).shape
-    (3,)
+    >>> cross_val_score(steps, arrays, labels, cv=2).shape
+    (2,)
     """
 
     def __init__(

@@ -8,6 +8,10 @@ import numpy as np
 
 from keras_transfer.features.arrays import check_classes, check_features
 
+# Correlations that differ by less are equal: each is a sum of float64 numbers
+# of size 1, whose last digit depends on the order of summation.
+_ROUNDING = 1e-12
+
 
 def h_score(features: Any, labels: Any, *, shrink: bool = True) -> float:
     """Returns the H-score: the share of variance that lies between classes.
@@ -85,8 +89,6 @@ def parc(features: Any, labels: Any) -> float:
     Reference:
         - Bolya et al., 2021, https://arxiv.org/abs/2111.06977
     """
-    from scipy.stats import rankdata
-
     features = check_features(features)
     labels = check_classes(labels, len(features))
     if len(features) < 3 or features.shape[1] < 2:
@@ -95,11 +97,21 @@ def parc(features: Any, labels: Any) -> float:
             f"Received: shape {features.shape}."
         )
     pairs = np.triu_indices(len(features), 1)
-    apart = 1 - _correlations(features)[pairs]
+    apart = _ranks(1 - _correlations(features)[pairs])
     others = (labels[pairs[0]] != labels[pairs[1]]).astype(np.float64)
     if not np.ptp(apart) or not np.ptp(others):
         return 0.0  # All pairs are alike in the one or the other.
-    return 100 * float(np.corrcoef(rankdata(apart), others)[0, 1])
+    return 100 * float(np.corrcoef(apart, others)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1; values that are equal up to rounding have the mean rank."""
+    from scipy.stats import rankdata
+
+    order = np.argsort(values)
+    # [pairs]: the number of larger steps below each value, in order of size.
+    levels = np.cumsum(np.diff(values[order], prepend=-np.inf) > _ROUNDING)
+    return rankdata(levels)[np.argsort(order)]
 
 
 def _correlations(features: np.ndarray) -> np.ndarray:

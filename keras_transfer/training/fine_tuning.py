@@ -179,7 +179,7 @@ def fine_tune(
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> model = build_classifier("ResNet20", data=data)
+    >>> model = build_classifier(backbone, data=data)
     >>> run = fine_tune(model, data, depth=1, epochs=1, verbose=0)
     >>> run.history["depth"]
     [0, 1]

@@ -218,7 +218,7 @@ def find_learning_rate(
 
     Example:
 
-    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> model = build_classifier(backbone, num_classes=3)
     >>> sweep = find_learning_rate(model, (arrays, labels), depth=1, steps=30)
     >>> 1e-7 < sweep.suggestion < sweep.rates[-1]
     True

@@ -38,7 +38,7 @@ class Run:
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> model = build_classifier("ResNet20", data=data)
+    >>> model = build_classifier(backbone, data=data)
     >>> run = fine_tune(model, data, strategy="lp-ft", epochs=1, verbose=0)
     >>> print(run.summary().splitlines()[0])
     phase 1: linear probe, depth 0, 2 variables, 0 of 0 epochs, ... s

@@ -253,7 +253,7 @@ def check_arguments(
 
     Example:
 
-    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> model = build_classifier(backbone, num_classes=3)
     >>> check_arguments(model, strategy="linear-probe")[0].depth
     0
     """

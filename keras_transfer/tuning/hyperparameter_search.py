@@ -139,12 +139,12 @@ def search(
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> space = SearchSpace(learning_rate=[1e-3, 1e-2], lambda_=0, depth=[0, 1])
+    >>> space = SearchSpace(learning_rate=[1e-3, 1e-2], lambda_=0, depth=0)
     >>> result = search(
-    ...     "ResNet20", data, space=space, oracle="grid", epochs=1, verbose=0
+    ...     backbone, data, space=space, oracle="grid", epochs=1, verbose=0
     ... )
     >>> len(result.rows)
-    4
+    2
 
     Reference:
         - Wortsman et al., 2022, model soups,

@@ -43,9 +43,9 @@ class SearchResult:
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> space = {"learning_rate": [1e-3, 1e-2], "lambda_": 0, "depth": [0, 1]}
+    >>> space = {"learning_rate": [1e-3, 1e-2], "lambda_": 0, "depth": 0}
     >>> result = search(
-    ...     "ResNet20", data, space=space, oracle="grid", epochs=1, verbose=0
+    ...     backbone, data, space=space, oracle="grid", epochs=1, verbose=0
     ... )
     >>> result.best_model.save(folder / "best.keras")
     >>> print(result.table().splitlines()[0])

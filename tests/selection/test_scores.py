@@ -158,6 +158,32 @@ def test_parc_is_spearmans_correlation():
     )
 
 
+def test_parc_gives_ties_their_mean_rank_whatever_rounding_does():
+    # Distances are 0 within a class and 2 elsewhere, up to the last digit.
+    features = np.array([[0, 1], [0, 2], [1, 0], [3, 0]])
+    labels = np.array([0, 0, 1, 1])
+    assert parc(features, labels) == pytest.approx(100)
+    # Six scaled copies of each of three examples: four distances in all.
+    corners = np.random.default_rng(0).normal(size=(3, 7))
+    rows = np.arange(18) % 3
+    copies = corners[rows] * np.linspace(1, 2, 18)[:, None]
+    first, second = np.triu_indices(18, 1)
+    apart = np.round(1 - np.corrcoef(corners), 9)[rows[first], rows[second]]
+    labels = rows // 2
+    others = labels[first] != labels[second]
+    assert parc(copies, labels) == pytest.approx(
+        100 * spearmanr(apart, others)[0], abs=1e-9
+    )
+
+
+def test_parc_of_equal_distances_is_0():
+    # All three pairs are at the same distance, up to rounding.
+    angles = np.arange(3) * 2 * np.pi / 3
+    plane = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1) @ plane
+    assert parc(features, np.array([0, 0, 1])) == 0
+
+
 def test_a_source_class_that_nobody_has_changes_nothing():
     features, labels, source = SMALL
     wider = np.concatenate([source, np.zeros((60, 2))], axis=1)

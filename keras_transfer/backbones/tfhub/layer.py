@@ -67,8 +67,12 @@ class SavedModelLayer(keras.layers.Layer):
 
     Example:
 
-    >>> layer = SavedModelLayer("folder")
-    >>> features = layer(images)
+    >>> inputs = keras.Input([32, 32, 3])
+    >>> outputs = keras.layers.Conv2D(4, 3)(inputs)
+    >>> keras.Model(inputs, outputs).export(folder / "saved", verbose=False)
+    >>> layer = SavedModelLayer(folder / "saved", signature="serve")
+    >>> layer(images).shape
+    TensorShape([2, 30, 30, 4])
 
     Reference:
         - https://www.tensorflow.org/hub/reusable_saved_models
