@@ -1,4 +1,4 @@
-"""A folder of noise, on which `--smoke` runs a recipe in seconds."""
+"""A folder of noise images, with which `--smoke` runs a recipe in seconds."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from PIL import Image
 
 
 def write_noise(folder: str | Path) -> str:
-    """Writes two classes of 32 x 32 noise, 16 to train and 8 to test on."""
+    """Writes two classes of 32 x 32 noise, 16 training and 8 test images."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), "uint8")
     for index, image in enumerate(noise):
-        part = "test" if index % 3 == 0 else "train"
-        path = Path(folder) / part / "ab"[index % 2] / f"{index}.png"
+        split = "test" if index % 3 == 0 else "train"
+        path = Path(folder) / split / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     return str(folder)

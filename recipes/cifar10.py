@@ -1,11 +1,11 @@
-"""CIFAR-10, from loading to the accuracy of every single test image.
+"""CIFAR-10 by feature extraction, with a prediction for each test image.
 
     python recipes/cifar10.py --data FOLDER --alpha 0.35 --weights FILE
 
 The folder holds `train/<class>/` and `test/<class>/` (or pass "tfds:cifar10").
-MobileNetV2 with ImageNet weights sees each image once, at 96 pixels; a new
-softmax layer is trained on the stored features. Writes predictions.csv, a row
-for each of the 10,000 test images, and prints the accuracy of each class.
+Each image passes MobileNetV2 with ImageNet weights once, at 96 pixels; a new
+softmax layer is trained on the features. Writes predictions.csv, with a row for
+each of the 10,000 test images, and prints the accuracy of each class.
 """
 
 import argparse
@@ -38,7 +38,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Loads, extracts, trains, predicts; returns the numbers."""
+    """Loads, extracts, trains and predicts; returns the results."""
     started = time.time()
     keras.utils.set_random_seed(config.seed)
     data = ktr.load_images(
@@ -54,14 +54,14 @@ def main(config: Config) -> dict[str, object]:
     )
     model = ktr.build_classifier(backbone, data=data)
 
-    # The frozen part, computed once; pooled, since that is all a probe needs.
+    # Compute the frozen part once. A probe needs only pooled features.
     prefix, _ = ktr.split(model, 0)
     pool = keras.layers.GlobalAveragePooling2D()
     extractor = keras.Model(prefix.input, pool(prefix.output))
     train = extractor.predict(data.train.batches(256), verbose=2)
     test = extractor.predict(data.test.batches(256), verbose=2)
 
-    # The model's own last layer, trained on the vectors.
+    # Train the model's own last layer on the features.
     vectors = keras.Input(train.shape[1:])
     last = model.get_layer("head").get_layer("predictions")
     probe = keras.Model(vectors, last(vectors))
@@ -85,7 +85,7 @@ def main(config: Config) -> dict[str, object]:
         of_class = data.test.labels == index
         print(f"  {name:<12} {correct[of_class].mean():6.1%}")
     print(
-        f"{correct.sum():,} of {len(correct):,} test images are right: "
+        f"{correct.sum():,} of {len(correct):,} test images are correct: "
         f"{correct.mean():.2%}, 95 % interval {low:.2%} to {high:.2%}"
     )
     folder = Path(config.output)
@@ -114,7 +114,7 @@ if __name__ == "__main__":
     parser.add_argument("--image-size", type=int, default=Config.image_size)
     parser.add_argument("--epochs", type=int, default=Config.epochs)
     parser.add_argument("--output", default=Config.output)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         arguments |= {"weights": None, "image_size": 64, "epochs": 1}

@@ -1,13 +1,13 @@
-r"""Folder in, model and report out.
+r"""Image classification, from a folder to a model and a report.
 
     python recipes/classify_images.py --data FOLDER --backbone MobileNetV2 \
         --alpha 0.35 --image-size 160 --from-scratch
 
-The folder has one sub-folder a class, or `train/` and `test/` with these. A
-linear probe by default: the frozen backbone sees each image once, and a new
-softmax layer is trained on its features, once for each seed. `--depth 2`
-fine-tunes the last two blocks after that; `--from-scratch` trains the same
-architecture from random weights beside it. Writes report.md, model.keras,
+The folder has one sub-folder per class, or `train/` and `test/` with these. The
+default is a linear probe: each image passes the frozen backbone once, and a new
+softmax layer is trained on its features, once for each seed. `--depth 2` then
+fine-tunes the last two blocks; `--from-scratch` also trains the same
+architecture from random weights, for comparison. Writes report.md, model.keras,
 predictions.csv, confusion.png and, if the data has bad files, skipped.txt.
 
 flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use),
@@ -48,7 +48,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Trains over seeds, writes the files, returns the numbers."""
+    """Trains over seeds, writes the files, returns the results."""
     started = time.time()
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def load_data(config: Config):
-    """The user's images; unreadable ones are listed and left out."""
+    """Loads the user's images; unreadable ones are listed and skipped."""
     size = config.image_size
     if size is None:
         size = ktr.list_backbones()[config.backbone].default_size
@@ -95,7 +95,7 @@ def load_data(config: Config):
 
 
 def load_backbone(config: Config, data, weights):
-    """The backbone for the images of the data."""
+    """Loads the backbone for the images of the data."""
     options = {} if config.alpha is None else {"alpha": config.alpha}
     shape = (*data.image_size, data.channels)
     return ktr.load_backbone(
@@ -104,7 +104,7 @@ def load_backbone(config: Config, data, weights):
 
 
 def transfer(config: Config, data, backbone, features, seed: int):
-    """A new head on stored features, then, with a depth, fine-tuning."""
+    """Trains a new head on features, then, with a depth, the last blocks."""
     keras.utils.set_random_seed(seed)
     model = ktr.build_classifier(backbone, data=data)
     _, head = ktr.split(model, 0)  # shares the model's own layers
@@ -118,21 +118,21 @@ def transfer(config: Config, data, backbone, features, seed: int):
 
 
 def scratch(config: Config, data, seed: int):
-    """The same architecture with new weights, all of it trained."""
+    """Trains the same architecture from random weights."""
     keras.utils.set_random_seed(seed)
     backbone = load_backbone(config, data, None)
     model = ktr.build_classifier(backbone, data=data)
     ktr.unfreeze(model, "all", train_batch_norm=True)
     for layer in model.get_layer("backbone").layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            # MobileNet's 0.999 takes thousands of steps to know its images.
+            # MobileNet's 0.999 would take thousands of steps to converge.
             layer.momentum = 0.9
     fit_images(model, data, 3e-3, config.epochs, seed)
     return model
 
 
 def fit_images(model, data, learning_rate: float, epochs: int, seed: int):
-    """Trains on augmented images, decoded once."""
+    """Trains on augmented images, which are decoded once."""
     images = data.train.batches(
         shuffle=True, seed=seed, augment=ktr.Augmentation(), cache=True
     )
@@ -141,13 +141,13 @@ def fit_images(model, data, learning_rate: float, epochs: int, seed: int):
 
 
 def compile_model(model, learning_rate: float, steps: int):
-    """Adam under a cosine; the test images have no say."""
+    """Compiles with Adam and cosine decay; no validation is needed."""
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy")
 
 
 def record(accuracies, method: str, probabilities, data):
-    """Adds and prints an accuracy."""
+    """Stores and prints an accuracy."""
     accuracy = float((probabilities.argmax(-1) == data.test.labels).mean())
     runs = accuracies.setdefault(method, [])
     runs.append(accuracy)
@@ -155,7 +155,7 @@ def record(accuracies, method: str, probabilities, data):
 
 
 def report_images(folder: Path, data, probabilities):
-    """Writes the confusion matrix and each image's prediction."""
+    """Writes the confusion matrix, and a prediction for each image."""
     labels, names = data.test.labels, data.class_names
     path = folder / "confusion.png"
     plot_confusion_matrix(labels, probabilities.argmax(-1), names, path)
@@ -164,7 +164,7 @@ def report_images(folder: Path, data, probabilities):
 
 
 def report_table(folder: Path, config: Config, data, table):
-    """Writes and prints the accuracies."""
+    """Writes and prints the table of accuracies."""
     rows = "".join(
         f"| {name} | {mean:.2%} | {half_width:.2%} |\n"
         for name, (mean, half_width) in table.items()
@@ -191,7 +191,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=Config.seeds)
     parser.add_argument("--from-scratch", action="store_true")
     parser.add_argument("--output", default=Config.output)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         tiny = {"backbone": "ResNet20", "image_size": 32, "epochs": 1}

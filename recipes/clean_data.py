@@ -1,16 +1,15 @@
-"""What is wrong with a folder of images: labels, copies, strangers.
+"""Label errors, duplicates and outliers in a folder of images.
 
     python recipes/clean_data.py --data FOLDER --backbone MobileNetV2
-    python recipes/clean_data.py --data FOLDER --plant 0.05  # what is found?
+    python recipes/clean_data.py --data FOLDER --plant 0.05  # measures recall
     python recipes/clean_data.py                             # digits, offline
 
-Computes features once, and lists likely wrong labels (confident learning on a
-cross-validated probe), near-duplicates and outliers, and the images that stand
-for all: with a few hundred to label, begin with these. Writes a CSV of ids and
-a sheet of pictures of each; changes nothing in the folder. `--plant` gives so
-large a share of the images a wrong label in memory, and says how many of these
-were found. By default the embedded ResNet20 on scikit-learn's 1,797 digits
-(BSD-3-Clause).
+Computes features once, and lists likely label errors (confident learning on a
+cross-validated probe), near-duplicates, outliers, and the most representative
+images, which are the ones to label first. Writes a CSV file of ids and a
+contact sheet for each; the folder is not changed. `--plant` gives a share of
+the images a wrong label in memory, and reports how many of these are found. The
+default is the embedded ResNet20 on scikit-learn's 1,797 digits (BSD-3-Clause).
 """
 
 import argparse
@@ -37,15 +36,15 @@ class Config:
     alpha: float | None = None
     weights: str = "pretrained"
     image_size: int = 32
-    threshold: float = 0.98  # cosine from which on two images are copies
-    count: int = 24  # outliers, and images to label first
-    plant: float = 0.0  # share of labels that are made wrong
+    threshold: float = 0.98  # smallest cosine of two duplicates
+    count: int = 24  # number of outliers, and of images to label first
+    plant: float = 0.0  # share of labels to replace by wrong ones
     output: str = "runs/clean_data"
     seed: int = 0
 
 
 def main(config: Config) -> dict[str, object]:
-    """Finds, prints counts, writes lists and sheets."""
+    """Finds problems, prints counts, writes lists and contact sheets."""
     started = time.time()
     data = load_data(config)
     print(data)
@@ -57,7 +56,7 @@ def main(config: Config) -> dict[str, object]:
     )
     images, planted = plant(config, data.train)
     features = ktr.extract_features(backbone, images, verbose=0)
-    found = {
+    findings = {
         "label_errors": curation.find_label_errors(features, seed=config.seed),
         "duplicates": curation.find_duplicates(
             features, threshold=config.threshold
@@ -71,20 +70,20 @@ def main(config: Config) -> dict[str, object]:
     }
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, examples in found.items():
+    for name, examples in findings.items():
         print(f"{name}: {len(examples)}")
         if examples:
             write(folder / f"{name}.csv", examples, data.class_names)
             curation.plot_examples(examples, images, folder / f"{name}.png")
-    for error in found["label_errors"][:10]:
+    for error in findings["label_errors"][:10]:
         label, suggested = (
             data.class_names[index] for index in (error.label, error.suggested)
         )
         print(f"  {error.id}: {label}, rather {suggested}")
-    print(f"Lists and sheets are in {folder}.")
-    result = {name: len(examples) for name, examples in found.items()}
+    print(f"Lists and contact sheets are in {folder}.")
+    result = {name: len(examples) for name, examples in findings.items()}
     if planted:
-        named = {error.row for error in found["label_errors"]}
+        named = {error.row for error in findings["label_errors"]}
         hits = len(named & planted)
         result["planted"] = len(planted)
         result["recall"] = round(hits / len(planted), 4)
@@ -93,7 +92,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def plant(config: Config, split) -> tuple[object, set[int]]:
-    """Gives some images another label, at random; which, and the images."""
+    """Returns images with some wrong labels, and the rows of these."""
     generator = np.random.default_rng(config.seed)
     count = round(config.plant * len(split))
     rows = generator.choice(len(split), count, replace=False)
@@ -106,7 +105,7 @@ def plant(config: Config, split) -> tuple[object, set[int]]:
 
 
 def write(path: Path, examples, class_names) -> None:
-    """A row for each example: ids, names of classes and numbers."""
+    """Writes a row for each example: ids, class names and numbers."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, examples[0]._fields)
         writer.writeheader()
@@ -118,7 +117,7 @@ def write(path: Path, examples, class_names) -> None:
 
 
 def load_data(config: Config):
-    """The user's images, or the digits; all are looked at."""
+    """Loads the user's images, or the digits, without a test split."""
     options = {"image_size": config.image_size, "split": (1.0, 0.0, 0.0)}
     if config.data is not None:
         return ktr.load_images(config.data, on_error="skip", **options)
@@ -141,7 +140,7 @@ if __name__ == "__main__":
     parser.add_argument("--plant", type=float, default=Config.plant)
     parser.add_argument("--output", default=Config.output)
     parser.add_argument("--seed", type=int, default=Config.seed)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         with tempfile.TemporaryDirectory() as noise:

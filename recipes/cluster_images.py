@@ -1,14 +1,14 @@
-r"""Unlabelled images in, groups out: k-means on frozen features.
+r"""Clustering of unlabelled images: k-means on frozen features.
 
     python recipes/cluster_images.py --data FOLDER --backbone MobileNetV2 \
         --alpha 0.35 --image-size 160
 
-The backbone sees each image once; its features are kept, so that another
-number of clusters takes seconds. Where the folder has one sub-folder a class,
-the classes are compared with the clusters, and a linear probe on the same
-features says what labels would add. Writes clusters.png (the first two
-principal components), clusters.csv (id, cluster) and prints the images that
-are typical of each cluster.
+Each image passes the backbone once. Its features are cached, so that another
+number of clusters takes seconds. If the folder has one sub-folder per class,
+classes are compared with clusters, and a linear probe on the same features
+shows the value of labels. Writes clusters.png (the first two principal
+components) and clusters.csv (id, cluster), and prints typical images of each
+cluster.
 
 flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use),
 MobileNetV2 0.35 with ImageNet weights at 160 pixels: NMI of the 720 training
@@ -46,7 +46,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Extracts, clusters, writes the files, returns the numbers."""
+    """Extracts, clusters, writes the files, returns the results."""
     started = time.time()
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,13 +84,13 @@ def main(config: Config) -> dict[str, object]:
     if features.test is not None:
         probe = ktr.fit_probe(features, seed=config.seed)
         print(probe.summary())
-        found = probe.evaluate(features.test)
-        numbers["probe_accuracy"] = round(found["accuracy"], 4)
+        evaluation = probe.evaluate(features.test)
+        numbers["probe_accuracy"] = round(evaluation["accuracy"], 4)
     return numbers
 
 
 def load_data(config: Config):
-    """The user's images; unreadable ones are listed and left out."""
+    """Loads the user's images; unreadable ones are listed and skipped."""
     size = config.image_size
     if size is None:
         size = ktr.list_backbones()[config.backbone].default_size
@@ -110,7 +110,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=Config.seed)
     parser.add_argument("--store", help='folder of features, or "memory"')
     parser.add_argument("--output", default=Config.output)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         tiny = {"backbone": "ResNet20", "image_size": 32, "store": "memory"}

@@ -1,16 +1,15 @@
-"""Cross-validation: what a way to train is worth, on all of few images.
+"""Cross-validation, to measure a training method on few images.
 
     python recipes/cross_validate.py                       # digits, offline
     python recipes/cross_validate.py --data FOLDER --backbone MobileNetV2
     python recipes/cross_validate.py --strategy lp-ft --directory runs/cv
 
-Trains a new model for each fold, measures it on the images that it never saw,
-and prints the mean over the folds with its interval, corrected for the images
-that folds share, then the classes that were most often confused over all of
-the data. By default the exact linear probe of the embedded ResNet20 (CIFAR-10)
-on the 1,797 handwritten digits of scikit-learn (BSD-3-Clause): accuracy 93.9 %
-+- 2.0 %; two cores, 1 minute. `--directory` keeps the runs: the same command
-goes on after a stop.
+Trains a new model for each fold, evaluates it on the held-out images, and
+prints the mean over folds with its interval, corrected for images shared by
+folds, and the most confused classes over all the data. The default is the exact
+linear probe of the embedded ResNet20 (CIFAR-10) on the 1,797 handwritten digits
+of scikit-learn (BSD-3-Clause): accuracy 93.9 % +- 2.0 %; two cores, 1 minute.
+With `--directory` the same command resumes after an interruption.
 """
 
 import argparse
@@ -40,7 +39,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Cross-validates, prints the tables, returns the numbers."""
+    """Cross-validates, prints the tables, returns the results."""
     started = time.time()
     data = load_data(config)
     print(data)
@@ -52,7 +51,7 @@ def main(config: Config) -> dict[str, object]:
     strategy = {"strategy": config.strategy, "epochs": config.epochs}
     if config.strategy == "exact-probe":
         strategy = {"strategy": ktr.LinearProbe(exact=True)}
-    found = ktr.cross_validate(
+    result = ktr.cross_validate(
         lambda: ktr.build_classifier(backbone, data=data),
         data,
         config.folds,
@@ -60,29 +59,29 @@ def main(config: Config) -> dict[str, object]:
         seed=config.seed,
         **strategy,
     )
-    print(f"\n{found}\n")
-    pooled = found.pooled()
+    print(f"\n{result}\n")
+    pooled = result.pooled()
     print("Most confused, over all folds:")
     for true, predicted, count in pooled.most_confused(5):
-        print(f"  {true} taken for {predicted}: {count}")
-    mean, half_width = found.interval("accuracy")
-    _, too_narrow = found.interval("accuracy", corrected=False)
+        print(f"  {true} classified as {predicted}: {count}")
+    mean, half_width = result.interval("accuracy")
+    _, uncorrected = result.interval("accuracy", corrected=False)
     print(
-        f"Accuracy {mean:.2%} +- {half_width:.2%} (+- {too_narrow:.2%} if "
+        f"Accuracy {mean:.2%} +- {half_width:.2%} (+- {uncorrected:.2%} if "
         "folds shared no images)"
     )
     return {
         "accuracy": round(mean, 4),
         "half_width": round(half_width, 4),
-        "half_width_uncorrected": round(too_narrow, 4),
-        "folds": [round(float(score), 4) for score in found.scores()],
+        "half_width_uncorrected": round(uncorrected, 4),
+        "folds": [round(float(score), 4) for score in result.scores()],
         "images": len(pooled.ids),
         "seconds": round(time.time() - started),
     }
 
 
 def load_data(config: Config):
-    """The user's images, or the digits; nothing is kept for a test."""
+    """Loads the user's images, or the digits, without a test split."""
     size = config.image_size
     if size is None:
         size = ktr.list_backbones()[config.backbone].default_size
@@ -112,8 +111,8 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--folds", type=int, default=Config.folds)
     parser.add_argument("--seed", type=int, default=Config.seed)
-    parser.add_argument("--directory", help="folder that keeps the runs")
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--directory", help="folder to save the runs in")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         with tempfile.TemporaryDirectory() as noise:

@@ -1,17 +1,17 @@
-r"""Does transfer help here? Beside training from scratch, with intervals.
+r"""Comparison of transfer with training from scratch, with intervals.
 
     python recipes/does_transfer_help.py                    # digits, offline
     python recipes/does_transfer_help.py --data FOLDER \
         --backbone MobileNetV2 --image-size 96 --labels 5 20 all
-    python recipes/does_transfer_help.py --shuffled         # planted harm
+    python recipes/does_transfer_help.py --shuffled         # harmful weights
 
-The same network with new weights (trained long enough), as a linear probe and
-fine-tuned, on the same folds and labels; the verdict is one sentence, the
-picture the learning curve. `--shuffled` first trains the weights on images of
-the test part under shuffled labels: what was learned by heart says nothing of
-other images, and the verdict must say that it hurts. By default the embedded
-ResNet20 (CIFAR-10) on 500 of scikit-learn's digits (BSD-3-Clause).
-`--directory` keeps the runs: the same command goes on after a stop.
+Trains the same network from scratch (long enough), as a linear probe and by
+fine-tuning, on the same folds and labels. Prints a table and a verdict, and
+draws learning curves. `--shuffled` first pretrains the weights on test images
+with shuffled labels. Memorized labels do not generalize, so the verdict should
+be that transfer hurts. The default is the embedded ResNet20 (CIFAR-10) on 500
+of scikit-learn's digits (BSD-3-Clause). With `--directory` the same command
+resumes after an interruption.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Config:
     image_size: int = 16
     labels: tuple[str, ...] = ("2", "10", "all")
     folds: int = 5
-    epochs: int | None = None  # of fine-tuning; None: the strategy's own
+    epochs: int | None = None  # for fine-tuning; None: the strategy's own
     scratch_epochs: int | None = None  # None: 30, or 500 steps
     shuffled: bool = False
     source_epochs: int = 40
@@ -49,7 +49,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Compares, prints table and verdict, draws the curve."""
+    """Compares, prints table and verdict, draws learning curves."""
     started = time.time()
     data = load_data(config)
     print(data)
@@ -91,7 +91,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def train_on_shuffled_labels(config: Config, backbone, data):
-    """Weights that learned images by heart, each under a random label."""
+    """Returns a backbone that has memorized images with random labels."""
     images, labels = data.test.arrays()
     shuffled = np.random.default_rng(config.seed).permutation(labels)
     keras.utils.set_random_seed(config.seed)
@@ -102,14 +102,14 @@ def train_on_shuffled_labels(config: Config, backbone, data):
         strategy=ktr.FromScratch(epochs=config.source_epochs),
         verbose=0,
     )
-    print(f"Learned by heart: {run.history['accuracy'][-1]:.1%}")
+    print(f"Memorized: {run.history['accuracy'][-1]:.1%}")
     backbone = backbone.copy()
     backbone.model.set_weights(model.get_layer("backbone").get_weights())
     return backbone
 
 
 def load_data(config: Config):
-    """Train to compare on; the test images serve `--shuffled` alone."""
+    """Loads training images; only `--shuffled` uses the test images."""
     if config.data is not None:
         return ktr.load_images(
             config.data,
@@ -142,10 +142,10 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--scratch-epochs", type=int)
     parser.add_argument("--shuffled", action="store_true")
-    parser.add_argument("--directory", help="folder that keeps the runs")
+    parser.add_argument("--directory", help="folder to save the runs in")
     parser.add_argument("--output", default=Config.output)
     parser.add_argument("--seed", type=int, default=Config.seed)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         with tempfile.TemporaryDirectory() as noise:

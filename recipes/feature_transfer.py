@@ -1,13 +1,13 @@
-r"""Feature transfer: a frozen extractor feeds a network of two layers.
+r"""Feature transfer: a two-layer network on features of a frozen backbone.
 
     python recipes/feature_transfer.py --data FOLDER --backbone MobileNetV2 \
         --alpha 0.35 --image-size 160
 
-The backbone sees each image once; the store keeps what it says, for other
-layers, other shots and another start of this script. `Dense(256, relu)`,
-dropout and a softmax learn from it in plain Keras; beside it logistic
-regression, solved to the end. A seed draws the labelled images (`--shots` of
-each class) and new weights. model.keras takes pixels, with the head of seed 0.
+Each image passes the backbone once; the store caches its features, for other
+layers, other shots and later runs. `Dense(256, relu)`, dropout and a softmax
+train on them in plain Keras; logistic regression, solved exactly, serves for
+comparison. The seed determines the labelled images (`--shots` per class) and
+new weights. model.keras takes pixels, and has the head of seed 0.
 
 flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use),
 MobileNetV2 0.35 with ImageNet weights at 160 pixels, test accuracy in %, min /
@@ -52,7 +52,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Extracts, trains over seeds, saves a model, returns the numbers."""
+    """Extracts, trains over seeds, saves a model, returns the results."""
     size, store = config.image_size, config.store
     data = ktr.load_images(
         config.data, image_size=size, split=(0.8, 0.0, 0.2), on_error="skip"
@@ -69,7 +69,7 @@ def main(config: Config) -> dict[str, object]:
     scores: dict[str, list[float]] = {"two layers": [], "probe": []}
     seconds |= dict.fromkeys(scores, 0.0)
     for seed in range(config.seeds):
-        if config.shots is not None:  # some of what is in the store already
+        if config.shots is not None:  # A subset, which is in the store already.
             shots = data.train.shots(config.shots, seed)
             few = dataclasses.replace(data, train=shots)
             features = ktr.extract_features(
@@ -103,7 +103,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def train_network(features, config: Config, seed: int) -> keras.Model:
-    """Two layers on features; the test images have no say."""
+    """Trains two layers on features."""
     keras.utils.set_random_seed(seed)
     num_classes = len(features.class_names)
     network = keras.Sequential(
@@ -121,7 +121,7 @@ def train_network(features, config: Config, seed: int) -> keras.Model:
 
 
 def save(network, backbone, data, config: Config):
-    """Writes both parts as one model, with the names of the classes."""
+    """Writes backbone and head as one model, with the class names."""
     units, folder = (config.units,), Path(config.output)
     model = ktr.build_classifier(backbone, data=data, hidden_units=units)
     model.get_layer("head").set_weights(network.get_weights())
@@ -136,7 +136,7 @@ if __name__ == "__main__":
         default = None if field.name == "data" else field.default
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=(*kinds, str)[0], default=default)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments["data"] is None and not arguments["smoke"]:
         parser.error("--data is needed: a folder of images")

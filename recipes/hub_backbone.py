@@ -1,16 +1,16 @@
-r"""A TF-Hub model learns your classes: its features first, then all of it.
+r"""Transfer from a TF-Hub model: a linear probe, then fine-tuning.
 
     python recipes/hub_backbone.py --data FOLDER --handle HANDLE
 
-HANDLE is the folder, the archive or the address of a SavedModel of TensorFlow 2
-that takes images. It is one block: either frozen or trained as a whole. The
-saved model has the SavedModel in it, and needs neither its folder nor TF-Hub.
+HANDLE is the folder, archive or address of a TensorFlow 2 SavedModel that takes
+images. It is one block, which is frozen or trained as a whole. The saved model
+contains the SavedModel, and needs neither its folder nor TF-Hub.
 
-flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use), a
-MobileNetV2 0.35 for ImageNet as a SavedModel that takes [-1, 1], 160 pixels:
-linear probe 95.42 %, as the same network of Keras' own; then five epochs of the
-whole network 95.28 % +- 0.60 over 3 seeds. Two busy cores, 5 minutes.
-2026-11-21.
+flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use), an
+ImageNet MobileNetV2 0.35 as a SavedModel that takes [-1, 1], 160 pixels: linear
+probe 95.42 %, the same as for the network of keras.applications; then five
+epochs of the whole network 95.28 % +- 0.60 over 3 seeds. Two busy cores, 5
+minutes. 2026-11-21.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Config:
 
     data: str
     handle: str
-    pixel_range: str = "[0, 1]"  # what the SavedModel takes
+    pixel_range: str = "[0, 1]"  # pixel range of the SavedModel
     image_size: int = 224
     epochs: int = 5
     learning_rate: float = 3e-5
@@ -43,7 +43,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Probes, fine-tunes, saves and prints test accuracy."""
+    """Probes, fine-tunes, saves the model, returns test accuracies."""
     started = time.time()
     data = ktr.load_images(
         config.data,
@@ -66,15 +66,15 @@ def main(config: Config) -> dict[str, object]:
         probe = ktr.fine_tune(
             model, data, strategy=ktr.LinearProbe(exact=True), seed=seed
         )
-        found = probe.evaluate(data.test)["accuracy"]
-        accuracies["linear probe"].append(100 * found)
+        accuracy = probe.evaluate(data.test)["accuracy"]
+        accuracies["linear probe"].append(100 * accuracy)
         phase = ktr.Phase(
             "whole", depth=1, epochs=config.epochs,
             learning_rate=config.learning_rate,
         )  # fmt: skip
         run = ktr.fine_tune(model, data, strategy=[phase], seed=seed)
-        found = run.evaluate(data.test)["accuracy"]
-        accuracies["fine-tuned"].append(100 * found)
+        accuracy = run.evaluate(data.test)["accuracy"]
+        accuracies["fine-tuned"].append(100 * accuracy)
     model.save(file)
     for name, values in accuracies.items():
         mean, half = mean_interval(values)
@@ -87,14 +87,14 @@ def main(config: Config) -> dict[str, object]:
 
 
 def write_tiny(folder: str) -> str:
-    """Writes a SavedModel that averages what one convolution sees."""
+    """Writes a SavedModel with one convolution and average pooling."""
     module = tf.Module()
     module.kernel = tf.Variable(tf.random.normal((3, 3, 3, 8)), name="kernel")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3))])
     def call(images):
-        found = tf.nn.relu(tf.nn.conv2d(images, module.kernel, 2, "SAME"))
-        return tf.reduce_mean(found, [1, 2])
+        maps = tf.nn.relu(tf.nn.conv2d(images, module.kernel, 2, "SAME"))
+        return tf.reduce_mean(maps, [1, 2])
 
     module.__call__ = call
     tf.saved_model.save(module, folder)
@@ -104,7 +104,7 @@ def write_tiny(folder: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="folder of images")
-    parser.add_argument("--handle", help="of the TF-Hub model")
+    parser.add_argument("--handle", help="handle of the TF-Hub model")
     parser.add_argument("--pixel-range", default=Config.pixel_range)
     parser.add_argument("--image-size", type=int, default=Config.image_size)
     parser.add_argument("--epochs", type=int, default=Config.epochs)
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seeds", type=int, default=Config.seeds)
     parser.add_argument("--output", default=Config.output)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     smoke = arguments.pop("smoke")
     if not smoke and None in (arguments["data"], arguments["handle"]):

@@ -1,15 +1,15 @@
-r"""Fine-tunes on all GPUs of a machine, or on several machines.
+r"""Fine-tuning on all GPUs of a machine, or on several machines.
 
     python recipes/multi_worker.py --data FOLDER
     bash recipes/multi_worker.sh 2 recipes/multi_worker.py --data FOLDER
 
-The first line runs on what this machine has; the second as two workers of this
-machine. On several machines each runs the first line with its own `TF_CONFIG`;
-see "Many devices" in the README for SLURM and Kubernetes. `--output` keeps the
-run: started again, with however many workers, it goes on.
+The first command uses the devices of this machine, the second starts two
+workers on it. On several machines, run the first command on each, with its own
+`TF_CONFIG`; see "Many devices" in the README for SLURM and Kubernetes. The run
+is saved in `--output`: the same command resumes it, with any number of workers.
 
-The weights are those of one device with the same `--batch-size`, which is that
-of all workers together.
+The weights are the same as on one device with the same `--batch-size`, which is
+the total over all workers.
 """
 
 import argparse
@@ -39,8 +39,8 @@ class Config:
 
 
 def main(config: Config) -> dict[str, float]:
-    """Trains, and returns the metrics on the test images."""
-    # First of all: TensorFlow joins other processes only when it starts.
+    """Trains, saves the model, returns metrics on the test images."""
+    # Comes first, since TensorFlow joins other processes only when it starts.
     devices = ktr.connect_workers()
     size = config.image_size
     data = ktr.load_images(config.data, image_size=size, on_error="skip")
@@ -59,7 +59,7 @@ def main(config: Config) -> dict[str, float]:
         directory=Path(config.output) / "run",
         devices=devices,
     )
-    if run.is_chief:  # All workers have the model; one of them writes it.
+    if run.is_chief:  # All workers have the model; only one writes it.
         model.save(Path(config.output) / "model.keras")
     return dict(run.evaluate(data.test))
 
@@ -75,7 +75,7 @@ if __name__ == "__main__":
     parser.add_argument("--depth", type=int, default=Config.depth)
     parser.add_argument("--epochs", type=int, default=Config.epochs)
     parser.add_argument("--output", default=Config.output)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     smoke = arguments.pop("smoke")
     if not smoke and arguments["data"] is None:

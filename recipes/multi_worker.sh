@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains with several processes of this machine, as several machines would.
+# Trains with several processes on this machine, as on several machines.
 #
 #     bash recipes/multi_worker.sh N SCRIPT [ARGUMENTS]
 #
@@ -7,16 +7,16 @@
 # any Python script that begins with `devices = ktr.connect_workers()` and gives
 # `devices` to `fine_tune` or `extract_features`, such as
 # `recipes/multi_worker.py --data FOLDER`. All processes run it, each with its
-# own TF_CONFIG; worker 0, the chief, writes the `directory` of the run. When one
-# stops, the others stop with an error: start all of it again, with as many as you
-# like, and it goes on after the last whole epoch.
+# own TF_CONFIG; worker 0, the chief, writes the `directory` of the run. If a
+# worker stops, the others stop with an error. Run the command again, with any
+# number of workers, to resume after the last complete epoch.
 #
-# This shows and tests what several machines do; on one machine with several GPUs
+# This is for trying out and testing. On one machine with several GPUs
 # `devices="auto"` in one process is faster.
 set -euo pipefail
 if [ $# -lt 2 ] || ! [ "$1" -gt 0 ] 2>/dev/null; then
     sed -n 's/^#     bash/Usage: bash/p' "$0" >&2
-    echo "N, the number of workers, is at least 1." >&2
+    echo "N, the number of workers, must be at least 1." >&2
     exit 2
 fi
 workers=$1

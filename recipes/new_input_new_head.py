@@ -1,14 +1,14 @@
-"""Another input size, another number of classes: the whole network moves on.
+"""Transfer to another input size and another number of classes.
 
     python recipes/new_input_new_head.py            # offline
 
 A CNN for 10 classes of 32 x 32 images becomes one for 100 classes of 64 x 64
-images: its convolutions are built anew for the new input and keep their
-weights, its classifier makes place for a new head, and all of it is trained,
-under L2-SP, which pulls towards where it came from. Beside it the same network
-from random weights, for as many epochs. The images are drawn here (no licence):
-ten shapes of any colour to pretrain on, then each shape in each of ten colours,
-a class of five images each, on a larger canvas.
+images: its convolutions are rebuilt for the new input with the same weights,
+its classifier is replaced by a new head, and the whole network is trained with
+L2-SP, a penalty on the distance to the pretrained weights. The same network is
+trained from random weights, for as many epochs. The images are drawn here (no
+licence): ten shapes of any colour for pretraining, then each shape in each of
+ten colours, with five images per class, on a larger canvas.
 
 Seed 0, accuracy on 1,000 test images: from scratch 41.8 %, linear probe 60.2 %,
 whole network 68.5 %; two cores, 3 minutes.
@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 
 import keras_transfer as ktr
 
-# Number of corners, and how far out every second one is.
+# Number of corners, and relative radius of every second corner.
 FORMS = {"triangle": (3, 1), "square": (4, 1), "disc": (24, 1)}
 FORMS |= {"star": (10, 0.4), "spark": (8, 0.3)}
 COLOURS = "red orange yellow lime green cyan blue purple magenta white".split()
@@ -39,18 +39,18 @@ CLASSES = tuple((c, *shape) for c in COLOURS for shape in SHAPES)
 class Config:
     """The recipe's settings."""
 
-    source_images: int = 300  # of each of the 10 classes
+    source_images: int = 300  # per class, for 10 classes
     source_epochs: int = 5
-    colours: int = 10  # of the target task: ten times as many classes
-    shots: int = 5  # labelled images of each of its classes
-    test_images: int = 10  # likewise
+    colours: int = 10  # in the target task, with 10 classes per colour
+    shots: int = 5  # labelled images per class of the target task
+    test_images: int = 10  # test images per class of the target task
     epochs: int = 15
     l2sp: float = 0.01
     seed: int = 0
 
 
 def main(config: Config) -> dict[str, object]:
-    """Pretrains, moves to the new task, returns the numbers."""
+    """Pretrains, transfers to the new task, returns the results."""
     started = time.time()
     keras.utils.set_random_seed(config.seed)
     generator = np.random.default_rng(config.seed)
@@ -71,13 +71,13 @@ def main(config: Config) -> dict[str, object]:
         class_names=[" ".join(names) for names in classes],
         split=(1.0, 0.0, 0.0),
     )
-    backbone = ktr.load_backbone(  # which scales its pixels itself
+    backbone = ktr.load_backbone(  # The network scales pixels itself.
         source, pixel_range="[0, 255]", input_shape=(64, 64, 3)
     )
     whole = ktr.LPFT(learning_rate=1e-3, epochs=config.epochs)
-    # The head comes from the exact probe: it is not pulled to 0 either.
+    # No decay of the head, since it starts from the exact probe.
     penalty = ktr.L2SP(alpha=config.l2sp, beta=0.0)
-    found = {}
+    evaluations = {}
     for name, strategy in (
         ("from scratch", ktr.FromScratch(epochs=config.epochs)),
         ("linear probe", ktr.LinearProbe(exact=True)),
@@ -86,20 +86,20 @@ def main(config: Config) -> dict[str, object]:
         keras.utils.set_random_seed(config.seed)
         model = ktr.build_classifier(backbone, data=data)
         print(f"\n{name}, {model.input_shape} -> {model.output_shape}:")
-        pull = penalty if strategy is whole else None
-        run = ktr.fine_tune(model, data, strategy=strategy, penalty=pull)
-        found[name] = run.evaluate()
+        own_penalty = penalty if strategy is whole else None
+        run = ktr.fine_tune(model, data, strategy=strategy, penalty=own_penalty)
+        evaluations[name] = run.evaluate()
     print(f"\nAccuracy on {len(data.test)} test images, 95 % intervals:")
-    for name, evaluation in found.items():
+    for name, evaluation in evaluations.items():
         low, high = evaluation.interval("accuracy")
         share = evaluation["accuracy"]
         print(f"  {name:<14}{share:7.1%}  [{low:.1%}, {high:.1%}]")
-    accuracy = {k: round(v["accuracy"], 4) for k, v in found.items()}
+    accuracy = {k: round(v["accuracy"], 4) for k, v in evaluations.items()}
     return {"accuracy": accuracy, "seconds": round(time.time() - started)}
 
 
 def make_network() -> keras.Model:
-    """A small CNN of the usual kind, which scales its pixels itself."""
+    """Builds a small CNN, which scales pixels itself."""
     inputs = keras.Input((32, 32, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     for number, filters in enumerate((16, 32, 64, 64), start=1):
@@ -114,7 +114,7 @@ def make_network() -> keras.Model:
 
 
 def draw(classes, count: int, size: int, generator):
-    """Images, `count` of each class: a shape somewhere on a noisy ground."""
+    """Draws `count` images per class: a shape on a noisy background."""
     labels = np.arange(len(classes) * count) % len(classes)
     images = generator.integers(0, 100, (len(labels), size, size, 3), "uint8")
     for i, label in enumerate(labels):

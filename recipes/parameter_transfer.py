@@ -1,15 +1,15 @@
-r"""Parameter transfer: every strategy side by side, on the same few labels.
+r"""Parameter transfer: a comparison of all strategies, with few labels.
 
     python recipes/parameter_transfer.py --data FOLDER --shots 10 \
         --backbone MobileNetV2 --alpha 0.35 --image-size 160
 
-The exact linear probe, training from scratch, fine-tuning, LP-FT, gradual
-unfreezing and surgical fine-tuning of the first block, the last four also with
-L2-SP, which pulls towards the pretrained weights. A seed draws the labelled
-images (`--shots` of each class) and the new weights, the same for all methods;
-validation images choose the epoch, test images only measure. Prints test
-accuracies and their paired differences to the probe, with intervals over seeds;
-writes report.md and learning_curves.png.
+Compares the exact linear probe, training from scratch, fine-tuning, LP-FT,
+gradual unfreezing and surgical fine-tuning of the first block, the last four
+also with L2-SP, a penalty on the distance to the pretrained weights. The seed
+determines the labelled images (`--shots` per class) and the new weights, for
+all methods alike. The epoch is chosen on validation images, and test images are
+only used for evaluation. Prints test accuracies and paired differences to the
+probe, with intervals over seeds; writes report.md and learning_curves.png.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Config:
 
 
 def main(config: Config, backbone=None) -> dict[str, object]:
-    """Runs all methods over seeds, writes the files, returns the numbers."""
+    """Runs all methods over seeds, writes the files, returns the results."""
     started = time.time()
     size = config.image_size
     data = ktr.load_images(config.data, image_size=size, on_error="skip")
@@ -77,14 +77,14 @@ def main(config: Config, backbone=None) -> dict[str, object]:
             print(f"seed {seed}  {name:<28}{accuracy:8.2%}", flush=True)
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    # The exact probe is no epoch of training: a line to compare with.
+    # The exact probe has no epochs: draw it as a horizontal line.
     longest = max(len(runs[0]) for runs in curves.values())
     curves[PROBE] = [run * longest for run in curves[PROBE]]
     path = folder / "learning_curves.png"
     plot_learning_curves(curves, path, "validation accuracy")
     rows, means, gains = "", {}, {}
     for name, runs in scores.items():
-        # One seed says nothing about the spread.
+        # One seed gives no interval.
         mean, half = runs[0], math.nan
         gain, width = runs[0] - scores[PROBE][0], math.nan
         if config.seeds > 1:
@@ -107,9 +107,9 @@ def main(config: Config, backbone=None) -> dict[str, object]:
 
 
 def methods(blocks, config: Config):
-    """Each method by name: its strategy and its penalty."""
+    """Returns the strategy and penalty of each method, by name."""
     epochs, stem, depth = config.epochs, blocks[0].name, min(3, len(blocks))
-    found = {
+    table = {
         PROBE: (ktr.LinearProbe(exact=True), None),
         "from scratch": (ktr.FromScratch(epochs=config.scratch_epochs), None),
     }
@@ -119,9 +119,9 @@ def methods(blocks, config: Config):
         "gradual": ktr.GradualUnfreezing(depth=depth, epochs=epochs),
         f"surgical ({stem})": ktr.Surgical(stem, epochs=epochs),
     }.items():
-        found[name] = (strategy, None)
-        found[f"{name}, L2-SP"] = (strategy, ktr.L2SP(alpha=config.l2sp))
-    return found
+        table[name] = (strategy, None)
+        table[f"{name}, L2-SP"] = (strategy, ktr.L2SP(alpha=config.l2sp))
+    return table
 
 
 if __name__ == "__main__":
@@ -131,7 +131,7 @@ if __name__ == "__main__":
         default = None if field.name == "data" else field.default
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=(*kinds, str)[0], default=default)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         small = {"image_size": 32, "epochs": 1, "scratch_epochs": 1}

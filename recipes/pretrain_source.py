@@ -1,12 +1,12 @@
-"""Pretraining: makes the embedded backbone, a ResNet20 trained on CIFAR-10.
+"""Pretraining of the embedded backbone, a ResNet20, on CIFAR-10.
 
     python recipes/pretrain_source.py --data FOLDER --output FOLDER
 
-Any folder of images with `train/` and `test/` works the same, and so does
-"tfds:cifar10". Writes `resnet20.weights.h5`, without its classifier, and a
-model card; the package ships both. `--start FILE` adds another one-cycle run to
-an earlier one. Data of the shipped file: the 60,000 images of CIFAR-10 as
-strongly compressed JPEG files (research use).
+FOLDER is any folder of images with `train/` and `test/`, or "tfds:cifar10".
+Writes `resnet20.weights.h5`, without its classifier, and a model card; the
+package ships both. `--start FILE` adds another one-cycle run to an earlier one.
+The shipped file was trained on the 60,000 images of CIFAR-10, as strongly
+compressed JPEG files (research use).
 """
 
 import argparse
@@ -45,7 +45,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Trains, reports the accuracy on the test images, writes the weights."""
+    """Trains, writes the weights, returns the accuracies."""
     keras.utils.set_random_seed(config.seed)
     data = ktr.load_images(config.data, image_size=32, split=(1.0, 0.0, 0.0))
     images, labels = data.train.arrays()
@@ -80,7 +80,7 @@ def main(config: Config) -> dict[str, object]:
         batches,
         epochs=config.epochs,
         callbacks=[ScheduledLearningRate(schedule)],
-        shuffle=False,  # Keras: the batches are shuffled already
+        shuffle=False,  # The batches are shuffled already.
         verbose=2,
     )
     minutes = (time.time() - started) / 60
@@ -97,7 +97,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def augmentation(seed: int):
-    """Flips and shifts by whole pixels: small images bear no blur."""
+    """Returns flips and shifts by whole pixels, which do not blur."""
     layer = keras.Sequential(
         [
             layers.RandomFlip("horizontal", seed=seed),
@@ -113,7 +113,7 @@ def augmentation(seed: int):
 
 
 def write(model, config: Config, result: dict, data):
-    """Writes the weights without the head, and the model card."""
+    """Writes the weights of the backbone, and the model card."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "resnet20.weights.h5"
@@ -160,7 +160,7 @@ if __name__ == "__main__":
         "--learning-rate", type=float, default=Config.learning_rate
     )
     parser.add_argument("--seed", type=int, default=Config.seed)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         with tempfile.TemporaryDirectory() as noise:

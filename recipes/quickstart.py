@@ -1,13 +1,13 @@
-"""Quick start: does a pretrained backbone help, with few labels?
+"""Quick start: transfer with few labels, against training from scratch.
 
     python recipes/quickstart.py                             # digits, offline
     python recipes/quickstart.py --data FOLDER --backbone MobileNetV2
 
-Compares training from scratch, a linear probe and fine-tuning over seeds that
-draw the labelled images and the new weights. Writes learning curves, a
-confusion matrix and a model, and reads the model back with plain Keras.
-Without arguments: the embedded ResNet20, pretrained on CIFAR-10, on 10 labelled
-images for each of the handwritten digits of scikit-learn.
+Compares training from scratch, a linear probe and fine-tuning over seeds, which
+determine the labelled images and the new weights. Writes learning curves, a
+confusion matrix and a model, and loads the model with plain Keras. The default
+is the embedded ResNet20, pretrained on CIFAR-10, with 10 labelled images for
+each of the handwritten digits of scikit-learn.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Config:
     output: str = "runs/quickstart"
 
 
-# name: pretrained?, blocks to train, learning rate
+# name: pretrained, trainable blocks, learning rate
 METHODS = {
     "from scratch": (False, "all", 3e-3),
     "linear probe": (True, 0, 1e-2),
@@ -48,34 +48,35 @@ METHODS = {
 
 
 def main(config: Config) -> dict[str, object]:
-    """Runs the comparison, writes its files, returns its numbers."""
+    """Runs the comparison, writes the files, returns the results."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     data = load_digits() if config.data is None else load(config)
     print(data)
     test = data.test.arrays()
     curves = {method: [] for method in METHODS}
-    kept = None
+    saved_model = None
     started = time.time()
     for seed in range(config.seeds):
         for method in METHODS:
             model, curve = train(method, data, test, seed, config)
             curves[method].append(curve)
             print(f"seed {seed}  {method:<12}  {curve[-1]:6.1%}", flush=True)
-            if kept is None and method == "fine-tuning":
-                kept = model  # not the best one: that would be to peek
+            if saved_model is None and method == "fine-tuning":
+                # The first, not the best, which test images would choose.
+                saved_model = model
     table = {
         method: mean_interval([curve[-1] for curve in of_method])
         for method, of_method in curves.items()
     }
     shots = "all" if config.shots is None else config.shots
-    print(f"\n{config.backbone}, {shots} labelled images a class, accuracy on")
+    print(f"\n{config.backbone}, {shots} labels per class, accuracy on")
     print(f"{len(data.test)} test images, mean and 95 % interval over seeds")
     for method, (mean, half_width) in table.items():
         print(f"  {method:<12}  {mean:6.1%} +- {half_width:.1%}")
 
     plot_learning_curves(curves, folder / "learning_curves.png")
-    kept.save(folder / "model.keras")
+    saved_model.save(folder / "model.keras")
     predicted = reload_and_predict(folder, test)
     print(f"Files in {folder}: model.keras, learning_curves.png, confusion.png")
     return {
@@ -100,8 +101,9 @@ def train(method: str, data, test, seed: int, config: Config):
     )
     model = ktr.build_classifier(backbone, data=data)
     if pretrained:
-        # The frozen part is computed once, and the new head trained on it.
-        # Fine-tuning begins so too: a random head would spoil the backbone.
+        # Compute the frozen part once, and train the new head on it.
+        # Fine-tuning starts this way, too, since gradients of a random head
+        # would distort the pretrained features.
         prefix, head = ktr.split(model, 0)
         features = [
             (prefix.predict(images, batch_size=256, verbose=0), labels)
@@ -109,14 +111,14 @@ def train(method: str, data, test, seed: int, config: Config):
         ]
         history = fit(head, *features, 1e-2, config)
     if depth:
-        # From scratch nothing is worth keeping, statistics included.
+        # From scratch, statistics of BatchNormalization have to be learned.
         ktr.unfreeze(model, depth, train_batch_norm=not pretrained)
         history = fit(model, train, test, learning_rate, config)
     return model, history["val_accuracy"]
 
 
 def fit(model, train, test, learning_rate: float, config: Config):
-    """Trains a model; the test images are watched, never chosen by."""
+    """Trains a model; accuracy on the test images is only recorded."""
     steps = -(-len(train[0]) // config.batch_size) * config.epochs
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(
@@ -135,7 +137,7 @@ def fit(model, train, test, learning_rate: float, config: Config):
 
 
 def reload_and_predict(folder: Path, test) -> float:
-    """Reads the model back with plain Keras and predicts the test images."""
+    """Loads the model with plain Keras, and predicts the test images."""
     images, labels = test[0], test[1].argmax(-1)
     model = keras.models.load_model(folder / "model.keras")
     predicted = model.predict(images, batch_size=256, verbose=0).argmax(-1)
@@ -150,7 +152,7 @@ def reload_and_predict(folder: Path, test) -> float:
 
 
 def load_digits():
-    """The 1,797 handwritten digits of scikit-learn, 8 x 8, as 32 x 32."""
+    """Loads scikit-learn's 1,797 digits, resized from 8 x 8 to 32 x 32."""
     from sklearn import datasets
 
     digits = datasets.load_digits()
@@ -164,7 +166,7 @@ def load_digits():
 
 
 def load(config: Config):
-    """A user's own images, at the size of the backbone's pretraining."""
+    """Loads the user's images, at the size of the backbone's pretraining."""
     spec = ktr.list_backbones(config.backbone)[config.backbone]
     return ktr.load_images(
         config.data,

@@ -1,4 +1,4 @@
-r"""Which pretrained network for your images, before anything is trained.
+r"""Ranking of pretrained networks for your images, before training.
 
     python recipes/rank_backbones.py                        # digits, offline
     python recipes/rank_backbones.py --data FOLDER \
@@ -6,15 +6,14 @@ r"""Which pretrained network for your images, before anything is trained.
     python recipes/rank_backbones.py --data FOLDER \
         --backbones MobileNetV2:0.35=FILE.weights.h5 random/MobileNetV2
 
-Each image is decoded once and passes each network once; the next time it is
-found in the store. A backbone is a name out of `list_backbones()`, perhaps with
-`:ALPHA` for its width and `=FILE` for weights of your own; `random/` before it
-stands for new weights, which a good one must beat by far. Prints the table,
-writes it as CSV, and draws accuracy against operations. By default the embedded
-ResNet20 (CIFAR-10) and random weights of two networks on 600 of scikit-learn's
-digits (BSD-3-Clause): linear probes of 90 %, 93 % and 79 %. Digits are far from
-photos: new weights of the same network are the better features. Two cores, 15
-seconds.
+Each image is decoded once and passes each network once; later runs read the
+store. A backbone is a name from `list_backbones()`, optionally with `:ALPHA`
+for its width and `=FILE` for weights of your own. The prefix `random/` stands
+for random weights, a baseline. Prints the table, writes it as CSV, and draws
+accuracy over operations. The default is the embedded ResNet20 (CIFAR-10) and
+random weights of two networks on 600 of scikit-learn's digits (BSD-3-Clause):
+linear probes of 90 %, 93 % and 79 %. Digits are unlike photos, and random
+weights of the same network give better features. Two cores, 15 seconds.
 """
 
 import argparse
@@ -43,13 +42,13 @@ class Config:
     image_size: int = 32
     scores: tuple[str, ...] = ("logme", "h_score")
     by: str = "probe"
-    budget: float | None = None  # seconds, about
+    budget: float | None = None  # approximate seconds
     output: str = "runs/rank_backbones"
     seed: int = 0
 
 
 def main(config: Config) -> dict[str, object]:
-    """Ranks, prints the table, writes it and the picture."""
+    """Ranks, prints the table, writes table and plot."""
     started = time.time()
     data = load_data(config)
     print(data)
@@ -66,7 +65,7 @@ def main(config: Config) -> dict[str, object]:
         seed=config.seed,
     )
     print(f"\n{ranking.table()}\n")
-    print(f"Nothing is better and faster than: {', '.join(ranking.pareto())}")
+    print(f"Pareto-optimal: {', '.join(ranking.pareto())}")
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     ranking.save_table(folder / "ranking.csv")
@@ -83,7 +82,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def load(text: str, data) -> ktr.Backbone:
-    """Reads `random/NAME:ALPHA=FILE`, of which all but NAME may be missing."""
+    """Loads `random/NAME:ALPHA=FILE`, of which only NAME is required."""
     name, _, file = text.partition("=")
     name, _, alpha = name.partition(":")
     random = name.startswith("random/")
@@ -97,7 +96,7 @@ def load(text: str, data) -> ktr.Backbone:
 
 
 def load_data(config: Config):
-    """The user's images, or some digits; all are looked at."""
+    """Loads the user's images, or some digits, without a test split."""
     if config.data is not None:
         return ktr.load_images(
             config.data,
@@ -128,10 +127,10 @@ if __name__ == "__main__":
     parser.add_argument("--image-size", type=int, default=Config.image_size)
     parser.add_argument("--scores", nargs="*", default=Config.scores)
     parser.add_argument("--by", default=Config.by, help="probe or a score")
-    parser.add_argument("--budget", type=float, help="seconds, about")
+    parser.add_argument("--budget", type=float, help="approximate seconds")
     parser.add_argument("--output", default=Config.output)
     parser.add_argument("--seed", type=int, default=Config.seed)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         with tempfile.TemporaryDirectory() as noise:

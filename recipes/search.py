@@ -1,18 +1,18 @@
-r"""Searches learning rate, lambda and depth, beside the default fine-tuning.
+r"""Search over learning rate, lambda and depth, against the defaults.
 
     python recipes/search.py --data FOLDER --backbone MobileNetV2 --alpha 0.35 \
         --image-size 160
 
-Keras-Tuner proposes; all trials start at activations that are computed once.
-What the best trial on the validation images is worth is said by the test
-images, which the search never saw, beside `fine_tune` as it comes: paired, a
-seed draws another validation split, other proposals and another order.
+Keras-Tuner proposes trials, all of which start from cached activations. The
+trial with the best validation accuracy is evaluated on the test images, which
+the search does not use, and compared with `fine_tune` and its defaults. The
+seed determines the validation split, the proposals and the order of images.
 
-The folder `--output` keeps the search of each seed: started again, it goes on.
+Searches are saved in `--output`; the same command resumes them.
 
 flowers12, MobileNetV2 0.35 with ImageNet weights at 160 pixels, 3 seeds, 24
 trials of 5 epochs: searched 95.0 % +- 2.1, default 95.1 % +- 4.2, paired -0.1
-+- 2.2; the sketches of PACS 77.0 +- 6.8 and 75.4 +- 9.0, paired +1.6 +- 3.4. A
++- 2.2; sketches of PACS 77.0 +- 6.8 and 75.4 +- 9.0, paired +1.6 +- 3.4. A
 search took 73 to 137 seconds on two busy cores. 2026-11-22.
 """
 
@@ -74,12 +74,12 @@ def main(config: Config) -> dict[str, object]:
             directory=output / f"seed{seed}",
         )
         if os.environ.get("KERASTUNER_TUNER_ID", "chief") != "chief":
-            continue  # What is left to do is for one process.
+            continue  # Only one process evaluates and saves.
         seconds["searched"].append(time.time() - started)
-        tested = result.best_model.evaluate(
+        metrics = result.best_model.evaluate(
             data.test.batches(32), return_dict=True, verbose=0
         )
-        accuracies["searched"].append(100 * tested["accuracy"])
+        accuracies["searched"].append(100 * metrics["accuracy"])
         print(f"seed {seed}\n{result.table()}", flush=True)
 
         started = time.time()
@@ -117,7 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--oracle", default=Config.oracle)
     parser.add_argument("--seeds", type=int, default=Config.seeds)
     parser.add_argument("--output", default=Config.output)
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     smoke = arguments.pop("smoke")
     if not smoke and arguments["data"] is None:

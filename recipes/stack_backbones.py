@@ -1,13 +1,13 @@
-r"""Several pretrained networks joined: do they know more than the best of them?
+r"""Joined features of several pretrained networks, against the best one.
 
     python recipes/stack_backbones.py --data FOLDER
 
-The features of each, at unit norm, alone and side by side, under logistic
-regression solved to the end, at several numbers of labelled images of a class,
-which a seed draws (at "all" folds alone: look at the interval by test images).
-Each sees images of its own size: `--backbones MobileNetV2,size=160,alpha=0.35
-ResNet50,size=224`, also `weights=FILE`. Where one size serves all of them,
-`ktr.extract_features(["MobileNetV2", "ResNet50"], data)` joins them.
+Fits logistic regression, solved exactly, on the features of each network alone
+and on all of them joined, at unit norm, for several numbers of labelled images
+per class. The seed determines the labelled images (at "all" only the folds, so
+look at the interval by test images). Image sizes may differ: `--backbones
+MobileNetV2,size=160,alpha=0.35 ResNet50,size=224`, also `weights=FILE`. For a
+single size use `ktr.extract_features(["MobileNetV2", "ResNet50"], data)`.
 
 flowers12 (12 species of Oxford flowers, 60 + 20 images each; research use),
 ImageNet weights of 224 pixels; accuracy in %, min / median / max over 5 seeds:
@@ -48,30 +48,31 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Extracts, fits all probes, prints the table, returns the numbers."""
+    """Extracts, fits all probes, prints the table, returns the results."""
     if config.seeds < 2:
         raise ValueError(f"`seeds` must be 2 or more. Received: {config.seeds}")
     started = time.time()
     methods = {}
     for text in config.backbones:
         name = text.partition(",weights=")[0]
-        # Alone at unit norm, too: like with like.
+        # At unit norm also alone, for a fair comparison.
         methods[name] = ktr.stack_features([extract(text, config)])
     methods["stacked"] = ktr.stack_features(list(methods.values()))
     counts = (*config.shots, "all")
-    right = {shots: {name: [] for name in methods} for shots in counts}
+    correct = {shots: {name: [] for name in methods} for shots in counts}
     for shots, seed in itertools.product(counts, range(config.seeds)):
         for name, features in methods.items():
             train = features.train
             if shots != "all":
                 train = train.shots(shots, seed)
-            found = ktr.fit_probe(train, seed=seed).evaluate(features.test)
-            right[shots][name].append(found.predictions == found.labels)
-    return {"accuracy": report(right), "seconds": round(time.time() - started)}
+            test = ktr.fit_probe(train, seed=seed).evaluate(features.test)
+            correct[shots][name].append(test.predictions == test.labels)
+    seconds = round(time.time() - started)
+    return {"accuracy": report(correct), "seconds": seconds}
 
 
 def extract(text: str, config: Config):
-    """What one network says of the images, at its own size."""
+    """Returns the features of one network, at its own image size."""
     backbone, *rest = text.split(",")
     options = dict(option.split("=", 1) for option in rest)
     size = int(options.pop("size", 224))
@@ -85,11 +86,11 @@ def extract(text: str, config: Config):
     return ktr.extract_features(model, data, store=config.store)
 
 
-def report(right) -> dict[str, list[float]]:
-    """Prints accuracies and gains from what was right, `(seeds, images)`."""
-    table = {"labelled images a class": list(map(str, right))}
+def report(correct) -> dict[str, list[float]]:
+    """Prints accuracies and gains from booleans `(seeds, images)`."""
+    table = {"labels per class": list(map(str, correct))}
     spreads = {}  # min, median, max
-    for shots, runs in right.items():
+    for shots, runs in correct.items():
         means = {name: np.mean(run, axis=1) for name, run in runs.items()}
         best = max(list(runs)[:-1], key=lambda name: means[name].mean())
         row = {name: mean_interval(mean) for name, mean in means.items()}
@@ -103,10 +104,10 @@ def report(right) -> dict[str, list[float]]:
         for name, mean in means.items():
             spread = np.quantile(mean, (0, 0.5, 1)).round(4)
             spreads[f"{name}, {shots}"] = spread.tolist()
-        how = "helps" if by_seeds[0] > 0 else "hurts"
+        effect = "helps" if by_seeds[0] > 0 else "hurts"
         if any(abs(gain) <= half for gain, half in (by_seeds, by_images)):
-            how = "does not surely help"
-        print(f"{shots}: beside {best} alone, stacking {how}.")
+            effect = "makes no significant difference"
+        print(f"{shots}: compared with {best} alone, stacking {effect}.")
     print("\nTest accuracy in %, with 95 % intervals:")
     for name, row in table.items():
         print(f"{name:<33}" + "".join(f"{cell:>15}" for cell in row))
@@ -120,7 +121,7 @@ if __name__ == "__main__":
     parser.add_argument("--shots", nargs="+", type=int, default=Config.shots)
     parser.add_argument("--seeds", type=int, default=Config.seeds)
     parser.add_argument("--store", help="folder of the features")
-    parser.add_argument("--smoke", action="store_true", help="try it on noise")
+    parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments["data"] is None and not arguments["smoke"]:
         parser.error("--data is needed: a folder of images")

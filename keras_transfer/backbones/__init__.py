@@ -1,4 +1,4 @@
-"""Where pretrained knowledge comes from: one file and one table per source."""
+"""Pretrained backbones: one file and one table per source."""
 
 from keras_transfer.backbones.backbone import Backbone
 from keras_transfer.backbones.loading import list_backbones, load_backbone

@@ -31,7 +31,7 @@ _META_22K = "Apache-2.0 (Meta, converted by Keras); trained on ImageNet-22k"
 
 
 # name: normalization, built in, default size, smallest size, features, licence,
-# accuracy on ImageNet's validation images as Keras' documentation states it
+# accuracy on ImageNet's validation images, according to Keras' documentation
 _TABLE: dict[str, tuple[str, bool, int, int, int, str, float]] = {
     "ConvNeXtTiny": ("torch", True, 224, 32, 768, _META, 0.813),
     "ConvNeXtSmall": ("torch", True, 224, 32, 768, _META, 0.823),
@@ -76,8 +76,8 @@ _TABLE: dict[str, tuple[str, bool, int, int, int, str, float]] = {
 }
 
 
-# Keras picks (MobileNet, MobileNetV2) or wants (MobileNetV3) one weights file
-# for each image size. The one for 224 serves at every size.
+# Keras chooses (MobileNet, MobileNetV2) or requires (MobileNetV3) a weights
+# file for each image size. The one for 224 works at every size.
 _PRETRAINED_SIZE = {
     "MobileNet": 224,
     "MobileNetV2": 224,
@@ -86,7 +86,7 @@ _PRETRAINED_SIZE = {
 }
 
 
-# What the papers state of other widths than 1, at 224 pixels.
+# Accuracies of other widths than 1, at 224 pixels, from the papers.
 _TOP1_BY_ALPHA = {
     "MobileNet": {0.75: 0.684, 0.5: 0.637, 0.25: 0.506},
     "MobileNetV2": {
@@ -101,7 +101,7 @@ _TOP1_BY_ALPHA = {
 }
 
 
-# Their graphs depend on the image size.
+# Networks whose graph depends on the image size.
 _FIXED_SIZE = {"NASNetLarge", "NASNetMobile"}
 
 
@@ -140,7 +140,7 @@ def imagenet_top1(spec: BackboneSpec, options: dict[str, Any]) -> float | None:
         options: Further arguments of the `keras.applications` function.
 
     Returns:
-        A fraction, or `None` where it is not known.
+        A fraction, or `None` if unknown.
     """
     others = {name: value for name, value in options.items() if name != "alpha"}
     alpha = options.get("alpha", 1.0)
@@ -167,15 +167,15 @@ def build(
             as `alpha`.
 
     Returns:
-        A functional model from pixels scaled as the family wants them to a
-        feature map.
+        A functional model from pixels in the range of the family to a feature
+        map.
     """
     function = getattr(keras.applications, spec.name)
     if spec.built_in and input_shape[-1] != 3 and _can_switch_off(spec.name):
         options = {**options, "include_preprocessing": False}
     with warnings.catch_warnings():
-        # Keras warns of channel counts other than 1 and 3, which are what
-        # the caller asked for.
+        # Keras warns of channel counts other than 1 and 3, which are
+        # intentional here.
         warnings.filterwarnings("ignore", message="This model usually expects")
         return function(
             include_top=False,
@@ -186,5 +186,5 @@ def build(
 
 
 def _can_switch_off(name: str) -> bool:
-    # EfficientNet v1 has its scaling in the graph for good.
+    # The scaling of EfficientNet v1 is always in the graph.
     return not name.startswith("EfficientNetB")

@@ -13,23 +13,23 @@ from keras_transfer.structure import graph
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A pretrained feature extractor and what it needs to be fed.
+    """A pretrained feature extractor and its preprocessing.
 
-    A value: building a model from it copies its weights, so that no two models
-    share any.
+    It is a value: building a model from it copies its weights, so that no two
+    models share any.
 
     Attributes:
-        spec: What is known about it, a `BackboneSpec`.
+        spec: Facts about the backbone, a `BackboneSpec`.
         preprocessing: Model from `(batch, height, width, channels)` pixels in
-            `[0, 255]`, or from string `(batch,)` texts, to what `model` takes.
-            No weights.
+            `[0, 255]`, or from string `(batch,)` texts, to the inputs of
+            `model`. It has no weights.
         model: Model from there to features, `(batch, h, w, num_features)`,
             `(batch, positions, num_features)` of a transformer, or
             `(batch, num_features)`.
         classifier: Model from averages of the features,
-            `(batch, num_features)`, to the probabilities of the classes that a
-            model of yours was trained on, its softmax; `None` where it has
-            none, or they do not follow from averages. Defaults to `None`.
+            `(batch, num_features)`, to class probabilities: the softmax layer
+            of your own model. `None` if there is none, or if it needs more
+            than averages. Defaults to `None`.
 
     Example:
 
@@ -58,12 +58,12 @@ class Backbone:
         return int(self.model.output_shape[-1])
 
     def copy(self) -> Backbone:
-        """Returns a backbone with the same weights and none in common."""
+        """Returns a copy, which shares no weights."""
         model = kerashub.clone(self.model)
         graph.set_weights(model, self.model.get_weights())
         preprocessing = self.preprocessing
         if not graph.takes_texts(preprocessing):
-            # A tokenizer is not cloned: its vocabulary is in no config.
+            # Shared, since cloning a tokenizer loses its vocabulary.
             preprocessing = keras.models.clone_model(preprocessing)
         return dataclasses.replace(
             self, model=model, preprocessing=preprocessing

@@ -6,18 +6,18 @@ import keras
 
 from keras_transfer.structure import graph
 
-# How layers that drop something at random call the fraction.
+# Attributes of dropout layers that hold the fraction.
 _RATES = ("rate", "drop_prob")
 
 
-def still_dropout(model: keras.Model) -> None:
-    """Makes a pretrained network a function of its input, also in `fit`.
+def turn_off_dropout(model: keras.Model) -> None:
+    """Turns off dropout, so that a network is deterministic in `fit` too.
 
     EfficientNet drops whole blocks at random whenever `training=True`, frozen
-    or not: a frozen prefix would compute something else in each epoch.
+    or not, and a frozen prefix would give different outputs in each epoch.
 
     Args:
-        model: Any model; its layers keep their place and drop nothing.
+        model: Any model; dropout layers stay in place, with rate 0.
     """
     for layer in graph.layers_below(model):
         if "Drop" in type(layer).__name__:

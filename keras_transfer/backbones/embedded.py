@@ -107,6 +107,6 @@ def _convolution(
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
-    # Not Keras' 0.99: statistics that follow in tens of steps serve the short
-    # trainings on little data that this network is for.
+    # Lower than Keras' 0.99, so that statistics adapt within tens of steps, in
+    # the short trainings on little data that this network is meant for.
     return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)

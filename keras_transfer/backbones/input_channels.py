@@ -15,18 +15,18 @@ def adapt_weights(
     reference: keras.Model,
     normalization: str | Normalization | None,
 ) -> None:
-    """Copies the weights of a colour network into one with other channels.
+    """Copies the weights of an RGB network into one with other channels.
 
-    All arrays are copied as they are but those of the first convolution. Its
+    All arrays are copied unchanged except those of the first convolution. Its
     filters keep their red, green and blue parts; those of further channels
-    are zero, so that before training the new channels change nothing. Of two
-    channels both take over a colour filter, times 3/2, to keep the scale of
+    are zero, so that the new channels have no effect before training. With two
+    channels, both get a colour filter times 3/2, which preserves the scale of
     the sum.
 
     Args:
-        target: The network for `n` channels, `n` other than 1 and 3.
-        reference: The same architecture for 3 channels, pretrained.
-        normalization: A key of `NORMALIZATIONS`: that of the family.
+        target: Network for `n` channels, `n` other than 1 and 3.
+        reference: Pretrained network of the same architecture, for 3 channels.
+        normalization: Normalization of the family, a key of `NORMALIZATIONS`.
     """
     channels = target.input_shape[-1]
     scaling, own = _weighted(target)
@@ -39,12 +39,12 @@ def adapt_weights(
                 normalization is not None
                 and normalization_of(normalization).bgr
             ):
-                # The images come in as red, green, blue, ...
+                # The filters are in BGR order, the images in RGB.
                 kernel = kernel[:, :, ::-1]
             arrays = [_widen(kernel, channels), *arrays[1:]]
         graph.set_weights(layer, arrays)
     for layer, source in zip(scaling, scaling_of_colour, strict=True):
-        # EfficientNet v1: its scaling is a layer with weights.
+        # In EfficientNet v1 the scaling is a layer with weights.
         mean, variance, count = source.get_weights()
         variance = variance / _rescaled_after(source, reference) ** 2
         arrays = [
@@ -70,7 +70,7 @@ def _weighted(
 def _rescaled_after(
     scaling: keras.layers.Layer, model: keras.Model
 ) -> np.ndarray:
-    """What the graph made by `weights="imagenet"` alone multiplies by."""
+    """Returns the extra factor in graphs made with `weights="imagenet"`."""
     layers = model.layers
     after = layers[layers.index(scaling) + 1]
     scale = after.scale if isinstance(after, keras.layers.Rescaling) else 1.0
@@ -78,7 +78,7 @@ def _rescaled_after(
 
 
 def _widen(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """`(h, w, 3, filters)` to `(h, w, channels, filters)`."""
+    """Extends `(h, w, 3, filters)` to `(h, w, channels, filters)`."""
     if channels == 2:
         return kernel[:, :, :2] * 1.5
     zeros = np.zeros_like(kernel[:, :, :1])

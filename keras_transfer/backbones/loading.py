@@ -1,4 +1,4 @@
-"""`load_backbone`: one door to pretrained knowledge, whatever its source."""
+"""`load_backbone`: pretrained networks from any source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_transfer.backbones import (
     user_model,
 )
 from keras_transfer.backbones.backbone import Backbone
-from keras_transfer.backbones.dropout import still_dropout
+from keras_transfer.backbones.dropout import turn_off_dropout
 from keras_transfer.backbones.embedded import resnet20
 from keras_transfer.backbones.kerashub import loading as kerashub
 from keras_transfer.backbones.preprocessing import build_preprocessing
@@ -28,8 +28,8 @@ from keras_transfer.structure import graph
 PRETRAINED = "pretrained"
 
 
-# What `load_backbone` decides itself, of the arguments of Keras' functions.
-_DECIDED = {
+# Arguments of the Keras functions that `load_backbone` sets itself.
+_RESERVED = {
     "classes",
     "classifier_activation",
     "include_preprocessing",
@@ -43,16 +43,16 @@ _MODEL_FILES = (".keras", ".h5", ".hdf5")
 
 
 def list_backbones(pattern: str = "*") -> dict[str, BackboneSpec]:
-    """Lists the backbones that `load_backbone` knows by name.
+    """Returns the backbones that `load_backbone` knows by name.
 
     Args:
-        pattern: Shell-style pattern for the name, upper or lower case.
-            Defaults to `"*"`.
+        pattern: Shell-style pattern for the name; case is ignored. Defaults to
+            `"*"`.
 
     Returns:
         Dictionary from name to `BackboneSpec` (source, pixel range, default
         and smallest size, number of features, licence), sorted by name. Empty
-        where nothing matches.
+        if nothing matches.
 
     Example:
 
@@ -78,41 +78,46 @@ def load_backbone(
 ) -> Backbone:
     """Loads a pretrained network without its classifier.
 
-    The pixels it takes are in `[0, 255]`, whatever the family: what scales
-    them is part of it. With pretrained weights its dropout layers are off, so
-    that what is frozen computes the same in each epoch.
+    Pixels are in `[0, 255]` for every family, since the scaling is part of the
+    backbone. With pretrained weights dropout is off, so that frozen layers
+    compute the same in each epoch.
 
-    One channel is repeated three times, which is exactly the grey image in
-    colour; for 2, 4 or more channels the first convolution is adapted, and
-    channels beyond the third start without influence.
+    A single channel is repeated three times, which is exactly the grey image in
+    colour. For 2, 4 or more channels the first convolution is adapted, and
+    channels beyond the third have no effect before training.
 
     Args:
-        source: A name out of `list_backbones()`; the path of a `.keras` or
-            legacy `.h5` file that holds a model; a `keras.Model`, functional
-            or Sequential, of which a copy is taken; `"hub:"` and the folder,
-            the archive or the address of a TF-Hub model: a SavedModel of
-            TensorFlow 2 that takes images, one block; `"kerashub:"` and a
-            preset of KerasHub or a folder of KerasHub, Hugging Face or timm;
-            `"hf://..."`; or a backbone or task object of KerasHub.
-        weights: `"pretrained"`, the published weights of the name or those
-            that the model has; their own name, such as `"imagenet"`; the path
-            of a `.weights.h5`, legacy `.h5` or `.keras` file; or `None`, new
-            random weights (architecture transfer). Defaults to
-            `"pretrained"`.
-        input_shape: `(height, width, channels)` of the images, height and
-            width `None` where they may vary. Defaults to `None`: any size
+        source: One of:
+
+            - a name from `list_backbones()`
+            - the path of a `.keras` or legacy `.h5` file with a model
+            - a `keras.Model`, functional or Sequential, which is copied
+            - `"hub:"` and the folder, archive or address of a TF-Hub model: a
+              TensorFlow 2 SavedModel that takes images, which is one block
+            - `"kerashub:"` and a preset of KerasHub, or a folder of KerasHub,
+              Hugging Face or timm; or `"hf://..."`
+            - a backbone or task object of KerasHub
+        weights: `"pretrained"`, the published weights, or those of the model;
+            the name of published weights, such as `"imagenet"`; the path of a
+            `.weights.h5`, legacy `.h5` or `.keras` file; or `None`, new random
+            weights (architecture transfer). Defaults to `"pretrained"`.
+        input_shape: `(height, width, channels)` of the images; height and
+            width may be `None` for any size. Defaults to `None`: any size
             with three channels (NASNet: the default size), or the shape of
             the user's model.
-        **source_options: For a name, further arguments of its
-            `keras.applications` function, such as `alpha=0.35`. For a model,
-            `pixel_range` (required: `"[0, 1]"`, `"[-1, 1]"`, `"[0, 255]"`,
-            `"caffe"`, `"tf"`, `"torch"`, `"scale128"`; `"[0, 255]"` where the
-            model scales its pixels itself) and `output_layer`, the
-            name of the layer whose output are the features. For a TF-Hub model
-            `pixel_range` (`"[0, 1]"` unless given), `signature`, `output` (the
-            name of one of several) and `training_mode` (whether
-            BatchNormalization moves where it trains; no). For a network of
-            KerasHub `pixel_range`, where it has no image converter.
+        **source_options: Further options, which depend on the source:
+
+            - name: arguments of its `keras.applications` function, such as
+              `alpha=0.35`
+            - model: `pixel_range` (required; `"[0, 1]"`, `"[-1, 1]"`,
+              `"[0, 255]"`, `"caffe"`, `"tf"`, `"torch"` or `"scale128"`;
+              `"[0, 255]"` if the model scales pixels itself), and
+              `output_layer`, the name of the layer that outputs the features
+            - TF-Hub: `pixel_range` (default `"[0, 1]"`), `signature`, `output`
+              (the name of one of several) and `training_mode` (whether
+              BatchNormalization statistics update where it trains; default
+              `False`)
+            - KerasHub: `pixel_range`, if it has no image converter
 
     Returns:
         A `Backbone`.
@@ -122,7 +127,7 @@ def load_backbone(
             are too small or Keras is set to `channels_first`.
         TypeError: If `source` is of another type, or an option is unknown.
         ImportError: If KerasHub is needed and not installed.
-        ConnectionError: If the weights have to be fetched and cannot be.
+        ConnectionError: If a download fails.
 
     Example:
 
@@ -140,7 +145,7 @@ def load_backbone(
         if not Path(source).is_file():
             raise ValueError(
                 "`source` must be an existing model file. Received: "
-                f"source={str(source)!r}, where there is none."
+                f"source={str(source)!r}, which does not exist."
             )
         source = user_model.read_model(Path(source))
     if kerashub.is_handle(source) or kerashub.is_backbone(source):
@@ -154,6 +159,15 @@ def load_backbone(
             "`source` must be a name, a path or a keras.Model. Received: "
             f"source={source!r}"
         )
+    return _load_by_name(source, weights, input_shape, source_options)
+
+
+def _load_by_name(
+    source: str,
+    weights: str | Path | None,
+    input_shape: tuple[int | None, int | None, int] | None,
+    options: dict[str, Any],
+) -> Backbone:
     known = list_backbones()
     if source not in known:
         raise ValueError(
@@ -163,24 +177,24 @@ def load_backbone(
             f"Received: source={source!r}.{did_you_mean(source, known)}"
         )
     spec = known[source]
-    refused = sorted(_DECIDED & set(source_options))
-    if refused:
+    reserved = sorted(_RESERVED & set(options))
+    if reserved:
         raise TypeError(
-            "`source_options` must not hold what `load_backbone` and the "
-            f"builders decide. Received: {', '.join(refused)}"
+            "`source_options` must not hold arguments that `load_backbone` and "
+            f"the builders set. Received: {', '.join(reserved)}"
         )
     free = spec.default_size if spec.fixed_size else None
     shape = input_shape or (free, free, 3)
     _check_shape(spec, shape)
-    model = _load_named(spec, weights, shape, source_options)
+    model = _load_named(spec, weights, shape, options)
     if weights is not None:
-        still_dropout(model)
-    # A family that scales its own pixels does so for three channels only.
+        turn_off_dropout(model)
+    # Families with built-in scaling have it only for three channels.
     outside = not spec.built_in or (
         shape[-1] not in (1, 3) and not _has_normalization(model)
     )
     published = weights in (PRETRAINED, spec.weights)
-    top1 = published and applications.imagenet_top1(spec, source_options)
+    top1 = published and applications.imagenet_top1(spec, options)
     return Backbone(
         spec=spec._replace(
             num_features=int(model.output_shape[-1]),
@@ -216,13 +230,13 @@ def _load_own(
     if graph.is_functional(source) and graph.takes_texts(source):
         raise ValueError(
             f"`source` must take images. Received: {source.name!r}, which "
-            "takes texts: `load_text_backbone` loads it."
+            "takes texts. Use `load_text_backbone`."
         )
     parts = list(graph.layers_below(source))
     nested = [part.name for part in parts if kerashub.is_backbone(part)]
     if nested:
         raise ValueError(
-            "`source` must be made of layers that can be taken apart. "
+            "`source` must be made of layers that can be separated. "
             f"Received: model {source.name!r}, which holds {nested[0]!r}, a "
             "network of KerasHub. Load that alone: "
             f'`load_backbone(model.get_layer("{nested[0]}"), ...)`.'
@@ -237,7 +251,7 @@ def _load_own(
     if weights not in (None, PRETRAINED):
         load_weights(model, check_path(weights))
     if weights is not None:
-        still_dropout(model)
+        turn_off_dropout(model)
     return Backbone(
         spec=spec,
         preprocessing=_scaling_only(spec.normalization, model),
@@ -310,7 +324,7 @@ def _scaling_only(
     shape = tuple(model.input_shape[1:])
     if shape[-1] != 1:
         return build_preprocessing(normalization, shape)
-    # The user's own network takes grey images: nothing to repeat.
+    # The user's own network takes grey images, so undo the repetition.
     inputs = keras.Input(shape, name="pixels")
     colour = build_preprocessing(normalization, shape)(inputs)
     return keras.Model(inputs, colour[..., :1], name="preprocessing")
@@ -364,13 +378,13 @@ def _load_named(
         model = _build(spec, colour, "imagenet" if published else None, options)
     if weights is not None and count not in (1, 3):
         reference, model = model, _build(spec, shape, None, options)
-        if path is None or not _is_loaded(model, path):
+        if path is None or not _try_load_weights(model, path):
             if path is not None:
                 load_weights(reference, path)
             input_channels.adapt_weights(model, reference, spec.normalization)
     elif path is not None:
         load_weights(model, path)
-    # The same layers under the name by which they are found again.
+    # The same layers, in a model with the name that `parts_of` looks up.
     return keras.Model(model.inputs[0], model.outputs[0], name="backbone")
 
 
@@ -395,15 +409,15 @@ def _build(
             raise
         raise ConnectionError(
             f"The pretrained weights of {spec.name!r} are not in Keras' cache "
-            "and could not be fetched. Ways out: connect to the internet "
-            "once; point KERAS_HOME to a folder whose `models/` has the file; "
-            f"`load_backbone({spec.name!r}, weights=FILE)`; or `weights=None` "
-            "there, for new random weights."
+            "and could not be fetched. Either connect to the internet once, or "
+            "set KERAS_HOME to a folder whose `models/` has the file, or call "
+            f"`load_backbone({spec.name!r}, weights=FILE)`, or with "
+            "`weights=None` for new random weights."
         ) from None
 
 
-def _is_loaded(model: keras.Model, path: Path) -> bool:
-    """Loads a file, where it was written for this number of channels."""
+def _try_load_weights(model: keras.Model, path: Path) -> bool:
+    """Loads a file for this number of channels; returns `False` if it fails."""
     try:
         load_weights(model, path)
     except ValueError:

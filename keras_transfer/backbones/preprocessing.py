@@ -1,6 +1,6 @@
-"""The `preprocessing` child of a model: pixels in, what the network wants out.
+"""The `preprocessing` layer of a model, which scales pixels for the network.
 
-Built of Keras' own layers and operations, so that a saved model loads anywhere.
+It is made of built-in Keras layers, so that a saved model loads anywhere.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ def build_preprocessing(
 ) -> keras.Model:
     """Builds the layers that scale pixels in `[0, 255]` for a backbone.
 
-    One channel is repeated three times: a grey image is then seen exactly as
-    the network would see it in colour, whatever the mean of each channel. With
-    2, 4 or more channels the first three are scaled as red, green and blue,
-    and the others by the average of these.
+    A single channel is repeated three times, so that a grey image gives exactly
+    the same as its RGB version, also if channel means differ. With 2, 4 or more
+    channels the first three are scaled as red, green and blue, and the others
+    by the average of these.
 
     Args:
         normalization: A key of `NORMALIZATIONS` or a `Normalization`, or `None`
-            where the network scales its pixels itself.
+            if the network scales pixels itself.
         input_shape: `(height, width, channels)` of the images; height and
             width may be `None`.
         name: Name of the model. Defaults to `"preprocessing"`.
 
     Returns:
-        A functional model without weights, in float32. It keeps height and
-        width; one channel becomes three.
+        A functional model without weights, in float32. Height and width are
+        unchanged; one channel becomes three.
 
     Example:
 
@@ -53,8 +53,8 @@ def build_preprocessing(
         x = keras.ops.flip(x, axis=-1)
         mean, std = mean[::-1], std[::-1]
     if len(set(mean)) == 1 and len(set(std)) == 1:
-        # `x * scale + offset`: the form that Keras' own function has in the
-        # families that scale all channels alike.
+        # `x * scale + offset`, the form of Keras' function for families that
+        # scale all channels alike.
         x = layers.Rescaling(
             1.0 / std[0], -mean[0] / std[0], dtype="float32", name="scale"
         )(x)
@@ -69,16 +69,16 @@ def build_preprocessing(
 
 
 def for_channels(values: tuple[float, ...], channels: int) -> list[float]:
-    """Extends or cuts a value per red, green and blue to `channels` values.
+    """Extends or cuts values for red, green and blue to `channels` values.
 
     Args:
         values: Three values.
-        channels: How many are wanted; `1` means grey repeated to three.
+        channels: Number of channels; `1` means grey, repeated to three.
 
     Returns:
         List of `channels` values (three for `1`); those beyond the third are
         the average of the three.
     """
     average = sum(values) / 3
-    wanted = 3 if channels == 1 else channels
-    return [*values, *[average] * wanted][:wanted]
+    count = 3 if channels == 1 else channels
+    return [*values, *[average] * count][:count]

@@ -1,4 +1,4 @@
-"""What is known about a backbone before it is built."""
+"""Specs: facts about a backbone that are known before it is built."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Normalization(NamedTuple):
-    """How a family scales its pixels: `(pixel - mean) / std`, per channel.
+    """Pixel scaling of a family: `(pixel - mean) / std`, per channel.
 
     `mean` and `std` are in the order red, green, blue and in units of
-    `[0, 255]` pixels; `bgr` families read blue first.
+    `[0, 255]` pixels; `bgr` families take blue first.
     """
 
     mean: tuple[float, float, float]
@@ -37,12 +37,12 @@ NORMALIZATIONS: dict[str, Normalization] = {
 
 
 def normalization_of(value: str | Normalization) -> Normalization:
-    """Returns the `Normalization` that a name or itself stands for."""
+    """Returns a `Normalization`, given it or its name."""
     return NORMALIZATIONS[value] if isinstance(value, str) else value
 
 
 def name_of(handle: str) -> str:
-    """A name for a network: the last part of its handle that is no number."""
+    """Returns a name for a network: the last non-numeric part of its handle."""
     parts = re.split(r"[/\\:]", handle.partition("?")[0])
     words = [part for part in parts if part and not part.isdigit()]
     name = re.sub(r"\.(tar\.gz|tgz|tar)$", "", words[-1] if words else "hub")
@@ -50,29 +50,27 @@ def name_of(handle: str) -> str:
 
 
 class BackboneSpec(NamedTuple):
-    """The facts about one backbone.
+    """Facts about one backbone.
 
     Attributes:
-        name: The name that `load_backbone` takes.
-        source: Where it comes from: `"keras.applications"`,
-            `"keras_transfer"`, `"tensorflow_hub"`, `"keras_hub"` or `"user"`.
-        normalization: A key of `NORMALIZATIONS`, or a `Normalization` that has
-            none: how pixels in `[0, 255]` are scaled on their way into the
-            network. `None` for one that takes text.
-        built_in: Whether the network does that itself, in its first layers.
+        name: Name, as for `load_backbone`.
+        source: Origin: `"keras.applications"`, `"keras_transfer"`,
+            `"tensorflow_hub"`, `"keras_hub"` or `"user"`.
+        normalization: Scaling of pixels in `[0, 255]` before the network: a key
+            of `NORMALIZATIONS`, or another `Normalization`. `None` for text.
+        built_in: Whether the first layers of the network do the scaling.
         default_size: Height and width of the images in pretraining, or `None`
-            where it is not known.
+            if unknown.
         min_size: Smallest height and width that the network accepts.
         num_features: Number of channels of the feature map.
         weights: Name of the published weights, or `None`.
-        licence: Licence of the weights, as their publisher states it.
-        pretrained_size: Where Keras has one weights file per image size, the
-            size whose file serves for all. Defaults to `None`.
+        licence: Licence of the weights, according to their publisher.
+        pretrained_size: Image size of the weights file to use at all sizes, if
+            Keras has one file per size. Defaults to `None`.
         fixed_size: Whether height and width must be given when it is built.
             Defaults to `False`.
-        imagenet_top1: Share of the validation images of ImageNet-1k that the
-            published weights classify rightly, where known. Defaults to
-            `None`.
+        imagenet_top1: Top-1 accuracy of the published weights on the validation
+            images of ImageNet-1k, if known. Defaults to `None`.
     """
 
     name: str
@@ -90,7 +88,7 @@ class BackboneSpec(NamedTuple):
 
     @property
     def pixel_range(self) -> str | None:
-        """The range of the pixels that the built model takes, if any."""
+        """Pixel range of the built model; `None` for text."""
         return None if self.normalization is None else "[0, 255]"
 
 
@@ -101,15 +99,15 @@ def spec_of_own(
     size: int | None,
     features: int,
 ) -> BackboneSpec:
-    """Describes a network that comes with its weights and takes any size.
+    """Returns the spec of a network that is not in our tables.
 
     Args:
-        name: Its name.
-        source: Where it comes from.
+        name: Name of the network.
+        source: Origin of the network.
         pixel_range: A key of `NORMALIZATIONS`, a `Normalization`, or `None` for
-            one that takes no pixels.
-        size: Height of the images that it was made for, where known.
-        features: Number of channels that it gives.
+            text.
+        size: Height of the images in pretraining, if known.
+        features: Number of output channels.
 
     Returns:
         A `BackboneSpec`.

@@ -1,4 +1,4 @@
-"""`load_text_backbone`: pretrained networks that take text."""
+"""`load_text_backbone`: pretrained networks for text."""
 
 from __future__ import annotations
 
@@ -37,50 +37,50 @@ def load_text_backbone(
     max_words: int | None = None,
     fit_to: Sequence[str] | np.ndarray | None = None,
 ) -> Backbone:
-    """Loads a pretrained network that turns texts into vectors.
+    """Loads a pretrained network from texts to vectors.
 
-    Its `preprocessing` is the tokenizer: texts go in as they are, and a saved
-    model takes texts, with nothing beside it. With pretrained weights its
-    dropout layers are off, so that what is frozen computes the same in each
-    epoch.
+    Its `preprocessing` is the tokenizer, so that a saved model takes raw texts,
+    and needs no other files. With pretrained weights dropout is off, so that
+    frozen layers compute the same in each epoch.
 
     Args:
-        source: A preset of KerasHub (`"bert_base_en"`, `"hf://..."`), a folder
-            of one or of Hugging Face (BERT, ALBERT, RoBERTa, DistilBERT, GPT-2
-            and others), each with or without `"kerashub:"` before it; a
-            backbone object of KerasHub, of which a copy is taken; a file of
-            word vectors (`.txt`, `.vec` of GloVe, fastText or word2vec; `.bin`
-            of word2vec); or a model made by `build_text_classifier` or its
-            `.keras` file, whose backbone is taken as it was loaded.
+        source: One of:
+
+            - a preset of KerasHub (`"bert_base_en"`, `"hf://..."`), or a folder
+              of KerasHub or Hugging Face (BERT, ALBERT, RoBERTa, DistilBERT,
+              GPT-2 and others), with or without the prefix `"kerashub:"`
+            - a backbone object of KerasHub, which is copied
+            - a file of word vectors (`.txt` or `.vec` of GloVe, fastText or
+              word2vec; `.bin` of word2vec)
+            - a model made by `build_text_classifier`, or its `.keras` file
         weights: `"pretrained"`, or `None` for new random weights. Defaults to
             `"pretrained"`.
-        pooling: How the vectors of tokens become that of the text, where there
-            are tokens: `"avg"`, `"max"`, or `"token"`: the first one
-            (`[CLS]`), of a network that reads from left to right the last one.
-            Defaults to `"avg"`.
-        sequence_length: Longest text in tokens; what is longer is cut. Defaults
-            to `None`: 128, or what the network takes at most, or less where
-            `fit_to` needs less.
+        pooling: Reduction of token vectors to a vector of the text: `"avg"`,
+            `"max"`, or `"token"`, which takes the first token (`[CLS]`), or the
+            last one of a causal network. Defaults to `"avg"`.
+        sequence_length: Largest number of tokens of a text; longer ones are
+            truncated. Defaults to `None`: 128, or the maximum of the network,
+            or less if the texts of `fit_to` are shorter.
         bucketing: Whether a batch is only as long as its longest text, rounded
             up to a multiple of 16. Saves time in direct training and
-            prediction; activations of such batches cannot be kept. Defaults to
-            `False`.
+            prediction, but activations of such batches cannot be cached.
+            Defaults to `False`.
         tokenizer: A tokenizer of KerasHub, for a backbone object or a folder
             without one. Defaults to `None`, that of the preset.
-        max_words: How many word vectors to read, those at the top of the file.
+        max_words: Number of word vectors to read from the top of the file.
             Defaults to `None`, all.
-        fit_to: Texts whose longest, in tokens, is the `sequence_length`,
-            rounded up to a multiple of 8. Defaults to `None`.
+        fit_to: Texts whose maximum length in tokens, rounded up to a multiple
+            of 8, becomes the `sequence_length`. Defaults to `None`.
 
     Returns:
         A `Backbone` from string `(batch,)` to `(batch, num_features)`.
 
     Raises:
         ImportError: If KerasHub is not installed.
-        ValueError: If there is no such preset, folder or file, it takes no
+        ValueError: If there is no such preset, folder or file, it does not take
             text, or an argument does not fit.
         TypeError: If `source` is of another type.
-        ConnectionError: If it has to be fetched and cannot be.
+        ConnectionError: If a download fails.
 
     Example:
 
@@ -106,7 +106,7 @@ def load_text_backbone(
         if tokenizer is not None or pooling == "token":
             raise ValueError(
                 '`pooling` must be "avg" or "max" and `tokenizer` None for '
-                "word vectors, which come with their words. Received: "
+                "word vectors, which have no special tokens. Received: "
                 f"pooling={pooling!r}, tokenizer={tokenizer!r}"
             )
         preprocessing, model = word_vectors.build(
@@ -145,13 +145,13 @@ def load_text_backbone(
 
 
 def _of_model(model: keras.Model, pretrained: bool) -> Backbone:
-    """Takes the backbone out of a text model that was built here."""
+    """Returns the backbone of a model made by `build_text_classifier`."""
     preprocessing = model.get_layer("preprocessing")
     network = model.get_layer("backbone")
     if not graph.takes_texts(preprocessing):
         raise ValueError(
             f"`source` must take text. Received: {model.name!r}, which takes "
-            "images: `load_backbone` loads it."
+            "images. Use `load_backbone`."
         )
     copy = kerashub.clone(network)
     if pretrained:
@@ -191,7 +191,7 @@ def _of_kerashub(
     tokenizer: Any,
     fit_to: Sequence[str] | np.ndarray | None,
 ) -> tuple[keras.Model, keras.Model]:
-    """Makes the tokenizer and the network of something of KerasHub."""
+    """Makes tokenizer and network from a KerasHub preset or object."""
     hub = import_keras_hub()
     if isinstance(source, keras.Model):
         preprocessor = getattr(source, "preprocessor", None)
@@ -205,7 +205,7 @@ def _of_kerashub(
             tokenizer = kerashub.load_tokenizer(source)
     if tokenizer is None:
         raise ValueError(
-            "`tokenizer` must be given for a network that comes without one, "
+            "`tokenizer` must be given for a network without one, "
             f"such as {getattr(source, 'name', source)!r}: a "
             "`keras_hub.tokenizers.Tokenizer`. Received: tokenizer=None"
         )
@@ -231,14 +231,15 @@ def _of_kerashub(
 
 
 def pad_of(network: keras.Model, tokenizer: Any) -> int:
-    """The id of the token that stands for nothing; 0 where there is none."""
-    # ESM makes the mask itself, of the tokens that are not this one.
-    own = getattr(network, "pad_token_id", None)
-    known = getattr(tokenizer, "pad_token_id", None) if own is None else own
-    return int(known or 0)
+    """Returns the id of the padding token; 0 if there is none."""
+    # ESM has an id of its own, from which it makes the mask.
+    token = getattr(network, "pad_token_id", None)
+    if token is None:
+        token = getattr(tokenizer, "pad_token_id", None)
+    return int(token or 0)
 
 
 def _is_causal(network: keras.Model, hub: Any) -> bool:
-    """Whether tokens see only those before them: it makes texts, no classes."""
+    """Returns `True` for networks whose tokens see only earlier ones."""
     family = type(network).__name__.removesuffix("Backbone")
     return hasattr(hub.models, f"{family}CausalLM")

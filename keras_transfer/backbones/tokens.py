@@ -1,4 +1,4 @@
-"""Texts in, token ids out; token features in, one vector out."""
+"""Tokenization of texts, and pooling of token features."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ import numpy as np
 POOLINGS = ("avg", "max", "token")
 
 
-# Lengths of batches are multiples of this where they differ.
-_BUCKET = 16
+# With bucketing, lengths of batches are multiples of this.
+_TOKENS_PER_BUCKET = 16
 
 
 @keras.saving.register_keras_serializable("keras_transfer")
 class TextTokenizer(keras.layers.Layer):
-    """Turns texts into token ids, with a tokenizer of KerasHub.
+    """Converts texts to token ids, with a tokenizer of KerasHub.
 
-    It is part of the model and of its file, vocabulary included.
+    The layer is saved with its model, vocabulary included.
 
     Args:
-        tokenizer: A `keras_hub.tokenizers.Tokenizer`, or what `keras.saving`
-            serializes it to. The tokens that it begins and ends texts with are
-            added where it has any.
-        sequence_length: Longest text in tokens, those included; what is longer
-            is cut. Defaults to `128`.
+        tokenizer: A `keras_hub.tokenizers.Tokenizer`, or its serialization by
+            `keras.saving`. Its start and end tokens, if any, are added to each
+            text.
+        sequence_length: Largest number of tokens of a text, including start
+            and end; longer ones are truncated. Defaults to `128`.
         bucketing: Whether a batch is only as long as its longest text, rounded
-            up to a multiple of 16, and not `sequence_length`. Defaults to
+            up to a multiple of 16, instead of `sequence_length`. Defaults to
             `False`.
         name: Name of the layer. Defaults to `"tokenizer"`.
-        content: Digest of the vocabulary, in configs; not read. Defaults to
+        content: Digest of the vocabulary, only for configs. Defaults to
             `None`.
-        **options: Of every layer, such as `dtype`.
+        **options: Further arguments of `keras.layers.Layer`, such as `dtype`.
 
     Raises:
-        ValueError: If it is called without its vocabulary, as after
-            `keras.models.clone_model`, which copies none.
+        ValueError: If it is called without its vocabulary, which
+            `keras.models.clone_model` does not copy.
 
     Input: string `(batch,)`. Output: int32 `(batch, sequence_length)`, -1
-    beyond the end of a text.
+    after the end of a text.
 
     Example:
 
     >>> layer = TextTokenizer(tokenizer, sequence_length=64)  # doctest: +SKIP
     """
 
-    # Strings are none of XLA's types.
+    # XLA does not support strings.
     supports_jit = False
 
     def __init__(
@@ -82,15 +82,15 @@ class TextTokenizer(keras.layers.Layer):
 
     @functools.cached_property
     def _graph(self) -> Any:
-        """The tokenizer as a graph: outside of one KerasHub runs other code."""
+        """The tokenizer as a graph, since KerasHub runs other code eagerly."""
         import tensorflow as tf
 
         try:
             self.tokenizer.vocabulary_size()
-        except Exception as err:  # KerasHub's, where there is none.
+        except Exception as err:  # Any error of KerasHub without a vocabulary.
             raise ValueError(
-                f"Layer {self.name!r} has lost its vocabulary, which is in no "
-                "config. Copy a text model by saving and loading it "
+                f"Layer {self.name!r} has lost its vocabulary, which is not in "
+                "the config. Copy a text model by saving and loading it "
                 "(`model.save`, `keras.models.load_model`), not by "
                 "`clone_model` or `from_config`."
             ) from err
@@ -110,18 +110,18 @@ class TextTokenizer(keras.layers.Layer):
         if not self.bucketing:
             return ids.to_tensor(-1, shape=(None, self.sequence_length))
         longest = tf.maximum(tf.reduce_max(ids.row_lengths()), 1)
-        rounded = -(-longest // _BUCKET) * _BUCKET
+        rounded = -(-longest // _TOKENS_PER_BUCKET) * _TOKENS_PER_BUCKET
         length = tf.minimum(rounded, self.sequence_length)
         return ids.to_tensor(-1, shape=tf.stack([-1, length]))
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what the layer is made of."""
+        """Returns the config of the layer."""
         return {
             **super().get_config(),
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
             "sequence_length": self.sequence_length,
             "bucketing": self.bucketing,
-            # Two tokenizers with one config may know other words.
+            # Tokenizers with equal configs may have different vocabularies.
             "content": self._digest(),
         }
 
@@ -136,19 +136,19 @@ class TextTokenizer(keras.layers.Layer):
 
 
 def longest(tokenizer: Any, texts: Sequence[str] | np.ndarray) -> int:
-    """Returns the number of tokens of the longest text, as lengths are given.
+    """Returns the sequence length that the longest text needs.
 
     Args:
         tokenizer: A tokenizer of KerasHub.
         texts: The texts.
 
     Returns:
-        That number, with the tokens at both ends, rounded up to a multiple of
+        Number of tokens, including start and end, rounded up to a multiple of
         8.
     """
     import tensorflow as tf
 
-    lengths = tf.function(lambda some: tokenizer(some).row_lengths())
+    lengths = tf.function(lambda batch: tokenizer(batch).row_lengths())
     if not len(texts):
         raise ValueError("`fit_to` must hold texts. Received: none.")
     batches = tf.data.Dataset.from_tensor_slices(list(texts)).batch(1024)
@@ -157,25 +157,26 @@ def longest(tokenizer: Any, texts: Sequence[str] | np.ndarray) -> int:
 
 
 def _ends(tokenizer: Any) -> dict[str, int]:
-    """The tokens that texts begin and end with, where there are any."""
+    """Returns the ids of start and end tokens, by name, if there are any."""
     names = ("start_token_id", "end_token_id")
-    found = {name: getattr(tokenizer, name, None) for name in names}
-    return {name: token for name, token in found.items() if token is not None}
+    ids = {name: getattr(tokenizer, name, None) for name in names}
+    return {name: token for name, token in ids.items() if token is not None}
 
 
 def pool(
     features: keras.KerasTensor, mask: keras.KerasTensor, pooling: str
 ) -> keras.KerasTensor:
-    """Makes one vector of the tokens of a text.
+    """Pools the token features of a text to one vector.
 
     Args:
-        features: `(batch, length, channels)`.
-        mask: bool or 0/1 `(batch, length)`, whether there is a token.
-        pooling: `"avg"` or `"max"` of the tokens that there are, `"token"`,
-            the first one, or `"last"`, the last one there is.
+        features: Tensor `(batch, length, channels)`.
+        mask: Boolean or 0/1 tensor `(batch, length)`, true for tokens, false
+            for padding.
+        pooling: `"avg"` or `"max"` over tokens, `"token"`, the first one, or
+            `"last"`, the last one that is not padding.
 
     Returns:
-        `(batch, channels)`.
+        Tensor `(batch, channels)`.
 
     Example:
 
@@ -192,11 +193,12 @@ def pool(
         return ops.squeeze(ops.take_along_axis(features, index, axis=1), 1)
     if pooling == "avg":
         # In float32, since a sum of tokens may overflow float16.
-        there = ops.expand_dims(ops.cast(mask, "float32"), -1)
-        count = ops.maximum(ops.sum(there, axis=1), 1)
-        total = ops.sum(ops.cast(features, "float32") * there, axis=1)
+        ones = ops.expand_dims(ops.cast(mask, "float32"), -1)
+        count = ops.maximum(ops.sum(ones, axis=1), 1)
+        total = ops.sum(ops.cast(features, "float32") * ones, axis=1)
         return ops.cast(total / count, features.dtype)
-    there = ops.expand_dims(ops.cast(mask, features.dtype), -1)
-    # Below all that a network gives, and within float16.
-    lowest = ops.max(features * there - 3e4 * (1 - there), axis=1)
-    return lowest * ops.max(there, axis=1)
+    ones = ops.expand_dims(ops.cast(mask, features.dtype), -1)
+    # Padding becomes -3e4: less than any feature, and finite in float16.
+    largest = ops.max(features * ones - 3e4 * (1 - ones), axis=1)
+    # A text without tokens gives 0.
+    return largest * ops.max(ones, axis=1)

@@ -1,4 +1,4 @@
-"""A backbone out of the user's own model."""
+"""Backbones from the user's own models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GLOBAL_POOLINGS = (
 )
 
 
-# What stands above the features in a classifier.
+# Layers above the features in a classifier.
 _HEAD_LAYERS = (
     keras.layers.Dense,
     keras.layers.Dropout,
@@ -44,7 +44,7 @@ def read_model(path: Path) -> keras.Model:
         The model, not compiled.
 
     Raises:
-        ValueError: If the file holds no model.
+        ValueError: If the file does not hold a model.
     """
     if path.suffix == ".keras":
         return keras.models.load_model(path, compile=False)
@@ -62,25 +62,25 @@ def read_model(path: Path) -> keras.Model:
         with h5py.File(copy, "r+") as file:
             file.attrs["model_config"] = json.dumps(_modernise(config))
         with warnings.catch_warnings():
-            # The layers of the old file carry arguments that are out of use.
+            # Keras warns of obsolete arguments in the layers of old files.
             warnings.simplefilter("ignore")
             return keras.models.load_model(copy, compile=False)
 
 
 def _modernise(config: Any) -> Any:
-    """Rewrites what Keras 2 wrote and Keras 3 misreads in a model's config."""
+    """Returns the config of a Keras 2 model, rewritten for Keras 3."""
     if isinstance(config, list):
         return [_modernise(value) for value in config]
     if not isinstance(config, dict):
         return config
     config = {key: _modernise(value) for key, value in config.items()}
     if config.get("class_name") == "DepthwiseConv2D":
-        # Keras 3 refuses this argument, which was always 1 (keras#19151).
+        # Keras 3 rejects this argument, which was always 1 (keras#19151).
         config["config"].pop("groups", None)
     outputs = config.get("output_layers")
     if outputs and len(outputs) == 1 and isinstance(outputs[0], list):
-        # Keras 3 would return a list of one, and the next layer of an
-        # enclosing Sequential would take it for several inputs.
+        # Keras 3 would return a list of one tensor, which the next layer of an
+        # enclosing Sequential would mistake for several inputs.
         config["output_layers"] = outputs[0]
     return config
 
@@ -93,24 +93,23 @@ def build(
     output_layer: str | None,
     keep_weights: bool,
 ) -> tuple[keras.Model, keras.Model | None, BackboneSpec]:
-    """Makes a backbone of a copy of the user's model.
+    """Makes a backbone from a copy of the user's model.
 
-    Models inside the model are opened up, so that blocks can be cut anywhere.
-    What follows the last feature map (pooling, dense layers) is left off.
+    Nested models are inlined, so that blocks can be cut anywhere. Layers after
+    the last feature map (pooling, dense layers) are removed.
 
     Args:
         model: A functional or Sequential model with one image input.
-        pixel_range: A key of `NORMALIZATIONS`: what the model was trained on.
+        pixel_range: Pixel range of the training, a key of `NORMALIZATIONS`.
         input_shape: `(height, width, channels)`, or `None` for the model's.
-        output_layer: Name of the layer whose output are the features, or
-            `None`: the last one with four dimensions through which all paths
-            pass, below any global pooling; without one, what feeds the last
-            dense layers.
+        output_layer: Name of the layer that outputs the features, or `None`:
+            the last one with four dimensions that all paths pass through, below
+            any global pooling; without one, the input of the last dense layers.
         keep_weights: Whether to copy the weights.
 
     Returns:
-        The functional model, what it says of its own classes (see
-        `Backbone.classifier`), and what is known about it.
+        The functional model, its classifier (see `Backbone.classifier`), and
+        its spec.
 
     Raises:
         TypeError: If `model` is subclassed.
@@ -125,7 +124,7 @@ def build(
         )
     if pixel_range not in NORMALIZATIONS:
         raise ValueError(
-            "`pixel_range` must say what the model was trained on, one of "
+            "`pixel_range` must be that of the model's training, one of "
             f"{', '.join(map(repr, NORMALIZATIONS))}. "
             f"Received: pixel_range={pixel_range!r}"
         )
@@ -148,7 +147,7 @@ def build(
     whole = keras.Model(inputs, graph.inline(copy, inputs))
     end = _features(whole, output_layer)
     below = keras.Model(inputs, end)
-    # Only now, since what was left off may want one size.
+    # The new shape comes last, since removed layers may need the old one.
     inputs = keras.Input(input_shape, name="image")
     features = graph.inline(below, inputs)
     network = keras.Model(inputs, features, name="backbone")
@@ -161,10 +160,10 @@ def build(
 def _classifier(
     whole: keras.Model, end: keras.KerasTensor
 ) -> keras.Model | None:
-    """Makes a model from averages of the features to probabilities.
+    """Returns the classifier from averages of the features to probabilities.
 
-    `None` where there is no softmax: numbers have no classes, nor do logits
-    say whether they are some.
+    `None` without a softmax, since outputs could be regression, or logits of
+    independent labels.
     """
     outputs = graph.tensors_out(whole)
     if len(outputs) != 1 or outputs[0] is end or len(end.shape) not in (2, 4):
@@ -180,7 +179,7 @@ def _classifier(
         len(cut.tensors) == 1 and cut.tensors[0] is end
         for cut in graph.cuts(whole, max_width=1)
     ):
-        return None  # It reads something else as well.
+        return None  # The classifier has other inputs as well.
     behind = [
         step.operation
         for step in steps
@@ -190,15 +189,15 @@ def _classifier(
     is_map = len(end.shape) == 4
     pooling = keras.layers.GlobalAveragePooling2D
     if is_map and not (len(behind) == 1 and isinstance(behind[0], pooling)):
-        return None  # It takes more of a map than its average.
-    # Names of ours that none of the user's layers has.
-    taken = {step.operation.name for step in steps}
+        return None  # It needs more of a map than its average.
+    # New layers must not have the name of one of the user's.
+    names = {step.operation.name for step in steps}
     start, place = "features", "one_place"
-    while taken & {start, place}:
+    while names & {start, place}:
         start, place = f"{start}_", f"{place}_"
     inputs = keras.Input((features,), name=start)
     x = inputs
-    if is_map:  # A map of one place is its own average.
+    if is_map:  # A map with one position is its own average.
         x = keras.layers.Reshape((1, 1, features), name=place)(x)
     x = graph.inline(keras.Model(end, outputs[0]), x)
     return keras.Model(inputs, x, name="classifier")
@@ -221,37 +220,37 @@ def _features(
     cuts = tuple(cut for cut in cuts if len(cut.tensors) == 1)
     operations = [step.operation for step in steps]
     by_name = {operation.name: operation for operation in operations}
-    # The classifier of the MobileNets is a convolution behind the pooling.
+    # The classifier of MobileNets is a convolution after the pooling.
     pooled = [isinstance(by_name[cut.name], _GLOBAL_POOLINGS) for cut in cuts]
     below = cuts[: pooled.index(True)] if any(pooled) else cuts
     maps = [cut for cut in below if len(cut.tensors[0].shape) == 4]
     if maps:
         chosen = maps[-1]
-    else:  # a dense network: cut below the classifier
+    else:  # A dense network: cut below the classifier.
         last = len(cuts) - 1
         while last > 0 and isinstance(by_name[cuts[last].name], _HEAD_LAYERS):
             last -= 1
         chosen = cuts[last]
-    left_off = [
+    removed = [
         operation
         for index, operation in enumerate(operations)
-        if index not in chosen.steps and not _may_top(operation)
+        if index not in chosen.steps and not _may_be_in_head(operation)
     ]
-    if left_off:
+    if removed:
         raise ValueError(
-            "`output_layer` must say where the features are: behind the last "
-            "feature map of the model there is more than "
-            f"pooling and dense layers, such as {left_off[0].name!r}. "
-            "Received: output_layer=None"
+            "`output_layer` must be the name of the layer that outputs the "
+            "features, since the last feature map of the model is followed by "
+            "more than pooling and dense layers, such as "
+            f"{removed[0].name!r}. Received: output_layer=None"
         )
     return chosen.tensors[0]
 
 
-def _may_top(operation: keras.Operation) -> bool:
-    """Whether a classifier may have this layer above the features."""
+def _may_be_in_head(operation: keras.Operation) -> bool:
+    """Returns `True` for layers that classifiers have above the features."""
     if not getattr(operation, "weights", None):
         return True
     if isinstance(operation, keras.layers.Conv2D):
         return operation.kernel_size == (1, 1)
-    top = (keras.layers.Dense, keras.layers.BatchNormalization)
-    return isinstance(operation, top)
+    kinds = (keras.layers.Dense, keras.layers.BatchNormalization)
+    return isinstance(operation, kinds)

@@ -1,4 +1,4 @@
-"""Reads pretrained weights from files of every Keras generation."""
+"""Loading of pretrained weights from files of Keras 2 and 3."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def check_path(path: str | Path) -> Path:
     """Returns `path` as a `Path` if it names a weights file.
 
     Args:
-        path: What the user passed as `weights`.
+        path: The `weights` argument.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If the path has another ending.
+        ValueError: If the path has another suffix.
     """
     path = Path(path)
     if path.suffix not in (".h5", ".hdf5", ".keras"):
@@ -36,25 +36,25 @@ def check_path(path: str | Path) -> Path:
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Loads the weights of `model` from a file, whole or not at all.
+    """Loads all weights of `model` from a file, or none if it does not fit.
 
     Args:
-        model: The network to fill.
+        model: The network.
         path: A `.weights.h5` file of the same architecture, with or without
             its classifier; a legacy `.h5` file likewise; or a `.keras` file
             with a model of the same architecture.
 
     Raises:
-        ValueError: If the file does not hold what `model` needs.
+        ValueError: If the file does not hold all weights of `model`.
     """
     if not path.is_file():
         raise ValueError(
             f"`weights` must be an existing file. Received: weights="
-            f"{str(path)!r}, where there is none."
+            f"{str(path)!r}, which does not exist."
         )
     before = model.get_weights()
-    # Keras passes over in silence, or with a warning, what it does not find:
-    # see that every array arrived.
+    # Keras ignores missing arrays, or only warns. Mark all arrays first, to see
+    # whether each one is loaded.
     graph.set_weights(model, [_unset(array) for array in before])
     try:
         with warnings.catch_warnings():
@@ -69,7 +69,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
             f"parameters). Received: weights={str(path)!r}, which does not: "
             f"{_first_line(err)} Was it saved from another architecture, "
             "width (`alpha`) or number of channels, or with a head on top "
-            '(`model.get_layer("backbone").save_weights(...)` leaves it off)?'
+            '(`model.get_layer("backbone").save_weights(...)` omits it)?'
         ) from err
     _mend_efficientnet(model)
 
@@ -88,7 +88,7 @@ def _read(model: keras.Model, path: Path) -> None:
 
 
 def _unset(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind != "f":  # a counter or a seed
+    if array.dtype.kind != "f":  # A counter or a seed.
         return array
     return np.full_like(array, np.nan)
 
@@ -113,18 +113,18 @@ def _from_model(model: keras.Model, source: keras.Model) -> None:
     if "backbone" in names:
         source = source.get_layer("backbone")
     arrays = source.get_weights()
-    # A classifier on top stands last.
+    # The arrays of a classifier on top come last.
     arrays = arrays[: len(model.weights)]
     graph.set_weights(model, arrays)
 
 
 def _mend_efficientnet(model: keras.Model) -> None:
-    """Undoes a trap of Keras' EfficientNet v1.
+    """Corrects the pixel scaling of Keras' EfficientNet v1.
 
-    Its published weights hold the standard deviation where Keras divides by
-    the square root of a variance, and the graph made by `weights="imagenet"`
-    alone divides once more. A graph made for a file lacks that layer, so the
-    same file would see wrongly scaled pixels.
+    Its published weights hold the standard deviation in place of the variance,
+    of which Keras takes the square root. Only a graph made with
+    `weights="imagenet"` has a layer that divides once more; without it the
+    same weights would scale pixels wrongly.
     """
     rescalings = [
         layer

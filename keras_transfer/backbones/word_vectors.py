@@ -1,4 +1,4 @@
-"""Tables of word vectors, as GloVe, fastText and word2vec publish them."""
+"""Word vectors in the file formats of GloVe, fastText and word2vec."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from keras_transfer.backbones import tokens
 SUFFIXES = (".txt", ".vec", ".bin")
 
 
-# Keras' TextVectorization has 0 for nothing and 1 for an unknown word.
+# In Keras' TextVectorization 0 is padding, and 1 an unknown word.
 _RESERVED = 2
 
 
 _SEQUENCE_LENGTH = 128
+
+
+_TEXTS_PER_BATCH = 1024
 
 
 def build(
@@ -32,28 +35,28 @@ def build(
     max_words: int | None,
     fit_to: Sequence[str] | np.ndarray | None,
 ) -> tuple[keras.Model, keras.Model]:
-    """Makes the layers that look up the words of a text.
+    """Makes models that look up and pool the word vectors of texts.
 
-    Words are put in lower case and their punctuation is stripped; an unknown
-    one has the mean of all vectors.
+    Words are lower-cased and stripped of punctuation. An unknown word has the
+    mean of all vectors.
 
     Args:
         path: The file.
-        pretrained: Whether to take its vectors, or its words alone.
+        pretrained: Whether to use its vectors, else only its words.
         pooling: `"avg"` or `"max"`.
-        sequence_length: Longest text in words, or `None`: 128, or less where
-            `fit_to` needs less.
-        bucketing: Whether a batch is only as long as its longest text; then
-            nothing is cut.
-        max_words: How many to read, or `None`.
-        fit_to: Texts whose longest is the length, or `None`.
+        sequence_length: Largest number of words of a text, or `None`: 128, or
+            less if the texts of `fit_to` are shorter.
+        bucketing: Whether a batch is as long as its longest text, without
+            truncation.
+        max_words: Number of words to read, or `None` for all.
+        fit_to: Texts whose maximum length becomes the length, or `None`.
 
     Returns:
-        Tuple of a model from texts to word numbers and a model from there to
+        Tuple of a model from texts to word indices and a model from there to
         vectors.
 
     Raises:
-        ValueError: If the file is no table of word vectors.
+        ValueError: If the file does not hold word vectors.
     """
     words, vectors = read(path, max_words)
     length = None if bucketing else sequence_length or _SEQUENCE_LENGTH
@@ -79,11 +82,11 @@ def build(
 
 
 def _longest(words: list[str], texts: Sequence[str] | np.ndarray) -> int:
-    """The number of words of the longest text, in multiples of 8."""
+    """Returns the number of words of the longest text, in multiples of 8."""
     lookup = keras.layers.TextVectorization(vocabulary=words)
     most = max(
-        int(lookup(list(texts[start : start + 1024])).shape[1])
-        for start in range(0, len(texts), 1024)
+        int(lookup(list(texts[start : start + _TEXTS_PER_BATCH])).shape[1])
+        for start in range(0, len(texts), _TEXTS_PER_BATCH)
     )
     return -(-max(most, 1) // 8) * 8
 
@@ -91,41 +94,44 @@ def _longest(words: list[str], texts: Sequence[str] | np.ndarray) -> int:
 def read(path: Path, max_words: int | None) -> tuple[list[str], np.ndarray]:
     """Reads words and their vectors.
 
-    A word that comes twice in lower case has its first vector.
+    Of words that are equal in lower case, the first vector is used.
 
     Args:
-        path: The file: a word and its numbers in a line, with or without a
-            first line of two counts; or word2vec's binary form (`.bin`).
-        max_words: How many lines to read, or `None` for all.
+        path: The file, with a word and its numbers in each line, optionally
+            after a line of two counts; or in the binary format of word2vec
+            (`.bin`).
+        max_words: Number of lines to read, or `None` for all.
 
     Returns:
-        Words, and float32 `(words, width)`.
+        Tuple of a list of words and their vectors, float32 `(words, width)`.
 
     Raises:
-        ValueError: If there is no such file, or it holds something else.
+        ValueError: If there is no such file, or it has another format.
     """
     if not path.is_file():
         raise ValueError(
             "`source` must be an existing file of word vectors. Received: "
-            f"source={str(path)!r}, where there is none."
+            f"source={str(path)!r}, which does not exist."
         )
-    found: dict[str, np.ndarray] = {}
+    table: dict[str, np.ndarray] = {}
     with path.open("rb") as file:
         rows = _binary(file) if path.suffix == ".bin" else _lines(file)
         try:
             for word, vector in itertools.islice(rows, max_words):
                 if not np.isfinite(vector).all():
-                    raise ValueError(f"{word!r} has numbers that are none")
+                    raise ValueError(
+                        f"{word!r} has numbers that are not finite"
+                    )
                 if word.strip():
-                    found.setdefault(word.decode("utf-8").lower(), vector)
-            vectors = np.stack(list(found.values()))
+                    table.setdefault(word.decode("utf-8").lower(), vector)
+            vectors = np.stack(list(table.values()))
         except ValueError as err:
             raise ValueError(
-                "`source` must hold a word and as many numbers in each line "
-                f"(GloVe, fastText, word2vec). Received: source={str(path)!r}, "
-                f"which does not: {err}"
+                "`source` must hold a word and the same number of values per "
+                "line (GloVe, fastText, word2vec). Received: "
+                f"source={str(path)!r}, which does not: {err}"
             ) from err
-    return list(found), vectors
+    return list(table), vectors
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[bytes, np.ndarray]]:
@@ -133,10 +139,10 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, np.ndarray]]:
     for number, line in enumerate(file):
         parts = line.rstrip().split(b" ")
         if number == 0 and len(parts) == 2:
-            width = int(parts[1])  # after how many words there are
+            width = int(parts[1])  # The first count is the number of words.
             continue
         width = width or len(parts) - 1
-        # A word may hold spaces.
+        # A word may contain spaces.
         word, *numbers = line.rstrip().rsplit(b" ", width)
         if not numbers or len(numbers) != width:
             raise ValueError(
@@ -148,7 +154,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, np.ndarray]]:
 def _binary(file: BinaryIO) -> Iterator[tuple[bytes, np.ndarray]]:
     counts = file.readline().split()
     if len(counts) != 2:
-        raise ValueError("it does not begin with two counts")
+        raise ValueError("it does not start with two counts")
     size, width = (int(count) for count in counts)
     for _ in range(size):
         word = b""

@@ -1,4 +1,4 @@
-"""Builders: preprocessing, backbone and head as one Keras model."""
+"""Builders of models: preprocessing, backbone and head in one `keras.Model`."""
 
 from keras_transfer.builders.files import load_model
 from keras_transfer.builders.images import build_classifier, build_regressor

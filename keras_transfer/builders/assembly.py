@@ -1,4 +1,4 @@
-"""Joins preprocessing, backbone and head to one model."""
+"""Assembly of preprocessing, backbone and head into one model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_transfer._utils.checks import check_class_names
-from keras_transfer.backbones import (
-    Backbone,
-)
+from keras_transfer.backbones import Backbone
 from keras_transfer.backbones.kerashub import loading as kerashub
 from keras_transfer.heads.classification import build_head
 from keras_transfer.structure import graph
@@ -24,15 +22,15 @@ if TYPE_CHECKING:
 def names_of(
     class_names: Sequence[str] | None, data: LabelledData | None
 ) -> tuple[str, ...] | None:
-    """Returns the class names that were given, or those of the data."""
-    given = check_class_names(class_names)
+    """Returns the class names of an argument, or those of the data."""
+    names = check_class_names(class_names)
     from_data = None if data is None else tuple(data.class_names)
-    if given and from_data and given != from_data:
+    if names and from_data and names != from_data:
         raise ValueError(
             "`class_names` must be those of `data`, in the same order, which "
-            f"are {from_data}. Received: class_names={given}. Leave it out."
+            f"are {from_data}. Received: class_names={names}. Omit it."
         )
-    return given or from_data
+    return names or from_data
 
 
 def number_of_classes(
@@ -50,23 +48,23 @@ def number_of_classes(
         raise ValueError(
             f"`num_classes` must be {len(names)}, the number of class names "
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}). "
-            f"Received: num_classes={num_classes}. Leave it out."
+            f"Received: num_classes={num_classes}. Omit it."
         )
     return num_classes
 
 
 def copy_model(model: keras.Model) -> keras.Model:
-    """Returns a model with the same weights, open and closed alike.
+    """Returns a copy of a model: weights, and frozen layers, are the same.
 
     Args:
         model: A model made by a builder, or any functional one.
 
     Returns:
-        A model with variables of its own, not compiled; one that takes texts
-        shares its tokenizer.
+        A model with variables of its own, not compiled. A text model shares
+        its tokenizer with the copy.
 
     Raises:
-        ValueError: If Keras cannot make its layers anew.
+        ValueError: If Keras cannot clone its layers.
 
     Example:
 
@@ -81,14 +79,15 @@ def copy_model(model: keras.Model) -> keras.Model:
         )
         if not graph.takes_texts(preprocessing):
             preprocessing = keras.models.clone_model(preprocessing)
-        (given,) = graph.tensors_in(model)
-        inputs = graph.input_like(given, given.name)
+        (tensor,) = graph.tensors_in(model)
+        inputs = graph.input_like(tensor, tensor.name)
         x = kerashub.clone(backbone)(preprocessing(inputs))
         outputs = keras.models.clone_model(head)(x)
         copy = keras.Model(inputs, outputs, name=model.name)
     else:
         copy = kerashub.clone(model)
-    # Containers first: they pass it on.
+    # Containers come first, since setting `trainable` on one sets it on its
+    # layers.
     pairs = zip(
         graph.layers_below(model), graph.layers_below(copy), strict=True
     )
@@ -104,15 +103,15 @@ def copy_model(model: keras.Model) -> keras.Model:
 def assemble(
     backbone: Backbone, *, suffix: str, **head_options: Any
 ) -> keras.Model:
-    """Puts a head on a backbone whose weights are of this model alone."""
-    # Layer by layer: were the container closed, Keras would hide what
-    # `unfreeze` opens within it.
+    """Puts a head on a backbone whose weights no other model shares."""
+    # Freeze layer by layer. In a frozen container Keras would hide the weights
+    # that `unfreeze` makes trainable.
     for layer in backbone.model.layers:
         layer.trainable = False
     head = build_head(tuple(backbone.model.output_shape[1:]), **head_options)
-    given = backbone.preprocessing.inputs[0]
-    texts = graph.takes_texts(backbone.preprocessing)
-    inputs = graph.input_like(given, "text" if texts else "image")
+    tensor = backbone.preprocessing.inputs[0]
+    takes_texts = graph.takes_texts(backbone.preprocessing)
+    inputs = graph.input_like(tensor, "text" if takes_texts else "image")
     x = backbone.preprocessing(inputs)
     x = backbone.model(x)
     outputs = head(x)

@@ -1,22 +1,18 @@
-"""Opens saved models."""
+"""Loading of saved models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 
-if TYPE_CHECKING:
-    pass
-
 
 def load_model(path: str | Path) -> keras.Model:
-    """Opens a saved model, whatever its backbone was.
+    """Loads a saved model with any backbone.
 
-    `keras.models.load_model` does it alone where the model is made of Keras'
-    own layers. Transformers of KerasHub, models of TF-Hub and tokenizers are
-    layers of this package, which Keras has to know before.
+    `keras.models.load_model` is enough for a model of built-in layers.
+    Transformers of KerasHub, models of TF-Hub and tokenizers are layers of this
+    package, which have to be registered first.
 
     Args:
         path: A `.keras` file.
@@ -25,7 +21,7 @@ def load_model(path: str | Path) -> keras.Model:
         The model, not compiled.
 
     Raises:
-        ImportError: If it needs KerasHub, which is not installed.
+        ImportError: If it needs KerasHub and that is not installed.
         ValueError: If there is no such file.
 
     Example:
@@ -34,5 +30,5 @@ def load_model(path: str | Path) -> keras.Model:
     >>> load_model("model.keras").output_shape
     (None, 3)
     """
-    # Importing this module has made the layers known.
+    # Importing this module has registered the layers.
     return keras.models.load_model(path, compile=False)

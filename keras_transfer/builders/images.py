@@ -19,9 +19,7 @@ from keras_transfer.builders.assembly import (
     number_of_classes,
 )
 from keras_transfer.distribute import scope_of
-from keras_transfer.structure.class_names import (
-    encode_class_names,
-)
+from keras_transfer.structure.class_names import encode_class_names
 
 if TYPE_CHECKING:
     from keras_transfer.data import ImageData
@@ -43,36 +41,36 @@ def build_classifier(
 ) -> keras.Model:
     """Builds an image classifier on a frozen pretrained backbone.
 
-    A plain functional `keras.Model` with three children: `preprocessing`
-    (scales pixels as the backbone wants them), `backbone` (frozen; see
+    A plain functional `keras.Model` with three layers: `preprocessing`
+    (scales pixels to the range of the backbone), `backbone` (frozen; see
     `unfreeze`) and `head` (pooling and dense layers, trainable).
 
     Args:
-        backbone: A name out of `list_backbones()`, or what `load_backbone`
-            returned, whose weights are copied.
+        backbone: A name from `list_backbones()`, or a `Backbone`, from
+            `load_backbone`, whose weights are copied.
         num_classes: Number of classes. Defaults to `None`: that of `data` or
             `class_names`.
-        data: What `load_images` returned: gives the number and names of the
-            classes and the image size, the backbone's own where the images
-            have none. Defaults to `None`.
-        class_names: Names of the classes in the order of the labels; they
-            travel in the saved file. Defaults to `None`: those of `data`.
+        data: An `ImageData`, from `load_images`, which gives the number and
+            names of the classes and the image size (the default size of the
+            backbone if images have different sizes). Defaults to `None`.
+        class_names: Names of the classes in the order of the labels; they are
+            stored in the saved file. Defaults to `None`: those of `data`.
         pooling: `"avg"`, `"max"`, `"avgmax"`, `"gem"` or `"flatten"`; see
             `keras_transfer.heads.build_head`. Defaults to `"avg"`.
         hidden_units: Sizes of dense layers below the output. Defaults to
             `()`.
-        hidden_activation: Their activation. Defaults to `"relu"`.
+        hidden_activation: Activation of these layers. Defaults to `"relu"`.
         batch_norm: Whether hidden layers are batch-normalised. Defaults to
             `False`.
-        dropout: Fraction in `[0, 1)` dropped before each dense layer in
-            training. Defaults to `0.0`.
-        activation: `"softmax"`; `"sigmoid"` for several labels an image (or
-            one class, present or not); `"linear"` for logits. Defaults to
-            `"softmax"`.
-        devices: Where `fit` of Keras is to train it: `"auto"`, a number or a
-            strategy on this machine. Compile it in
-            `model.distribute_strategy.scope()`. `fine_tune` needs no such
-            model. Defaults to `None`.
+        dropout: Fraction in `[0, 1)` of inputs that is dropped before each
+            dense layer in training. Defaults to `0.0`.
+        activation: Activation of the output: `"softmax"`; `"sigmoid"` for
+            several labels per image, or a single class; `"linear"` for logits.
+            Defaults to `"softmax"`.
+        devices: Devices on which `keras.Model.fit` is to train it: `"auto"`, a
+            number or a strategy on this machine. Compile the model in
+            `model.distribute_strategy.scope()`. Not needed for `fine_tune`.
+            Defaults to `None`.
 
     Returns:
         A `keras.Model` from `(batch, height, width, channels)` pixels in
@@ -126,26 +124,26 @@ def build_regressor(
     activation: str = "linear",
     devices: Any = None,
 ) -> keras.Model:
-    """Builds a model that predicts numbers, on a frozen pretrained backbone.
+    """Builds an image regressor on a frozen pretrained backbone.
 
     Args:
-        backbone: A name out of `list_backbones()`, or what `load_backbone`
-            returned, whose weights are copied.
-        num_outputs: How many numbers for an image. Defaults to `1`.
-        data: Gives the image size. Defaults to `None`.
-        pooling: As in `build_classifier`. Defaults to `"avg"`.
+        backbone: A name from `list_backbones()`, or a `Backbone`, from
+            `load_backbone`, whose weights are copied.
+        num_outputs: Number of outputs per image. Defaults to `1`.
+        data: An `ImageData`, which gives the image size. Defaults to `None`.
+        pooling: Pooling, as in `build_classifier`. Defaults to `"avg"`.
         hidden_units: Sizes of dense layers below the output. Defaults to
             `()`.
-        hidden_activation: Their activation. Defaults to `"relu"`.
+        hidden_activation: Activation of these layers. Defaults to `"relu"`.
         batch_norm: Whether hidden layers are batch-normalised. Defaults to
             `False`.
-        dropout: Fraction in `[0, 1)` dropped before each dense layer in
-            training. Defaults to `0.0`.
+        dropout: Fraction in `[0, 1)` of inputs that is dropped before each
+            dense layer in training. Defaults to `0.0`.
         activation: Activation of the output. Defaults to `"linear"`.
-        devices: Where `fit` of Keras is to train it: `"auto"`, a number or a
-            strategy on this machine. Compile it in
-            `model.distribute_strategy.scope()`. `fine_tune` needs no such
-            model. Defaults to `None`.
+        devices: Devices on which `keras.Model.fit` is to train it: `"auto"`, a
+            number or a strategy on this machine. Compile the model in
+            `model.distribute_strategy.scope()`. Not needed for `fine_tune`.
+            Defaults to `None`.
 
     Returns:
         A `keras.Model` from `(batch, height, width, channels)` pixels in
@@ -178,20 +176,20 @@ def build_regressor(
 def _check_softmax(activation: str, num_classes: int) -> None:
     if activation == "softmax" and num_classes == 1:
         raise ValueError(
-            "`num_classes` must be at least 2 for a softmax, which gives a "
-            "single class probability 1 whatever goes in. Received: "
-            'num_classes=1. Use `activation="sigmoid"` for yes or no.'
+            "`num_classes` must be at least 2 for a softmax, which always "
+            "gives a single class probability 1. Received: num_classes=1. Use "
+            '`activation="sigmoid"` for a binary label.'
         )
 
 
 def _image_backbone(
     backbone: str | Path | Backbone, data: ImageData | None
 ) -> Backbone:
-    """Loads a backbone, or copies one."""
+    """Loads a backbone by name, or copies a `Backbone`."""
     if data is not None and not hasattr(data, "image_size"):
         raise TypeError(
-            "`data` must be what `load_images` returned. Received: "
-            f"{data!r}. For texts there is `build_text_classifier`."
+            "`data` must be an `ImageData`, from `load_images`. Received: "
+            f"{data!r}. For texts use `build_text_classifier`."
         )
     if isinstance(backbone, Backbone):
         if not backbone.input_shape:
@@ -206,7 +204,7 @@ def _image_backbone(
         shape = None if data is None else _data_shape(str(backbone), data)
         return load_backbone(backbone, input_shape=shape)
     raise TypeError(
-        "`backbone` must be a name or what `load_backbone` returns. "
+        "`backbone` must be a name or a `Backbone`, from `load_backbone`. "
         f"Received: backbone={backbone!r}. Wrap a model of your own: "
         '`load_backbone(model, pixel_range="[0, 255]")`.'
     )
@@ -231,22 +229,22 @@ def check_data(backbone: Backbone, data: ImageData) -> None:
     if data.channels != channels:
         raise ValueError(
             f"`data` must have {channels} channels for this backbone. "
-            f"Received: images with {data.channels}. Load one of them anew: "
+            f"Received: images with {data.channels}. Reload one of them: "
             f"`load_backbone(..., input_shape=(height, width, "
             f"{data.channels}))` or `load_images(..., channels={channels})`."
         )
     if data.image_size is None:
         return
     fits = all(
-        wanted in (None, size) and size >= backbone.spec.min_size
-        for wanted, size in zip((height, width), data.image_size, strict=True)
+        side in (None, size) and size >= backbone.spec.min_size
+        for side, size in zip((height, width), data.image_size, strict=True)
     )
     if not fits:
         raise ValueError(
             "`data` must have images of the size that the backbone takes: "
             f"{height} x {width} (None: any), at least "
             f"{backbone.spec.min_size}. Received: images of "
-            f"{data.image_size[0]} x {data.image_size[1]}. Load one of them "
-            "anew: `load_images(..., image_size=...)` or "
+            f"{data.image_size[0]} x {data.image_size[1]}. Reload one of "
+            "them: `load_images(..., image_size=...)` or "
             "`load_backbone(..., input_shape=...)`."
         )

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_transfer.backbones import (
-    Backbone,
-    load_text_backbone,
-)
+from keras_transfer.backbones import Backbone, load_text_backbone
 from keras_transfer.builders.assembly import (
     assemble,
     names_of,
@@ -20,9 +17,7 @@ from keras_transfer.builders.assembly import (
 from keras_transfer.builders.images import _check_softmax
 from keras_transfer.distribute import scope_of
 from keras_transfer.structure import graph
-from keras_transfer.structure.class_names import (
-    encode_class_names,
-)
+from keras_transfer.structure.class_names import encode_class_names
 
 if TYPE_CHECKING:
     from keras_transfer.data import TextData
@@ -44,33 +39,33 @@ def build_text_classifier(
 ) -> keras.Model:
     """Builds a text classifier on a frozen pretrained backbone.
 
-    A `keras.Model` that takes texts as they are, with three children:
-    `preprocessing` (the tokenizer, vocabulary included), `backbone` (frozen;
-    its blocks are those of the transformer) and `head` (trainable).
+    A `keras.Model` of raw texts, with three layers: `preprocessing` (the
+    tokenizer, vocabulary included), `backbone` (frozen; its blocks are those of
+    the transformer) and `head` (trainable).
 
     Args:
         backbone: A preset of KerasHub, a folder or a file of word vectors, as
-            `load_text_backbone` takes it; or what that returned, whose weights
-            are copied.
+            for `load_text_backbone`; or a `Backbone`, whose weights are copied.
         num_classes: Number of classes. Defaults to `None`: that of `data` or
             `class_names`.
-        data: What `load_texts` returned: gives the number and names of the
-            classes and, where no `sequence_length` is given, the longest text:
-            that of the training texts, 128 tokens at most. Defaults to `None`.
-        class_names: Names of the classes in the order of the labels; they
-            travel in the saved file. Defaults to `None`: those of `data`.
+        data: A `TextData`, from `load_texts`, which gives the number and names
+            of the classes and, without a `sequence_length`, the length of the
+            longest training text, at most 128 tokens. Defaults to `None`.
+        class_names: Names of the classes in the order of the labels; they are
+            stored in the saved file. Defaults to `None`: those of `data`.
         hidden_units: Sizes of dense layers below the output. Defaults to
             `()`.
-        hidden_activation: Their activation. Defaults to `"relu"`.
+        hidden_activation: Activation of these layers. Defaults to `"relu"`.
         batch_norm: Whether hidden layers are batch-normalised. Defaults to
             `False`.
-        dropout: Fraction in `[0, 1)` dropped before each dense layer in
-            training. Defaults to `0.0`.
-        activation: As in `build_classifier`. Defaults to `"softmax"`.
-        devices: Where `fit` of Keras is to train it: `"auto"`, a number or a
-            strategy on this machine. Compile it in
-            `model.distribute_strategy.scope()`. `fine_tune` needs no such
-            model. Defaults to `None`.
+        dropout: Fraction in `[0, 1)` of inputs that is dropped before each
+            dense layer in training. Defaults to `0.0`.
+        activation: Activation of the output, as in `build_classifier`.
+            Defaults to `"softmax"`.
+        devices: Devices on which `keras.Model.fit` is to train it: `"auto"`, a
+            number or a strategy on this machine. Compile the model in
+            `model.distribute_strategy.scope()`. Not needed for `fine_tune`.
+            Defaults to `None`.
         **backbone_options: Further arguments of `load_text_backbone`, such as
             `pooling="token"` or `sequence_length=64`.
 
@@ -81,8 +76,8 @@ def build_text_classifier(
     Raises:
         ImportError: If KerasHub is needed and not installed.
         ValueError: If the arguments do not fit each other.
-        TypeError: If `backbone` is none of these, or what was loaded is to be
-            loaded otherwise.
+        TypeError: If `backbone` is of another type, or `backbone_options` are
+            given for a `Backbone`.
 
     Example:
 
@@ -90,8 +85,8 @@ def build_text_classifier(
     """
     if data is not None and not hasattr(data.train, "texts"):
         raise TypeError(
-            "`data` must be what `load_texts` returned. Received: "
-            f"{data!r}. For images there is `build_classifier`."
+            "`data` must be a `TextData`, from `load_texts`. Received: "
+            f"{data!r}. For images use `build_classifier`."
         )
     names = names_of(class_names, data)
     num_classes = number_of_classes(num_classes, names)
@@ -99,9 +94,9 @@ def build_text_classifier(
     if isinstance(backbone, Backbone):
         if backbone_options:
             raise TypeError(
-                "What `load_text_backbone` returned is as it was loaded. "
-                f"Received: {', '.join(sorted(backbone_options))}. Load it "
-                "with these."
+                "`backbone_options` must be empty for a `Backbone`, which is "
+                f"loaded. Received: {', '.join(sorted(backbone_options))}. "
+                "Pass them to `load_text_backbone`."
             )
         backbone = backbone.copy()
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from keras_transfer.cli import store
 
-# Each takes the words that follow its name, and returns an exit code.
+# Each command takes the arguments after its name, and returns an exit code.
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"store": store.main}
 
 
@@ -15,8 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: Words of the command line. Defaults to `None`, those that
-            the process was started with.
+        arguments: Command-line arguments. Defaults to `None`, those of the
+            process.
 
     Returns:
         The exit code.
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command", choices=list(_COMMANDS), help="store: cached features"
     )
     parser.add_argument(
-        "arguments", nargs=argparse.REMAINDER, help="COMMAND --help says which"
+        "arguments", nargs=argparse.REMAINDER, help="see COMMAND --help"
     )
     options = parser.parse_args(arguments)
     return _COMMANDS[options.command](options.arguments)

@@ -1,4 +1,4 @@
-"""Looks after a feature store: `python -m keras_transfer store`."""
+"""Maintenance of a feature store: `python -m keras_transfer store`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        arguments: Words of the command line. Defaults to `None`, those that
-            the process was started with.
+        arguments: Command-line arguments. Defaults to `None`, those of the
+            process.
 
     Returns:
-        The exit code: 1 where a shard is damaged or a command failed.
+        The exit code, 1 if a shard is damaged or the command failed.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -86,26 +86,26 @@ def _line(info: EntryInfo) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m keras_transfer store",
-        description="Looks after a store of features.",
+        description="Lists, checks and clears a feature store.",
     )
     parser.add_argument(
         "command",
         choices=list(_COMMANDS),
-        help="ls: what is stored, the latest used first; size: its bytes; "
-        "clear: remove it; verify: compare everything with its checksums, and "
-        "remove what is damaged",
+        help="ls: list entries, most recently used first; size: total bytes; "
+        "clear: remove entries; verify: compare all entries with their "
+        "checksums, and remove damaged ones",
     )
     parser.add_argument(
         "key",
         nargs="?",
         metavar="KEY",
-        help="one entry: its key, or the beginning of it",
+        help="key of one entry, or the beginning of it",
     )
     parser.add_argument(
         "--directory",
         type=Path,
         metavar="FOLDER",
-        help="of the store; the user's where none is named "
-        "(KERAS_TRANSFER_CACHE, else ~/.cache)",
+        help="folder of the store; defaults to the user's "
+        "(KERAS_TRANSFER_CACHE, or a folder in ~/.cache)",
     )
     return parser

@@ -1,4 +1,4 @@
-"""Wrong labels, duplicates, outliers, and what to label next."""
+"""Label errors, duplicates, outliers, and examples to label next."""
 
 from keras_transfer.curation.active_learning import (
     select_representative,

@@ -1,4 +1,4 @@
-"""Which examples to label next."""
+"""Active learning: examples to label next."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from keras_transfer.features.arrays import (
 def select_representative(
     features: Any, count: int, *, labelled: Any = ()
 ) -> tuple[ChosenExample, ...]:
-    """Chooses examples that stand for all, by the greedy k-centre.
+    """Selects representative examples, by greedy k-centre clustering.
 
-    Each is the one that is farthest from all that were chosen before; the
-    first is the one nearest to the mean. The largest distance to a chosen one
-    is at most twice what is possible with so many.
+    Each is the example farthest from all selected so far; the first is the one
+    nearest to the mean. The largest distance of any example to a selected one
+    is at most twice the optimum for `count` examples.
 
     Args:
-        features: `(n, d)`, or what `extract_features` returned for a split.
-        count: How many to choose.
+        features: Array `(n, d)`, or `Features` of a split.
+        count: Number of examples to select.
         labelled: Rows that are labelled already. Defaults to `()`.
 
     Returns:
-        `ChosenExample` for each, in the order in which they were chosen, with
-        the distance to the nearest one before for a score (to the mean, for
-        the first of all).
+        Tuple of `ChosenExample`, in order of selection. The score is the
+        distance to the nearest example selected before (to the mean, for the
+        very first).
 
     Raises:
-        ValueError: If there are not so many left.
+        ValueError: If fewer than `count` examples are left.
 
     Example:
 
     >>> features = np.array([[0.0], [0.1], [5.0], [9.0]])
-    >>> found = select_representative(features, 2, labelled=[0])
-    >>> [example.row for example in found]
+    >>> examples = select_representative(features, 2, labelled=[0])
+    >>> [example.row for example in examples]
     [3, 2]
 
     Reference:
@@ -51,8 +51,8 @@ def select_representative(
     """
     ids = ids_of(features)
     features = check_features(features)
-    given = np.asarray(labelled)
-    known = np.unique(given) if given.size else np.empty(0, np.int64)
+    rows = np.asarray(labelled)
+    known = np.unique(rows) if rows.size else np.empty(0, np.int64)
     if known.dtype.kind not in "iu" or (
         len(known) and not 0 <= known[0] <= known[-1] < len(features)
     ):
@@ -62,41 +62,45 @@ def select_representative(
             f"{known.tolist()[:5]}"
         )
     _check_count(count, len(features) - len(known))
-    apart = np.full(len(features), np.inf)
+    # Distance of each example to the nearest selected one, [n].
+    nearest = np.full(len(features), np.inf)
     for row in known:
-        apart = np.minimum(apart, _distances(features, features[row]))
+        nearest = np.minimum(nearest, _distances(features, features[row]))
     chosen: list[ChosenExample] = []
-    taken = np.zeros(len(features), bool)
-    taken[known] = True
+    selected = np.zeros(len(features), bool)
+    selected[known] = True
     while len(chosen) < count:
-        if taken.any():
-            row = int(np.where(taken, -1.0, apart).argmax())
+        if selected.any():
+            row = int(np.where(selected, -1.0, nearest).argmax())
         else:
-            apart = _distances(features, features.mean(axis=0))
-            row = int(apart.argmin())
-        chosen.append(ChosenExample(row, ids[row], float(apart[row])))
-        mine = _distances(features, features[row])
-        apart = np.minimum(apart, mine) if taken.any() else mine
-        taken[row] = True
+            nearest = _distances(features, features.mean(axis=0))
+            row = int(nearest.argmin())
+        chosen.append(ChosenExample(row, ids[row], float(nearest[row])))
+        distances = _distances(features, features[row])
+        nearest = (
+            np.minimum(nearest, distances) if selected.any() else distances
+        )
+        selected[row] = True
     return tuple(chosen)
 
 
 def select_uncertain(
     probabilities: Any, count: int, *, ids: Sequence[str] | None = None
 ) -> tuple[ChosenExample, ...]:
-    """Chooses the examples that a classifier can least decide about.
+    """Selects the examples that a classifier is least certain about.
 
     Args:
-        probabilities: `(n, classes)`; rows sum to 1.
-        count: How many to choose.
+        probabilities: Array `(n, classes)`; rows sum to 1.
+        count: Number of examples to select.
         ids: Names of the examples. Defaults to `None`: their rows.
 
     Returns:
-        `ChosenExample` for each, with the margin between the two most likely
-        classes for a score, the smallest first.
+        Tuple of `ChosenExample`, smallest score first. The score is the margin
+        between the two most likely classes.
 
     Raises:
-        ValueError: If rows are no probabilities, or there are not so many.
+        ValueError: If rows are not probabilities, or there are fewer than
+            `count` examples.
 
     Example:
 
@@ -111,17 +115,17 @@ def select_uncertain(
     _check_count(count, len(probabilities))
     if probabilities.shape[1] < 2:
         raise ValueError(
-            "`probabilities` must be of two classes at least. Received: "
+            "`probabilities` must have at least two classes. Received: "
             f"shape {probabilities.shape}"
         )
     names = ids_of(probabilities) if ids is None else tuple(ids)
     if len(names) != len(probabilities):
         raise ValueError(
-            f"`ids` must be {len(probabilities)}, one for each example. "
+            f"`ids` must be {len(probabilities)} names, one per example. "
             f"Received: {len(names)}."
         )
-    two = np.sort(probabilities, axis=1)[:, -2:]
-    margins = two[:, 1] - two[:, 0]
+    top_two = np.sort(probabilities, axis=1)[:, -2:]  # [n, 2]
+    margins = top_two[:, 1] - top_two[:, 0]
     return tuple(
         ChosenExample(int(row), names[row], float(margins[row]))
         for row in np.argsort(margins, kind="stable")[:count]
@@ -137,5 +141,5 @@ def _check_count(count: int, most: int) -> None:
     if not is_integer(count) or not 1 <= count <= most:
         raise ValueError(
             f"`count` must be an integer from 1 to {most}, the number of "
-            f"examples that are left. Received: count={count!r}"
+            f"examples left. Received: count={count!r}"
         )

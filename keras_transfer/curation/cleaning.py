@@ -1,4 +1,4 @@
-"""What is wrong with a data set, by its features: labels, copies, strangers."""
+"""Label errors, duplicates and outliers of a data set, by its features."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class LabelError(NamedTuple):
     """An example whose label is likely wrong.
 
     Attributes:
-        row: Its row.
-        id: Its name; the row where it has none.
-        label: The label that it has.
-        suggested: The label that the others like it have.
-        margin: How much more likely that one is, in `[0, 1]`.
+        row: Row of the example.
+        id: Name of the example; its row if it has none.
+        label: The given label.
+        suggested: The label of similar examples.
+        margin: Probability of `suggested` minus that of `label`, in `[0, 1]`.
     """
 
     row: int
@@ -30,14 +30,14 @@ class LabelError(NamedTuple):
 
 
 class Duplicate(NamedTuple):
-    """Two examples that are nearly the same.
+    """A pair of nearly identical examples.
 
     Attributes:
-        first: The row of one.
-        second: The row of the other, behind it.
-        first_id: The name of one.
-        second_id: The name of the other.
-        similarity: The cosine of their features.
+        first: Row of the first one.
+        second: Row of the second one, greater than `first`.
+        first_id: Name of the first one.
+        second_id: Name of the second one.
+        similarity: Cosine of their features.
     """
 
     first: int
@@ -48,12 +48,12 @@ class Duplicate(NamedTuple):
 
 
 class ChosenExample(NamedTuple):
-    """An example that was chosen.
+    """A selected example.
 
     Attributes:
-        row: Its row.
-        id: Its name; the row where it has none.
-        score: Why it was chosen, as the function that chose it says.
+        row: Row of the example.
+        id: Name of the example; its row if it has none.
+        score: Reason for the selection; see the function that made it.
     """
 
     row: int
@@ -66,23 +66,22 @@ def find_label_errors(
 ) -> tuple[LabelError, ...]:
     """Finds examples whose label is likely wrong, by confident learning.
 
-    Logistic regression over folds says how likely each class is for examples
-    that it was not fitted to. A class is confident of an example where it is at
-    least as likely as for those that bear its label, on average. How often
-    another one than the label's is the most confident says how many labels of a
-    class are wrong; suspected are so many of those that are the more likely of
-    the other class. Labels of fewer than five examples are not suspected: a
-    fold may have seen none of them.
+    Logistic regression predicts class probabilities of held-out examples, fold
+    by fold. A class is confident of an example if its probability is at least
+    the average over the examples labelled with it. The share of examples of a
+    label for which another class is the most confident estimates the number of
+    errors; that many examples are reported, those with the largest margin.
+    Labels of fewer than five examples are never reported, since a fold may not
+    have seen any of them.
 
     Args:
-        features: `(n, d)`, or what `extract_features` returned for a split.
+        features: Array `(n, d)`, or `Features` of a split.
         labels: Class indices `(n,)`, or one-hot rows. Defaults to `None`:
             those of the split.
-        seed: Of the folds. Defaults to `0`.
+        seed: Seed of the folds. Defaults to `0`.
 
     Returns:
-        `LabelError` for each, the clearest first. Labels are those that were
-        given.
+        Tuple of `LabelError`, largest margin first, with labels as in `labels`.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -105,57 +104,59 @@ def find_label_errors(
         labels = getattr(features, "labels", None)
     if labels is None:
         raise ValueError(
-            "`labels` must be given where the features are an array. Received: "
+            "`labels` must be given if `features` is an array. Received: "
             "labels=None"
         )
     features = check_features(features)
-    given = np.asarray(labels)
+    array = np.asarray(labels)
     classes = check_classes(labels, len(features))
-    if given.ndim == 2 and given.shape[1] > 1:
-        given = given.argmax(axis=1)
-    names = np.unique(given)
-    likely = held_out_probabilities(features, classes, seed)
+    if array.ndim == 2 and array.shape[1] > 1:
+        array = array.argmax(axis=1)
+    names = np.unique(array)
+    probabilities = held_out_probabilities(features, classes, seed)
+    # Mean probability of a class over the examples labelled with it, [classes].
     thresholds = np.array(
-        [likely[classes == c, c].mean() for c in range(len(names))]
+        [probabilities[classes == c, c].mean() for c in range(len(names))]
     )
-    confident = np.where(likely >= thresholds, likely, -1.0)
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
     counted = confident.max(axis=1) >= 0
+    # The confident joint, [given class, most confident class].
     joint = np.zeros((len(names), len(names)))
     np.add.at(joint, (classes[counted], confident.argmax(axis=1)[counted]), 1)
     sizes = np.bincount(classes)
-    found = []
+    errors = []
     for label, suggested in np.argwhere(joint > 0):
         if label == suggested or sizes[label] < FOLDS:
             continue
-        # As many of the label as the share of those that are counted.
+        # Scaled to all examples of the label, counted or not.
         share = joint[label, suggested] / joint[label].sum()
         rows = np.flatnonzero(classes == label)
-        margins = likely[rows, suggested] - likely[rows, label]
+        margins = probabilities[rows, suggested] - probabilities[rows, label]
         order = np.argsort(-margins)[: round(share * sizes[label])]
-        found += [
+        errors += [
             LabelError(
                 int(row), ids[row], int(names[label]), int(names[suggested]), m
             )
             for row, m in zip(rows[order], margins[order].tolist(), strict=True)
-            # Of several classes the likeliest.
-            if m > 0 and likely[row].argmax() == suggested
+            # Each example once, with its most likely class.
+            if m > 0 and probabilities[row].argmax() == suggested
         ]
-    return tuple(sorted(found, key=lambda error: -error.margin))
+    return tuple(sorted(errors, key=lambda error: -error.margin))
 
 
 def find_duplicates(
     features: Any, *, threshold: float = 0.98
 ) -> tuple[Duplicate, ...]:
-    """Finds pairs of examples that are nearly the same.
+    """Finds pairs of nearly identical examples.
 
     Args:
-        features: `(n, d)`, or what `extract_features` returned for a split;
-            centred here.
-        threshold: Cosine in `(0, 1]` from which on a pair counts. Defaults to
+        features: Array `(n, d)`, or `Features` of a split; they are centred
+            first.
+        threshold: Smallest cosine of a duplicate, in `(0, 1]`. Defaults to
             `0.98`.
 
     Returns:
-        `Duplicate` for each pair, the most alike first.
+        Tuple of `Duplicate`, most similar pair first.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -174,38 +175,41 @@ def find_duplicates(
         )
     ids = ids_of(features)
     scaled = _unit(check_features(features))
-    # What lies at the mean has no direction: it is like what lies there too.
+    # Examples at the mean have no direction. An additional coordinate makes
+    # them similar to each other, and to nothing else.
     at_mean = ~scaled.any(axis=1, keepdims=True)
     scaled = np.hstack([scaled, at_mean])
-    found = []
-    for start in range(0, len(scaled), _AT_ONCE):
-        alike = scaled[start : start + _AT_ONCE] @ scaled.T
-        for row, column in np.argwhere(alike >= threshold - 1e-12):
+    duplicates = []
+    for start in range(0, len(scaled), _ROWS_PER_CHUNK):
+        # Cosines of a chunk with all examples, [rows, n].
+        cosines = scaled[start : start + _ROWS_PER_CHUNK] @ scaled.T
+        for row, column in np.argwhere(cosines >= threshold - 1e-12):
             pair = start + int(row), int(column)
             if pair[0] < pair[1]:
-                cosine = min(float(alike[row, column]), 1.0)
+                cosine = min(float(cosines[row, column]), 1.0)
                 names = ids[pair[0]], ids[pair[1]]
-                found.append(Duplicate(*pair, *names, cosine))
-    return tuple(sorted(found, key=lambda pair: -pair.similarity))
+                duplicates.append(Duplicate(*pair, *names, cosine))
+    return tuple(sorted(duplicates, key=lambda pair: -pair.similarity))
 
 
-# Rows that are compared with all others at once.
-_AT_ONCE = 1024
+# A chunk is compared with all examples, in one product of matrices.
+_ROWS_PER_CHUNK = 1024
 
 
 def find_outliers(
     features: Any, count: int = 20, *, neighbours: int = 10
 ) -> tuple[ChosenExample, ...]:
-    """Finds the examples that are farthest from those most like them.
+    """Finds the examples that are farthest from their nearest neighbours.
 
     Args:
-        features: `(n, d)`, or what `extract_features` returned for a split.
-        count: How many at most. Defaults to `20`.
-        neighbours: As for `outlier_scores`. Defaults to `10`.
+        features: Array `(n, d)`, or `Features` of a split.
+        count: Largest number of outliers. Defaults to `20`.
+        neighbours: Number of neighbours, as for `outlier_scores`. Defaults to
+            `10`.
 
     Returns:
-        `ChosenExample` for each, with `outlier_scores` for a score, the
-        strangest first.
+        Tuple of `ChosenExample`, farthest first. The score is that of
+        `outlier_scores`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -214,7 +218,7 @@ def find_outliers(
 
     >>> features = np.ones([20, 4]) + 0.1 * np.eye(20, 4)
     >>> features[3] = [9, -9, 9, -9]
-    >>> [found.row for found in find_outliers(features, 1, neighbours=3)]
+    >>> [outlier.row for outlier in find_outliers(features, 1, neighbours=3)]
     [3]
     """
     if not is_integer(count) or count < 1:
@@ -230,15 +234,16 @@ def find_outliers(
 
 
 def outlier_scores(features: Any, *, neighbours: int = 10) -> np.ndarray:
-    """Returns how far each example is from those most like it.
+    """Returns the mean distance of each example to its nearest neighbours.
 
     Args:
-        features: `(n, d)`, or what `extract_features` returned for a split;
-            centred here.
-        neighbours: How many count. Defaults to `10`.
+        features: Array `(n, d)`, or `Features` of a split; they are centred
+            first.
+        neighbours: Number of nearest neighbours. Defaults to `10`.
 
     Returns:
-        float64 `(n,)`: the mean of 1 less the cosine; more is stranger.
+        float64 `(n,)`, the mean of `1 - cosine` over the neighbours; outliers
+        have high scores.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -257,24 +262,26 @@ def outlier_scores(features: Any, *, neighbours: int = 10) -> np.ndarray:
     if not is_integer(neighbours) or not 1 <= neighbours < len(features):
         raise ValueError(
             "`neighbours` must be an integer from 1 to the number of examples "
-            f"less one. Received: neighbours={neighbours!r}, {len(features)} "
+            f"minus one. Received: neighbours={neighbours!r}, {len(features)} "
             "examples"
         )
     scaled = _unit(features)
     scores = np.empty(len(scaled))
-    for start in range(0, len(scaled), _AT_ONCE):
-        apart = 1 - scaled[start : start + _AT_ONCE] @ scaled.T
-        rows = np.arange(len(apart))
-        apart[rows, start + rows] = np.inf  # Itself.
-        nearest = np.partition(apart, neighbours - 1, axis=1)[:, :neighbours]
-        scores[start : start + _AT_ONCE] = nearest.mean(axis=1)
+    for start in range(0, len(scaled), _ROWS_PER_CHUNK):
+        # Distances of a chunk to all examples, [rows, n].
+        distances = 1 - scaled[start : start + _ROWS_PER_CHUNK] @ scaled.T
+        rows = np.arange(len(distances))
+        distances[rows, start + rows] = np.inf  # Not its own neighbour.
+        nearest = np.partition(distances, neighbours - 1)[:, :neighbours]
+        scores[start : start + _ROWS_PER_CHUNK] = nearest.mean(axis=1)
     return scores
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
+    """Returns centred rows of length 1, or 0 for rows at the mean."""
     centred = features - features.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    # Below, it is rounding.
+    # Shorter rows are rounding errors.
     least = 1e-5 * np.linalg.norm(features, axis=1).max()
     return np.divide(
         centred, lengths, out=np.zeros_like(centred), where=lengths > least

@@ -1,4 +1,4 @@
-"""Pictures of examples that were found, to be looked at."""
+"""Contact sheets of selected examples, for inspection."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def plot_examples(
     *,
     most: int = 48,
 ) -> None:
-    """Draws a sheet of the images that were found, with what is said of them.
+    """Draws a contact sheet of examples, each with a caption.
 
     Args:
-        found: What one of the functions of this package returned for the
-            features of `split`; pairs stand side by side.
-        split: The images that the features are of.
+        found: Result of a function in this package for the features of
+            `split`. Duplicates are drawn side by side.
+        split: The images of the features.
         path: PNG file to write.
-        most: Images at most, the first ones. Defaults to `48`.
+        most: Largest number of images, the first ones. Defaults to `48`.
 
     Raises:
-        ValueError: If nothing was found, or it was found among other images.
-        TypeError: If `found` or `split` is something else.
+        ValueError: If `found` is empty, or of other images.
+        TypeError: If `found` or `split` is of another type.
 
     Example:
 
@@ -45,7 +45,7 @@ def plot_examples(
     """
     if not is_integer(most) or most < 2:
         raise ValueError(
-            f"`most` must be an integer from 2. Received: most={most!r}"
+            f"`most` must be an integer of at least 2. Received: most={most!r}"
         )
     if not isinstance(split, ImageSplit):
         raise TypeError(
@@ -54,45 +54,49 @@ def plot_examples(
         )
     if not len(found):
         raise ValueError("`found` must hold an example. Received: none.")
-    shown: list[tuple[int, str, str]] = []
-    for one in found:
-        parts = _captions(one, split)
-        if len(shown) + len(parts) > most:
+    cells: list[tuple[int, str, str]] = []
+    for example in found:
+        captions = _captions(example, split)
+        if len(cells) + len(captions) > most:
             break
-        shown += parts
-    for row, name, _ in shown:
+        cells += captions
+    for row, name, _ in cells:
         if row >= len(split) or name not in (split.ids[row], str(row)):
             raise ValueError(
                 "`found` must be of the images of `split`. Received: row "
-                f"{row}, {name!r}, of other ones."
+                f"{row}, {name!r}, which is not one of them."
             )
-    images = [split.image(row) for row, _, _ in shown]
-    plot_images(images, [caption for _, _, caption in shown], Path(path))
+    images = [split.image(row) for row, _, _ in cells]
+    plot_images(images, [caption for _, _, caption in cells], Path(path))
 
 
 def _captions(
-    found: LabelError | Duplicate | ChosenExample, split: ImageSplit
+    example: LabelError | Duplicate | ChosenExample, split: ImageSplit
 ) -> list[tuple[int, str, str]]:
-    """Row, id and caption of each image."""
+    """Returns row, id and caption of each image of an example."""
     names = split.class_names
-    if isinstance(found, LabelError):
-        said = f"{names[found.label]}, rather\n{names[found.suggested]}"
-        caption = f"{_last(found.id)}\n{said} {found.margin:.2f}"
-        return [(found.row, found.id, caption)]
-    if isinstance(found, Duplicate):
-        pairs = (found.first, found.first_id), (found.second, found.second_id)
+    if isinstance(example, LabelError):
+        labels = f"{names[example.label]}, rather\n{names[example.suggested]}"
+        caption = f"{_ending(example.id)}\n{labels} {example.margin:.2f}"
+        return [(example.row, example.id, caption)]
+    if isinstance(example, Duplicate):
+        pair = (
+            (example.first, example.first_id),
+            (example.second, example.second_id),
+        )
         return [
-            (row, name, f"{_last(name)}\n{found.similarity:.3f}")
-            for row, name in pairs
+            (row, name, f"{_ending(name)}\n{example.similarity:.3f}")
+            for row, name in pair
         ]
-    if isinstance(found, ChosenExample):
-        caption = f"{_last(found.id)}\n{found.score:.3g}"
-        return [(found.row, found.id, caption)]
+    if isinstance(example, ChosenExample):
+        caption = f"{_ending(example.id)}\n{example.score:.3g}"
+        return [(example.row, example.id, caption)]
     raise TypeError(
-        "`found` must hold what a function of this package returned. Received: "
-        f"{type(found).__name__}"
+        "`found` must be a result of a function in this package. Received: "
+        f"a sequence of {type(example).__name__}"
     )
 
 
-def _last(name: str, length: int = 22) -> str:
+def _ending(name: str, length: int = 22) -> str:
+    """Returns the last characters of a name, where paths differ."""
     return name if len(name) <= length else f"...{name[-length + 3 :]}"

@@ -1,4 +1,4 @@
-"""Which devices a computation runs on, and what their processes share."""
+"""Devices, strategies, and the processes of a distributed training."""
 
 from keras_transfer.distribute.connecting import connect_workers
 from keras_transfer.distribute.devices import (
@@ -8,13 +8,13 @@ from keras_transfer.distribute.devices import (
     scope_of,
     split_over,
 )
+from keras_transfer.distribute.process_group import ProcessGroup, together
 from keras_transfer.distribute.scaling import Scale, Scaling, predict_scaling
-from keras_transfer.distribute.team import ProcessGroup, together
 
 __all__ = [
+    "ProcessGroup",
     "Scale",
     "Scaling",
-    "ProcessGroup",
     "check_batch_size",
     "choose_devices",
     "connect_workers",

@@ -1,4 +1,4 @@
-"""`connect_workers`: joins this process to the others of a training."""
+"""`connect_workers`: connects the processes of a distributed training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def connect_workers(
     timeout: float = 300.0, *, patience: float = 3600.0
 ) -> tf.distribute.Strategy | None:
-    """Joins this process to the others of a training.
+    """Connects this process to the others of a distributed training.
 
-    To be called before anything else makes a tensor: first in the script,
-    which all processes run, each with its own `TF_CONFIG`:
+    Call it first in the script, before anything makes a tensor. All processes
+    run the same script, each with its own `TF_CONFIG`:
 
         {"cluster": {"worker": ["host-a:29500", "host-b:29500"]},
          "task": {"type": "worker", "index": 0}}
@@ -26,21 +26,22 @@ def connect_workers(
     with one worker in it, the script runs on this machine's GPUs, or its CPU.
 
     Args:
-        timeout: Seconds to wait for the others. Defaults to `300.0`.
-        patience: Seconds that one may wait for another afterwards, which is
-            there and does something else: an error that was caught, an exact
-            probe that takes long. Defaults to `3600.0`.
+        timeout: Seconds to wait for the other workers. Defaults to `300.0`.
+        patience: Seconds that a worker then waits for another one that is
+            busy, for example with a long exact probe. If a script swallows an
+            exception on one worker, the others block until `patience` expires.
+            Defaults to `3600.0`.
 
     Returns:
-        What `devices` of `fine_tune` and `extract_features` takes: a
-        `tf.distribute.MultiWorkerMirroredStrategy`, or what `"auto"` means.
+        A value for `devices` of `fine_tune` and `extract_features`: a
+        `tf.distribute.MultiWorkerMirroredStrategy`, or the strategy of
+        `"auto"` for a single process.
 
     Raises:
-        ValueError: If `TF_CONFIG` is not as above, or the workers were not
-            told the same.
-        TimeoutError: If one of them does not come; it names which.
-        RuntimeError: If TensorFlow has begun already.
-        OSError: If the port of this process is taken.
+        ValueError: If `TF_CONFIG` is invalid, or differs between workers.
+        TimeoutError: If a worker is missing; the message names it.
+        RuntimeError: If TensorFlow is initialised already.
+        OSError: If the port of this process is in use.
 
     Example:
 
@@ -61,11 +62,11 @@ def connect_workers(
         return choose_devices("auto")
     import tensorflow as tf
 
-    if _has_begun():
+    if _is_initialised():
         raise RuntimeError(
             "`connect_workers` must come before anything that makes a tensor, "
-            "a dataset or a model: TensorFlow can join other processes only "
-            "when it starts. Received: a TensorFlow that has begun. Make it "
+            "a dataset or a model, since TensorFlow can join other processes "
+            "only when it starts. Received: TensorFlow is initialised. Make it "
             "the first call of the script, after the imports."
         )
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -78,11 +79,11 @@ def connect_workers(
     )
 
 
-def _has_begun() -> bool:
-    """Whether TensorFlow has settled on its devices."""
+def _is_initialised() -> bool:
+    """Returns `True` if TensorFlow has initialised its devices."""
     import tensorflow as tf
 
-    # Nobody says so but what can be set only before.
+    # There is no direct query, but this setting is read-only afterwards.
     threads = tf.config.threading
     count = threads.get_inter_op_parallelism_threads()
     try:

@@ -1,4 +1,4 @@
-"""Which devices a computation runs on: a `tf.distribute` strategy."""
+"""Choice of devices, as a `tf.distribute` strategy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_transfer._utils.checks import is_integer
+from keras_transfer.distribute.process_group import ProcessGroup
 from keras_transfer.distribute.rendezvous import cluster_of_environment
-from keras_transfer.distribute.team import ProcessGroup
 
 if TYPE_CHECKING:
     import keras
@@ -18,23 +18,22 @@ if TYPE_CHECKING:
 def choose_devices(
     devices: Any, model: keras.Model | None = None
 ) -> tf.distribute.Strategy | None:
-    """Returns the strategy for what a user named.
+    """Returns the strategy for a `devices` argument.
 
     Args:
         devices: `None` for the strategy in whose scope the model was made, if
-            there is one; `"auto"` for all GPUs of this machine, where there are
-            several; how many GPUs to use (of logical CPUs where there is no
-            GPU); or a `tf.distribute.Strategy`.
+            any; `"auto"` for all GPUs of this machine, if there are several;
+            the number of GPUs to use (or of logical CPUs, without a GPU); or a
+            `tf.distribute.Strategy`.
         model: The model. Defaults to `None`.
 
     Returns:
         A strategy, or `None` for one device.
 
     Raises:
-        ValueError: If there are not so many devices, the strategy is not one
-            that holds a copy of the model on each device, or the model was made
-            on others.
-        TypeError: If it is none of these.
+        ValueError: If there are fewer devices, the strategy does not mirror
+            the model on all devices, or the model was made on other ones.
+        TypeError: If `devices` is of another type.
 
     Example:
 
@@ -48,36 +47,37 @@ def choose_devices(
     if tf.distribute.has_strategy() and model is not None:
         raise ValueError(
             "`devices` must be given instead of an open scope. Received: a "
-            f"call within the scope of a {_open_one()}. Leave the scope, and "
-            "pass devices=strategy."
+            f"call within the scope of a {_current_strategy()}. Leave the "
+            "scope, and pass devices=strategy."
         )
     if devices is None:
-        return _checked(made_in) if several else None
+        return _check_mirrored(made_in) if several else None
     if several and devices is not made_in:
         raise ValueError(
-            "`devices` must be left out for a model that was made on devices, "
-            f"which trains there. Received: devices={devices!r:.100}"
+            "`devices` must be omitted for a model that was made in the scope "
+            f"of a strategy. Received: devices={devices!r:.100}"
         )
     if isinstance(devices, tf.distribute.Strategy):
-        return _checked(devices)
+        return _check_mirrored(devices)
     cluster = cluster_of_environment()
     if cluster is not None and len(cluster.addresses) > 1:
         raise ValueError(
-            "`devices` must be what `connect_workers` returned where TF_CONFIG "
+            "`devices` must be the result of `connect_workers` if TF_CONFIG "
             f"names several workers. Received: devices={devices!r:.100}, and "
             f"TF_CONFIG with {len(cluster.addresses)} workers, each of which "
             "would train alone"
         )
     gpus = tf.config.list_logical_devices("GPU")
-    there = gpus or tf.config.list_logical_devices("CPU")
+    available = gpus or tf.config.list_logical_devices("CPU")
     if isinstance(devices, str) and devices == "auto":
         count = len(gpus)
     elif is_integer(devices):
         count = devices
-        if not 1 <= count <= len(there):
+        if not 1 <= count <= len(available):
             raise ValueError(
-                f"`devices` must be an integer in [1, {len(there)}]: there are "
-                f"{len(there)} {'GPUs' if gpus else 'logical CPUs'}. Received: "
+                f"`devices` must be an integer in [1, {len(available)}]: there "
+                f"are {len(available)} "
+                f"{'GPUs' if gpus else 'logical CPUs'}. Received: "
                 f"devices={devices}. To try it without GPUs, make logical CPUs "
                 "first of all: `tf.config.set_logical_device_configuration("
                 'tf.config.list_physical_devices("CPU")[0], '
@@ -90,20 +90,21 @@ def choose_devices(
         )
     if count <= 1:
         return None
-    names = [device.name for device in there[:count]]
-    # Collectives of two strategies in one process get in each other's way;
-    # logical CPUs need none.
+    names = [device.name for device in available[:count]]
+    # Collectives of two strategies in one process interfere. Logical CPUs do
+    # not need any.
     reduce = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduce)
 
 
-def _open_one() -> str:
+def _current_strategy() -> str:
     import tensorflow as tf
 
     return type(tf.distribute.get_strategy()).__name__
 
 
-def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+def _check_mirrored(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+    """Returns a strategy; raises unless all devices have the same weights."""
     import tensorflow as tf
 
     kinds = (
@@ -123,13 +124,13 @@ def _checked(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
 
 
 def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
-    """Returns the scope that a model for `fit` of Keras is made in.
+    """Returns the scope in which to make a model for `keras.Model.fit`.
 
     Args:
-        devices: As for `choose_devices`.
+        devices: Devices, as for `choose_devices`.
 
     Raises:
-        ValueError: If they are those of several processes.
+        ValueError: If they belong to several processes.
 
     Example:
 
@@ -139,9 +140,9 @@ def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
     strategy = choose_devices(devices)
     if ProcessGroup(strategy).size > 1:
         raise ValueError(
-            "`devices` must be devices of this machine: `fit` of Keras fails "
-            "with several workers. Received: a strategy over several. Build "
-            "the model without, and give `devices` to `fine_tune`."
+            "`devices` must be devices of this machine: `keras.Model.fit` "
+            "fails with several workers. Received: a strategy over several. "
+            "Build the model without it, and pass `devices` to `fine_tune`."
         )
     return contextlib.nullcontext() if strategy is None else strategy.scope()
 
@@ -149,14 +150,14 @@ def scope_of(devices: Any) -> contextlib.AbstractContextManager[Any]:
 def check_batch_size(
     batch_size: int, strategy: tf.distribute.Strategy | None
 ) -> None:
-    """Raises where a batch has not an example for each replica.
+    """Raises if a batch has fewer examples than there are replicas.
 
     Args:
-        batch_size: Examples in a batch, over all replicas.
+        batch_size: Number of examples in a batch, over all replicas.
         strategy: The strategy, or `None`.
 
     Raises:
-        ValueError: If it has not.
+        ValueError: If `batch_size` is too small.
 
     Example:
 
@@ -180,13 +181,14 @@ def local_devices(
         strategy: The strategy, over this process or several.
 
     Returns:
-        It; `None` for one device. A process of several computes on its first:
-        start one for each GPU.
+        The strategy if it spans several devices of this process alone, else
+        `None`. With several processes each computes on its first device, so
+        start one per GPU.
     """
-    alone = (
+    local = (
         ProcessGroup(strategy).size == 1 and strategy.num_replicas_in_sync > 1
     )
-    return strategy if alone else None
+    return strategy if local else None
 
 
 def split_over(
@@ -194,10 +196,10 @@ def split_over(
     compute: Callable[[tf.Tensor], list[tf.Tensor]],
     inputs: tf.Tensor,
 ) -> list[tf.Tensor]:
-    """Computes a batch on all replicas, a part on each.
+    """Computes a batch on all replicas, a shard on each.
 
     Args:
-        strategy: Over devices of this process.
+        strategy: Strategy over devices of this process.
         compute: Function from inputs `(n, ...)` to tensors `(n, ...)`.
         inputs: The batch.
 
@@ -208,15 +210,16 @@ def split_over(
 
     count = strategy.num_replicas_in_sync
 
-    def part(batch: tf.Tensor) -> list[tf.Tensor]:
+    def compute_shard(batch: tf.Tensor) -> list[tf.Tensor]:
         context = tf.distribute.get_replica_context()
-        place, size = context.replica_id_in_sync_group, tf.shape(batch)[0]
-        low, high = place * size // count, (place + 1) * size // count
-        # Some kernels refuse an empty part: it computes a row, and drops it.
-        found = compute(batch[low : tf.maximum(high, low + 1)])
-        return [tensor[: high - low] for tensor in found]
+        index, size = context.replica_id_in_sync_group, tf.shape(batch)[0]
+        low, high = index * size // count, (index + 1) * size // count
+        # Some kernels reject empty inputs. Instead of an empty shard compute a
+        # row, and drop its result.
+        outputs = compute(batch[low : tf.maximum(high, low + 1)])
+        return [tensor[: high - low] for tensor in outputs]
 
     return [
         tf.concat(strategy.experimental_local_results(output), axis=0)
-        for output in strategy.run(part, (inputs,))
+        for output in strategy.run(compute_shard, (inputs,))
     ]

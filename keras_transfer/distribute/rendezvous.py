@@ -1,12 +1,12 @@
-"""The processes of a training find each other, or say why.
+"""Rendezvous of the processes of a training, with errors if one is missing.
 
-TensorFlow waits for a worker that never comes, without end and without a word.
-So they meet before it starts: each connects to the first one, at the address
-where TensorFlow will listen afterwards, and says what it was told. The first
-one answers when all are there.
+TensorFlow waits forever, without a message, for a worker that never starts. So
+the workers meet first: each connects to worker 0, at the address where
+TensorFlow will listen afterwards, and sends its settings. Worker 0 answers when
+all have connected.
 
     worker 1 ... n     {"rank": 1, "facts": {"cluster": [...], ...}}
-    worker 0           {"problem": ""} when all are there and agree
+    worker 0           {"problem": ""} if the settings agree
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from typing import Any, NamedTuple, cast
 
 from keras_transfer._utils.checks import is_integer
 
-# A hello is a line of some hundred bytes; longer ones are no hello.
-_LONGEST = 65_536
+# A hello takes some hundred bytes. Longer messages come from other programs.
+_MAX_BYTES = 65_536
 
 
 class Cluster(NamedTuple):
-    """What `TF_CONFIG` says.
+    """Contents of `TF_CONFIG`.
 
     Attributes:
-        addresses: `host:port` of all processes, by rank.
-        rank: That of this one.
+        addresses: Addresses `host:port` of all processes, by rank.
+        rank: Rank of this process.
     """
 
     addresses: list[str]
@@ -39,10 +39,10 @@ class Cluster(NamedTuple):
 
 
 def cluster_of_environment() -> Cluster | None:
-    """Returns what `TF_CONFIG` says, or `None` without it.
+    """Returns the contents of `TF_CONFIG`, or `None` if it is not set.
 
     Raises:
-        ValueError: If it is not what TensorFlow takes.
+        ValueError: If it is invalid.
 
     Example:
 
@@ -54,16 +54,16 @@ def cluster_of_environment() -> Cluster | None:
 
 
 def read_cluster(text: str) -> Cluster:
-    """Reads `TF_CONFIG`.
+    """Parses `TF_CONFIG`.
 
     Args:
-        text: JSON.
+        text: Value of the variable, as JSON.
 
     Returns:
-        `Cluster`.
+        A `Cluster`.
 
     Raises:
-        ValueError: If it is not what TensorFlow takes.
+        ValueError: If it is invalid.
 
     Example:
 
@@ -78,45 +78,47 @@ def read_cluster(text: str) -> Cluster:
         cluster, task = dict(config["cluster"]), dict(config["task"])
         kind, index = task["type"], task["index"]
     except (ValueError, TypeError, KeyError) as err:
-        raise _unfit(
-            "must be JSON with `cluster`, and with `task`, `type` and `index` "
-            "in it",
+        raise _invalid(
+            "must be JSON with `cluster`, and with `task` that has `type` and "
+            "`index`",
             f"{text!r:.200} ({type(err).__name__}: {err})",
         ) from err
     unknown = sorted(set(cluster) - {"chief", "worker"})
     if unknown:
-        raise _unfit(
-            "must have workers alone, with or without a chief: all of them "
-            "train on the same weights",
+        raise _invalid(
+            "must have only workers, with or without a chief, since all "
+            "processes train the same weights",
             f"a cluster with {', '.join(map(repr, unknown))}",
         )
     for name, addresses in cluster.items():
         if not isinstance(addresses, list) or not addresses:
-            raise _unfit("must list addresses", f"{name!r}: {addresses!r:.100}")
+            raise _invalid(
+                "must list addresses", f"{name!r}: {addresses!r:.100}"
+            )
         for address in addresses:
             host, _, port = str(address).rpartition(":")
             if not host or not port.isdigit() or not 0 < int(port) < 65536:
-                raise _unfit(
+                raise _invalid(
                     'must have addresses "host:port"',
                     f"{address!r:.100} in {name!r}",
                 )
     if len(cluster.get("chief", ())) > 1:
-        raise _unfit("must have one chief at most", repr(cluster["chief"]))
+        raise _invalid("must have at most one chief", repr(cluster["chief"]))
     addresses = addresses_of(cluster)
     if len(set(addresses)) < len(addresses):
-        raise _unfit(
-            "must have another address for each worker", repr(addresses)
+        raise _invalid(
+            "must have a different address for each worker", repr(addresses)
         )
     if isinstance(index, str) and index.isdigit():
         index = int(index)
     count = len(cluster.get(kind, ())) if isinstance(kind, str) else 0
     if not count:
-        raise _unfit(
+        raise _invalid(
             "must have a `task` whose `type` is in the `cluster`",
             f"type {kind!r}, and {', '.join(cluster) or 'nothing'}",
         )
     if not is_integer(index) or not 0 <= index < count:
-        raise _unfit(
+        raise _invalid(
             f"must have a `task` with an `index` from 0 to {count - 1}, since "
             f"there are {count} of type {kind!r}",
             f"index {index!r:.50}",
@@ -125,17 +127,17 @@ def read_cluster(text: str) -> Cluster:
 
 
 def meet(cluster: Cluster, facts: Mapping[str, Any], timeout: float) -> None:
-    """Returns when all processes are there.
+    """Waits until all processes have connected.
 
     Args:
-        cluster: Who they are.
-        facts: What all must have in common: plain values by name.
+        cluster: The processes.
+        facts: Settings that must be the same in all: plain values by name.
         timeout: Seconds to wait.
 
     Raises:
-        TimeoutError: If one does not come.
-        ValueError: If they were told different things.
-        OSError: If the port is taken.
+        TimeoutError: If a process is missing.
+        ValueError: If settings differ.
+        OSError: If the port is in use.
     """
     ends = time.monotonic() + timeout
     hello = {
@@ -145,7 +147,7 @@ def meet(cluster: Cluster, facts: Mapping[str, Any], timeout: float) -> None:
     if cluster.rank == 0:
         _receive(cluster, hello, ends, timeout)
     else:
-        _listen(cluster).close()  # So that a taken port is said here.
+        _listen(cluster).close()  # Raises here if the port is in use.
         _visit(cluster, hello, ends, timeout)
 
 
@@ -162,167 +164,171 @@ def _listen(cluster: Cluster) -> socket.socket:
         raise OSError(
             err.errno,
             f"port {port}, which `TF_CONFIG` gives worker {cluster.rank}, "
-            f"cannot be listened at: {err.strerror}. Choose a free one, stop "
-            "what is left of an earlier run, or give each process an `index` "
-            "of its own",
+            f"is not available: {err.strerror}. Choose a free one, stop the "
+            "processes of an earlier run, or give each process an `index` of "
+            "its own",
         ) from err
 
 
 def _receive(
     cluster: Cluster, hello: Mapping[str, Any], ends: float, timeout: float
 ) -> None:
-    """Worker 0: waits for all, and answers them."""
+    """Waits, in worker 0, for the hellos of all others, and answers them."""
     others = range(1, len(cluster.addresses))
-    guests: dict[int, socket.socket] = {}
-    told: dict[socket.socket, bytes] = {}
+    workers: dict[int, socket.socket] = {}
+    received: dict[socket.socket, bytes] = {}
     problem = ""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_listen(cluster))
         selector = stack.enter_context(selectors.DefaultSelector())
         selector.register(server, selectors.EVENT_READ)
-        while len(guests) < len(others) and not problem:
+        while len(workers) < len(others) and not problem:
             missing = [
                 f"{rank} ({cluster.addresses[rank]})"
                 for rank in others
-                if rank not in guests
+                if rank not in workers
             ]
-            left = ends - time.monotonic()
-            if left <= 0:
-                problem = _nobody(f"worker {', '.join(missing)}", timeout)
+            remaining = ends - time.monotonic()
+            if remaining <= 0:
+                problem = _missing(f"worker {', '.join(missing)}", timeout)
                 break
-            for key, _ in selector.select(left):
+            for key, _ in selector.select(remaining):
                 if key.fileobj is server:
-                    guest, _ = server.accept()
-                    guest.setblocking(False)
-                    stack.callback(guest.close)
-                    selector.register(guest, selectors.EVENT_READ)
-                    told[guest] = b""
+                    connection, _ = server.accept()
+                    connection.setblocking(False)
+                    stack.callback(connection.close)
+                    selector.register(connection, selectors.EVENT_READ)
+                    received[connection] = b""
                     continue
-                guest = cast(socket.socket, key.fileobj)
-                here = {g: rank for rank, g in guests.items()}
-                if guest in here:
-                    # It says nothing more: it gave up, and comes again.
-                    selector.unregister(guest)
-                    del guests[here[guest]]
+                connection = cast(socket.socket, key.fileobj)
+                ranks = {worker: rank for rank, worker in workers.items()}
+                if connection in ranks:
+                    # The worker closed the connection, and will try again.
+                    selector.unregister(connection)
+                    del workers[ranks[connection]]
                     continue
-                if not _listened(guest, told):
+                if not _receive_bytes(connection, received):
                     continue
-                found = _hello(told.pop(guest), others)
-                if found is None:
-                    selector.unregister(guest)  # A scanner, a probe.
-                    guest.close()
+                other = _parse_hello(received.pop(connection), others)
+                if other is None:
+                    # Another program, such as a port scanner.
+                    selector.unregister(connection)
+                    connection.close()
                     continue
-                guests[found["rank"]] = guest
-                problem = _difference(hello["facts"], found)
-        for guest in guests.values():
-            guest.setblocking(True)
-            _send(guest, json.dumps({"problem": problem}))
+                workers[other["rank"]] = connection
+                problem = _difference(hello["facts"], other)
+        for connection in workers.values():
+            connection.setblocking(True)
+            _send(connection, json.dumps({"problem": problem}))
     _raise(problem)
 
 
-def _listened(guest: socket.socket, told: dict[socket.socket, bytes]) -> bool:
-    """Takes what a guest says; whether that is all."""
+def _receive_bytes(
+    connection: socket.socket, received: dict[socket.socket, bytes]
+) -> bool:
+    """Receives more of a message; returns `True` at its end."""
     try:
-        some = guest.recv(4096)
+        chunk = connection.recv(4096)
     except OSError:
-        some = b""
-    told[guest] += some
-    return not some or b"\n" in some or len(told[guest]) > _LONGEST
+        chunk = b""
+    received[connection] += chunk
+    return not chunk or b"\n" in chunk or len(received[connection]) > _MAX_BYTES
 
 
-def _hello(line: bytes, others: range) -> dict[str, Any] | None:
-    """What a worker said; `None` of anybody else."""
+def _parse_hello(line: bytes, others: range) -> dict[str, Any] | None:
+    """Returns the hello of a worker, `None` for any other message."""
     try:
-        found = json.loads(line)
-        known = found["rank"] in others and "cluster" in found["facts"]
+        hello = json.loads(line)
+        valid = hello["rank"] in others and "cluster" in hello["facts"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return found if known else None
+    return hello if valid else None
 
 
 def _visit(
     cluster: Cluster, hello: Mapping[str, Any], ends: float, timeout: float
 ) -> None:
-    """Another worker: says hello to worker 0 and waits for its answer."""
+    """Sends, in any other worker, a hello to worker 0, and waits for answer."""
     host, _, port = cluster.addresses[0].rpartition(":")
     chief, reason = f"worker 0 ({cluster.addresses[0]})", ""
     while True:
-        left = ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(_nobody(chief, timeout) + reason)
+        remaining = ends - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError(_missing(chief, timeout) + reason)
         try:
             with socket.create_connection(
-                (host.strip("[]"), int(port)), timeout=min(left, 10.0)
+                (host.strip("[]"), int(port)), timeout=min(remaining, 10.0)
             ) as connection:
                 _send(connection, json.dumps(hello))
                 answer = _read(connection, max(ends - time.monotonic(), 0.1))
         except OSError as err:
-            answer, reason = None, f" (The last try: {err}.)"
+            answer, reason = None, f" (Last error: {err}.)"
         if answer is not None:
             _raise(str(answer.get("problem", "")))
             return
-        time.sleep(0.2)  # It is not there yet, or was started again.
+        time.sleep(0.2)  # Worker 0 has not started yet, or was restarted.
 
 
 def _read(connection: socket.socket, seconds: float) -> dict[str, Any] | None:
-    """Reads a line of JSON; `None` if none comes."""
+    """Returns a line of JSON, `None` if there is none in time."""
     ends = time.monotonic() + seconds
     content = b""
     try:
-        while not content.endswith(b"\n") and len(content) < _LONGEST:
+        while not content.endswith(b"\n") and len(content) < _MAX_BYTES:
             connection.settimeout(max(ends - time.monotonic(), 0.001))
-            some = connection.recv(4096)
-            if not some:
+            chunk = connection.recv(4096)
+            if not chunk:
                 return None
-            content += some
-        told = json.loads(content)
+            content += chunk
+        answer = json.loads(content)
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) else None
+    return answer if isinstance(answer, dict) else None
 
 
 def _send(connection: socket.socket, line: str) -> None:
     try:
         connection.sendall(line.encode() + b"\n")
     except OSError:
-        return  # Whoever is gone is missed by the one who waits for it.
+        return  # The side that waits for the other one reports the failure.
 
 
-def _difference(ours: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    theirs = found["facts"]
-    names = [name for name in ours if theirs.get(name) != ours[name]]
+def _difference(facts: Mapping[str, Any], hello: Mapping[str, Any]) -> str:
+    """Returns a message on facts that differ, `""` if there are none."""
+    others = hello["facts"]
+    names = [name for name in facts if others.get(name) != facts[name]]
     if not names:
         return ""
     return (
         "All workers must have the same "
-        f"{', '.join(names)}. Received: {theirs.get(names[0])!r:.200} by "
-        f"worker {found['rank']}, {ours[names[0]]!r:.200} by worker 0."
+        f"{', '.join(names)}. Received: {others.get(names[0])!r:.200} by "
+        f"worker {hello['rank']}, {facts[names[0]]!r:.200} by worker 0."
     )
 
 
-def _nobody(who: str, timeout: float) -> str:
+def _missing(worker: str, timeout: float) -> str:
     return (
-        f"{who} did not come within {timeout:g} s. Is it started, with the "
-        "same `cluster` in its `TF_CONFIG`, and is its port open to the other "
-        "machines?"
+        f"{worker} did not connect within {timeout:g} s. Start it with the "
+        "same `cluster` in its `TF_CONFIG`, and open its port to the other "
+        "machines."
     )
 
 
 def _raise(problem: str) -> None:
     if problem:
-        late = " did not come within " in problem
+        late = " did not connect within " in problem
         raise (TimeoutError if late else ValueError)(problem)
 
 
-def _unfit(wanted: str, received: str) -> ValueError:
-    return ValueError(f"`TF_CONFIG` {wanted}. Received: {received}")
+def _invalid(rule: str, received: str) -> ValueError:
+    return ValueError(f"`TF_CONFIG` {rule}. Received: {received}")
 
 
 def addresses_of(cluster: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns the addresses of a cluster by rank: a chief comes first.
+    """Returns the addresses of a cluster by rank, a chief first.
 
     Args:
-        cluster: Addresses by kind of task.
+        cluster: Addresses by type of task.
 
     Returns:
         Addresses `host:port`.
@@ -339,9 +345,9 @@ def rank_of(cluster: Mapping[str, Sequence[str]], kind: str, index: int) -> int:
     """Returns the rank of a task.
 
     Args:
-        cluster: Addresses by kind of task.
+        cluster: Addresses by type of task.
         kind: `"chief"` or `"worker"`.
-        index: Its number among those of its kind.
+        index: Index of the task among those of its kind.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""`predict_scaling`: what more devices are worth, before they are rented."""
+"""`predict_scaling`: predicted speed-up on more devices."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     import keras
 
 
-_FLOAT32 = 4
+_BYTES_PER_FLOAT32 = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """What a number of devices would do.
+    """Predicted speed on a number of devices.
 
     Attributes:
-        replicas: How many.
-        step_seconds: Of a step on the same batch, split over them.
-        speed_up: Over one device.
-        efficiency: The speed-up for each device, in `(0, 1]`.
-        grown_speed_up: Over one device, where each keeps the batch of one, so
-            that a step takes in `replicas` times the examples.
+        replicas: Number of devices.
+        step_seconds: Seconds of a step on the same batch, split over them.
+        speed_up: Speed-up over one device.
+        efficiency: Speed-up divided by the number of devices, in `(0, 1]`.
+        grown_speed_up: Speed-up over one device if the batch grows with the
+            number of devices.
     """
 
     replicas: int
@@ -38,11 +38,11 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-    """What `predict_scaling` returns.
+    """Result of `predict_scaling`.
 
     Attributes:
-        gradient_bytes: What each device sends and receives a step, times
-            `2 (n - 1) / n`.
+        gradient_bytes: Size of the gradients. In each step a device sends and
+            receives `2 (n - 1) / n` times as much.
         rows: A `Scale` for each number of devices.
     """
 
@@ -52,8 +52,8 @@ class Scaling:
     def summary(self) -> str:
         """Returns the table, as text."""
         lines = [
-            f"{self.gradient_bytes / 1e6:.1f} MB of gradients a step",
-            "devices  step seconds  speed-up  efficiency  batch grown as well",
+            f"{self.gradient_bytes / 1e6:.1f} MB of gradients per step",
+            "devices  step seconds  speed-up  efficiency  with grown batches",
         ]
         lines += [
             f"{row.replicas:>7}  {row.step_seconds:>12.4f}  "
@@ -73,43 +73,44 @@ def predict_scaling(
     latency: float = 5e-5,
     replicas: Sequence[int] = (1, 2, 4, 8),
 ) -> Scaling:
-    """Predicts steps on more devices from one measured step.
+    """Predicts step times on more devices from one measured step.
 
     With a ring all-reduce that does not overlap with the computation,
 
         t(n) = fixed + (t(1) - fixed) / n
                + 2 (n - 1) / n * bytes / bandwidth + 2 (n - 1) * latency
 
-    TensorFlow overlaps some of it, so that this is the worse end. Reading
-    images is not in it: `n` machines must decode `n` times as fast.
+    This is a lower bound on the speed, since TensorFlow overlaps some of the
+    communication. It does not include reading images: `n` devices need `n`
+    times as many per second.
 
     Args:
-        model: The model, opened as it will train: gradients are those of its
-            trainable variables, float32.
-        step_seconds: Seconds of a step on one device, measured: those of an
-            epoch without its first, over the number of steps.
-        bytes_per_second: Of the slowest link between two devices, such as
-            `1.25e9` for 10 Gbit/s Ethernet, `1e10` for PCIe 3.
-        fixed_seconds: The part of it that does not shrink with the batch:
-            `2 t(b/2) - t(b)` of two measured batch sizes. Defaults to `0.0`.
-        latency: Seconds of a message. Defaults to `5e-5`.
+        model: The model, unfrozen as it will train. Gradients are those of its
+            trainable variables, in float32.
+        step_seconds: Measured seconds of a step on one device, excluding the
+            first step.
+        bytes_per_second: Bandwidth of the slowest link between two devices,
+            such as `1.25e9` for 10 Gbit/s Ethernet, `1e10` for PCIe 3.
+        fixed_seconds: Share of `step_seconds` that does not shrink with the
+            batch: `2 t(b/2) - t(b)` of two measured batch sizes. Defaults to
+            `0.0`.
+        latency: Seconds per message. Defaults to `5e-5`.
         replicas: Numbers of devices. Defaults to `(1, 2, 4, 8)`.
 
     Returns:
         A `Scaling`; `summary()` prints it.
 
     Raises:
-        ValueError: If a number is out of range, or nothing in the model
-            trains.
+        ValueError: If a number is out of range, or the whole model is frozen.
 
     Example:
 
     >>> model = build_classifier("ResNet20", num_classes=10)
     >>> paths = unfreeze(model, depth=2)
-    >>> found = predict_scaling(
+    >>> scaling = predict_scaling(
     ...     model, step_seconds=0.1, bytes_per_second=1.25e9
     ... )
-    >>> found.rows[1].replicas, found.rows[1].speed_up > 1.9
+    >>> scaling.rows[1].replicas, scaling.rows[1].speed_up > 1.9
     (2, True)
 
     Reference:
@@ -137,7 +138,7 @@ def predict_scaling(
             "`replicas` must be integers above 0. Received: "
             f"replicas={replicas!r:.100}"
         )
-    size = _FLOAT32 * sum(
+    size = _BYTES_PER_FLOAT32 * sum(
         math.prod(variable.shape) for variable in model.trainable_variables
     )
     if not size:
@@ -147,16 +148,18 @@ def predict_scaling(
         )
     rows = []
     for count in replicas:
-        talk = 2 * (count - 1) / count * size / bytes_per_second
-        talk += 2 * (count - 1) * latency
-        split = fixed_seconds + (step_seconds - fixed_seconds) / count + talk
+        # A ring all-reduce: 2 (n - 1) messages of 1 / n of the gradients.
+        communication = 2 * (count - 1) / count * size / bytes_per_second
+        communication += 2 * (count - 1) * latency
+        computation = fixed_seconds + (step_seconds - fixed_seconds) / count
+        seconds = computation + communication
         rows.append(
             Scale(
                 count,
-                split,
-                step_seconds / split,
-                step_seconds / split / count,
-                count * step_seconds / (step_seconds + talk),
+                seconds,
+                step_seconds / seconds,
+                step_seconds / seconds / count,
+                count * step_seconds / (step_seconds + communication),
             )
         )
     return Scaling(size, tuple(rows))

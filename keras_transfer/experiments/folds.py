@@ -1,4 +1,4 @@
-"""Folds of a data set."""
+"""Folds of a data set, stratified, with identical examples in one fold."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from keras_transfer.data.images.pixels import digest_image
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """All examples that are divided into folds.
+    """The examples to divide into folds.
 
     Attributes:
-        ids: One string an example.
-        classes: For each example the names of its classes; none for numbers.
-        exclusive: Whether each example has exactly one.
-        groups: int `(n,)`: equal for identical examples.
-        digest: Hexadecimal digest.
-        select: Function from the indices to train, to choose and to measure
-            with to data for `fine_tune`.
+        ids: Name of each example.
+        classes: Names of the classes of each example; empty for regression.
+        exclusive: Whether each example has exactly one class.
+        groups: int `(n,)`, equal for identical examples.
+        digest: Hexadecimal digest of examples and labels.
+        select: Function from indices for training, validation and test to data
+            for `fine_tune`.
     """
 
     ids: tuple[str, ...]
@@ -51,11 +51,11 @@ def pool_labelled(data: LabelledData) -> Pool:
     joined = splits[0]
     for split in splits[1:]:
         joined = joined.joined(split)
-    # By id, so that it does not matter which split an image came from.
+    # Sorted by id, so that the original splits do not matter.
     order = sorted(range(len(joined)), key=joined.ids.__getitem__)
     whole = joined.subset(order)
     report = data.report
-    same = {
+    group_names = {
         name: group[0]
         for groups in (report.copies, report.leaks, report.conflicts)
         for group in groups
@@ -83,21 +83,22 @@ def pool_labelled(data: LabelledData) -> Pool:
         ids=whole.ids,
         classes=classes_of(whole.labels, kind, data.class_names),
         exclusive=not data.train.multi_label,
-        groups=numbered(same.get(name, name) for name in whole.ids),
+        groups=numbered(group_names.get(name, name) for name in whole.ids),
         digest=digest.hexdigest(),
         select=select,
     )
 
 
 def make_pool(data: Any) -> Pool:
-    """Makes a pool of a pair of arrays."""
+    """Makes a `Pool` from a pair of arrays."""
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(
-            "`data` must be what `load_images` returned, or a pair (inputs, "
-            f"labels) of arrays. Received: {type(data).__name__}"
+            "`data` must be labelled data, such as from `load_images`, or a "
+            "pair (inputs, labels) of arrays. Received: "
+            f"{type(data).__name__}"
         )
     pair = (np.asarray(data[0]), np.asarray(data[1]))
-    # Checks them, and tells what the labels are.
+    # Checks the arrays, and detects the kind of labels.
     source = open_data(pair, batch_size=1, seed=0, augment=None, cache=None)
 
     def select(
@@ -148,85 +149,86 @@ def numbered(keys: Iterable[Hashable]) -> np.ndarray:
 
 
 def make_folds(pool: Pool, folds: int, seed: int) -> list[np.ndarray]:
-    """Returns the indices that each fold holds out."""
+    """Returns the held-out indices of each fold."""
     from sklearn import model_selection
 
     strata = pool.classes if pool.exclusive else ((),) * len(pool.ids)
-    different: dict[tuple[str, ...], set[int]] = {}
+    groups: dict[tuple[str, ...], set[int]] = {}
     for names, group in zip(strata, pool.groups.tolist(), strict=True):
-        different.setdefault(names, set()).add(group)
-    smallest = min(different, key=lambda names: len(different[names]))
-    most = len(different[smallest])
+        groups.setdefault(names, set()).add(group)
+    smallest = min(groups, key=lambda names: len(groups[names]))
+    most = len(groups[smallest])
     if folds > most:
         of_class = f' of class "{smallest[0]}"' if smallest else ""
         raise ValueError(
             f"`folds` must be at most {most}, the number of different "
             f"examples{of_class}. Received: folds={folds}"
         )
-    copies = len(set(pool.groups.tolist())) < len(pool.groups)
+    has_duplicates = len(set(pool.groups.tolist())) < len(pool.groups)
     if pool.exclusive:
-        make = "StratifiedGroupKFold" if copies else "StratifiedKFold"
+        splitter = (
+            "StratifiedGroupKFold" if has_duplicates else "StratifiedKFold"
+        )
     else:
-        make = "GroupKFold" if copies else "KFold"
-    divide = getattr(model_selection, make)(
+        splitter = "GroupKFold" if has_duplicates else "KFold"
+    splits = getattr(model_selection, splitter)(
         folds, shuffle=True, random_state=seed % 2**32
-    )
-    parts = divide.split(
+    ).split(
         np.zeros(len(pool.ids)),
         numbered(strata),
-        pool.groups if copies else None,
+        pool.groups if has_duplicates else None,
     )
-    return [held_out for _, held_out in parts]
+    return [held_out for _, held_out in splits]
 
 
 def draw_labels(
     pool: Pool, indices: np.ndarray, count: int, seed: int
 ) -> np.ndarray:
-    """Draws as many different examples of each class, by their ids."""
-    left = left_in_fold(pool, indices)
-    smallest = min(left, key=left.__getitem__)
-    if left[smallest] < count:
+    """Draws `count` different examples of each class, by their ids."""
+    counts = count_labels(pool, indices)
+    smallest = min(counts, key=counts.__getitem__)
+    if counts[smallest] < count:
         raise ValueError(
-            f"`labels_per_class` must be at most {left[smallest]}, the number "
-            f'of different examples that a fold leaves of class "{smallest}" '
-            f"to train with. Received: labels_per_class={count}"
+            f"`labels_per_class` must be at most {counts[smallest]}, the "
+            "number of different examples that a fold leaves of class "
+            f'"{smallest}" to train with. Received: labels_per_class={count}'
         )
-    indices = differ(pool, indices)
+    indices = without_duplicates(pool, indices)
     ids = [pool.ids[i] for i in indices]
     classes = numbered(pool.classes)[indices]
     return indices[splitting.draw_shots(ids, classes, count, seed)]
 
 
-def differ(pool: Pool, indices: np.ndarray) -> np.ndarray:
-    """The first of each group of copies."""
+def without_duplicates(pool: Pool, indices: np.ndarray) -> np.ndarray:
+    """Returns the first index of each group of identical examples."""
     _, first = np.unique(pool.groups[indices], return_index=True)
     return indices[np.sort(first)]
 
 
-def left_in_fold(pool: Pool, indices: np.ndarray) -> dict[str, int]:
-    """How many different examples of each class there are."""
+def count_labels(pool: Pool, indices: np.ndarray) -> dict[str, int]:
+    """Returns the number of different examples of each class."""
     if not (pool.exclusive and pool.classes):
         raise ValueError(
             "`labels_per_class` needs one class for each example. Received: "
-            "several labels for one, or numbers."
+            "several labels per example, or numbers."
         )
     counts = dict.fromkeys((name for (name,) in pool.classes), 0)
-    for index in differ(pool, indices):
+    for index in without_duplicates(pool, indices):
         counts[pool.classes[index][0]] += 1
     return counts
 
 
 def labels_left(data: LabelledData, folds: int, seed: int) -> dict[str, int]:
-    """Says how many labels of each class every fold leaves to train with.
+    """Returns the number of labels of each class in every training set.
 
     Args:
         data: The data.
-        folds: Parts that are held out in turn.
-        seed: That of `cross_validate`.
+        folds: Number of folds.
+        seed: Seed, as for `cross_validate`.
 
     Returns:
-        The number of different examples of each class that occurs, in the fold
-        that leaves the fewest.
+        Dictionary from class names that occur to the smallest number of
+        different examples, over the folds.
 
     Raises:
         ValueError: If `folds` is more than a class has different examples, or
@@ -241,7 +243,7 @@ def labels_left(data: LabelledData, folds: int, seed: int) -> dict[str, int]:
     pool = pool_labelled(data)
     everything = np.arange(len(pool.ids))
     counts = [
-        left_in_fold(pool, np.setdiff1d(everything, part))
+        count_labels(pool, np.setdiff1d(everything, part))
         for part in make_folds(pool, folds, seed)
     ]
     return {name: min(part[name] for part in counts) for name in counts[0]}
@@ -250,7 +252,7 @@ def labels_left(data: LabelledData, folds: int, seed: int) -> dict[str, int]:
 def split_off(
     pool: Pool, indices: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divides the indices into those to train with and to choose by."""
+    """Divides indices into those for training and for validation."""
     if not fraction:
         return indices, indices[:0]
     parts = splitting.split_examples(
@@ -264,7 +266,7 @@ def split_off(
     if not chosen.any():
         raise ValueError(
             "`validation_fraction` must give at least one of the "
-            f"{len(indices)} examples that a fold trains with. Received: "
+            f"{len(indices)} training examples of a fold. Received: "
             f"validation_fraction={fraction}"
         )
     return indices[~chosen], indices[chosen]

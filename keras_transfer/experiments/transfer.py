@@ -1,4 +1,4 @@
-"""`compare_transfer`: does transfer help here at all?"""
+"""`compare_transfer`: transfer against training from scratch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from keras_transfer.data import ImageData
 from keras_transfer.experiments.cross_validation import cross_validate
 from keras_transfer.experiments.folds import labels_left
 from keras_transfer.experiments.transfer_comparison import (
+    METHODS,
     SCRATCH,
-    WAYS,
     TransferComparison,
 )
 from keras_transfer.strategies.strategies import FromScratch, LinearProbe
 from keras_transfer.training.run_directory import open_directory
 from keras_transfer.training.spec import check_arguments
 
-# What new weights need, however few the images: epochs and steps.
-_EPOCHS, _STEPS = 30, 500
+# Least training of new weights, for any number of images.
+_SCRATCH_EPOCHS, _SCRATCH_STEPS = 30, 500
 
 
 def compare_transfer(
@@ -46,37 +46,39 @@ def compare_transfer(
     verbose: int = 1,
     **arguments: Any,
 ) -> TransferComparison:
-    """Measures whether transfer helps, over the number of labels.
+    """Compares transfer with training from scratch, by number of labels.
 
-    The same network is trained with new weights, as a linear probe (solved to
-    the end) and by fine-tuning, each with the same folds of the train and
-    validation images and the same labels of these. What a fold holds out has no
-    say in the training. Test images are not looked at.
+    The same network is trained with new weights, as a linear probe (solved
+    exactly) and by fine-tuning, each on the same folds of the train and
+    validation images and on the same labels. Held-out images do not influence
+    the training. Test images are not used.
 
-    New weights get as many steps as they need with few images: 30 epochs or
-    500 steps, whichever is more. A comparison that gives both the same few
-    steps measures impatience.
+    New weights train longer on few images: 30 epochs or 500 steps, whichever
+    is more. With the few steps that suffice for transfer, training from scratch
+    would be cut short, and the comparison unfair.
 
     Args:
-        backbone: A name out of `list_backbones()`, or what `load_backbone`
-            returned.
-        data: What `load_images` returned, one class for each image.
+        backbone: A name from `list_backbones()`, or a `Backbone`, from
+            `load_backbone`.
+        data: An `ImageData`, from `load_images`, with one class per image.
         labels_per_class: Numbers of labelled images of each class, `None` for
-            all; a smaller number's are among a larger one's. Defaults to
+            all. A smaller draw is part of a larger one. Defaults to
             `(5, 20, None)`.
-        folds: Integer from 2. Defaults to `5`.
-        epochs: Of fine-tuning. Defaults to `None`, the strategy's own.
-        from_scratch: How new weights are trained. Defaults to `None`:
-            `FromScratch` of the epochs above.
-        directory: Folder that keeps all runs: started again after a stop, the
-            same call goes on. Defaults to `None`.
-        seed: Of folds, labels and trainings. Defaults to `0`.
-        verbose: `0` for silence, `1` for a line a fold, `2` and `3` as for
-            `cross_validate`. Defaults to `1`.
-        **arguments: For `cross_validate` and `fine_tune` of all ways, such as
-            `batch_size` or `augment` (which a probe, solved on the images as
-            they are, does without); `strategy`, `depth`, `learning_rate` and
-            `penalty` are for fine-tuning alone, `views` for transfer.
+        folds: Number of folds, at least 2. Defaults to `5`.
+        epochs: Number of epochs of fine-tuning. Defaults to `None`, those of
+            the strategy.
+        from_scratch: Strategy for new weights. Defaults to `None`:
+            `FromScratch` with the epochs above.
+        directory: Folder to save all runs in; the same call resumes after an
+            interruption. Defaults to `None`.
+        seed: Seed of folds, labels and trainings. Defaults to `0`.
+        verbose: `0` to write nothing, `1` for a line per fold, `2` and `3` as
+            for `cross_validate`. Defaults to `1`.
+        **arguments: Further arguments of `cross_validate` and `fine_tune` for
+            all methods, such as `batch_size` or `augment` (not used by the
+            probe, which is solved on the original images). `strategy`,
+            `depth`, `learning_rate` and `penalty` apply to fine-tuning only,
+            `views` to transfer only.
 
     Returns:
         A `TransferComparison`: `verdict`, `plot(path)`, `save_table(path)`;
@@ -84,8 +86,8 @@ def compare_transfer(
 
     Raises:
         ValueError: If an argument is out of range or does not fit, a class
-            has fewer labels, or an image has several classes; before anything
-            is trained.
+            has fewer labels, or an image has several classes. All are checked
+            before anything is trained.
         TypeError: If an argument is unknown or of another type.
         OSError: If `directory` cannot be written to.
 
@@ -96,64 +98,67 @@ def compare_transfer(
     ...     backbone, data, [2], folds=2, epochs=1, verbose=0,
     ...     from_scratch=FromScratch(epochs=1),
     ... )
-    >>> sorted(way for way, _ in comparison.results)
+    >>> sorted(method for method, _ in comparison.results)
     ['fine-tune', 'from scratch', 'linear probe']
 
     Reference:
         - He et al., 2019, https://arxiv.org/abs/1811.08883 (training longer
           from scratch)
     """
-    trained = _check(data, labels_per_class, folds, seed)
-    numbers = tuple(trained)
+    images_per_fold = _check(data, labels_per_class, folds, seed)
+    numbers = tuple(images_per_fold)
     if not isinstance(backbone, Backbone):
-        # Loaded once: the models copy its weights.
-        size = data.image_size or (0, 0)  # `_check` has seen that it is there.
+        # Loaded once, since each model copies its weights.
+        size = data.image_size or (0, 0)  # Not `None`: `_check` has passed.
         backbone = load_backbone(backbone, input_shape=(*size, data.channels))
-    ways = _ways(backbone, data, epochs, from_scratch, arguments)
+    methods = _methods(backbone, data, epochs, from_scratch, arguments)
     progress = Progress(verbose)
     results = {}
     with contextlib.ExitStack() as stack:
         if directory is not None:
-            card = {"transfer_comparison": int(folds), "seed": int(seed)}
-            stack.enter_context(open_directory(directory, card)).claim()
-        for labels, way in itertools.product(numbers, WAYS):
-            chosen = dict(ways[way])
-            if way == SCRATCH and from_scratch is None:
-                chosen["strategy"] = _patient(trained[labels], arguments)
+            manifest = {"transfer_comparison": int(folds), "seed": int(seed)}
+            stack.enter_context(open_directory(directory, manifest)).claim()
+        for labels, method in itertools.product(numbers, METHODS):
+            options = dict(methods[method])
+            if method == SCRATCH and from_scratch is None:
+                options["strategy"] = _long_enough(
+                    images_per_fold[labels], arguments
+                )
             name = "all" if labels is None else f"{labels}"
-            line = f"{way}, {name} labels a class"
-            if way == SCRATCH:
-                line += f", {chosen['strategy'][0].epochs} epochs"
+            line = f"{method}, {name} labels per class"
+            if method == SCRATCH:
+                line += f", {options['strategy'][0].epochs} epochs"
             progress.say(line)
-            results[way, labels] = cross_validate(
+            folder = f"{name}-labels/{method.replace(' ', '-')}"
+            results[method, labels] = cross_validate(
                 lambda: build_classifier(backbone, data=data),
                 data,
                 folds,
                 labels_per_class=labels,
                 directory=None
                 if directory is None
-                else Path(directory) / f"{name}-labels" / way.replace(" ", "-"),
+                else Path(directory, folder),
                 seed=seed,
                 verbose=verbose,
-                **chosen,
+                **options,
             )
     classes = len(np.unique(_labels(data)))
     return TransferComparison(
         backbone.name,
         numbers,
-        tuple(trained[labels] / classes for labels in numbers),
+        tuple(images_per_fold[labels] / classes for labels in numbers),
         results,
     )
 
 
-def _ways(
+def _methods(
     backbone: Backbone,
     data: ImageData,
     epochs: int | None,
     from_scratch: FromScratch | None,
     arguments: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """Returns the arguments of each way; raises before the first one."""
+    """Returns the arguments of each method, checked."""
     if from_scratch is not None and not isinstance(from_scratch, FromScratch):
         raise TypeError(
             "`from_scratch` must be a `FromScratch`, such as "
@@ -165,13 +170,13 @@ def _ways(
         store = Choice()
     elif store is not False:
         store = open_store(store)
-    own: dict[str, Any] = {
+    fine_tuning: dict[str, Any] = {
         name: arguments.pop(name)
         for name in ("penalty", "depth", "learning_rate", "strategy")
         if name in arguments
     }
     plain = {k: v for k, v in arguments.items() if k != "views"}
-    ways: dict[str, dict[str, Any]] = {
+    methods: dict[str, dict[str, Any]] = {
         SCRATCH: {
             **plain,
             "strategy": from_scratch or FromScratch(),
@@ -182,31 +187,38 @@ def _ways(
             "strategy": LinearProbe(exact=True),
             "store": store,
         },
-        "fine-tune": {**arguments, "epochs": epochs, "store": store, **own},
+        "fine-tune": {
+            **arguments,
+            "epochs": epochs,
+            "store": store,
+            **fine_tuning,
+        },
     }
     model = build_classifier(backbone, data=data)
-    for way, chosen in ways.items():
+    for method, options in methods.items():
         others = ("devices", "ignore", "validation_fraction")
         phases = check_arguments(
-            model, **{k: v for k, v in chosen.items() if k not in others}
+            model, **{k: v for k, v in options.items() if k not in others}
         )
-        if way == "fine-tune" and any(p.reinitialize for p in phases):
+        if method == "fine-tune" and any(p.reinitialize for p in phases):
             raise ValueError(
                 "`strategy` must start from the weights of the backbone. "
-                "Received: one that gives it new weights, which is what it is "
-                "compared with (`from_scratch`)."
+                "Received: a strategy that gives it new weights, as the one "
+                "that it is compared with (`from_scratch`)."
             )
-    return ways
+    return methods
 
 
-def _patient(count: float, arguments: dict[str, Any]) -> FromScratch:
-    """New weights get as many updates as they need."""
+def _long_enough(count: float, arguments: dict[str, Any]) -> FromScratch:
+    """Returns a strategy with the least number of epochs and steps."""
     count *= 1 - arguments.get("validation_fraction", 0.0)
     batches = math.ceil(count / arguments.get("batch_size", 32))
-    updates = math.ceil(
+    steps = math.ceil(
         batches / (arguments.get("gradient_accumulation_steps") or 1)
     )
-    return FromScratch(epochs=max(_EPOCHS, math.ceil(_STEPS / updates)))
+    return FromScratch(
+        epochs=max(_SCRATCH_EPOCHS, math.ceil(_SCRATCH_STEPS / steps))
+    )
 
 
 def _labels(data: ImageData) -> np.ndarray:
@@ -216,10 +228,10 @@ def _labels(data: ImageData) -> np.ndarray:
 def _check(
     data: Any, labels_per_class: Any, folds: Any, seed: Any
 ) -> dict[int | None, float]:
-    """Returns how many images a fold has for each number of labels."""
+    """Returns the number of images of a fold for each number of labels."""
     if not isinstance(data, ImageData):
         raise TypeError(
-            "`data` must be what `load_images` returned. Received: "
+            "`data` must be an `ImageData`, from `load_images`. Received: "
             f"{type(data).__name__}"
         )
     if data.multi_label:
@@ -247,28 +259,28 @@ def _check(
     numbers = list(labels_per_class)
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(
-            "`labels_per_class` must hold different numbers, one at least. "
+            "`labels_per_class` must hold different numbers, at least one. "
             f"Received: labels_per_class={labels_per_class!r}"
         )
-    left = labels_left(data, int(folds), int(seed))
-    if len(left) < 2:
+    counts = labels_left(data, int(folds), int(seed))
+    if len(counts) < 2:
         raise ValueError(
-            "`data` must have two classes at least among the train and "
-            f"validation images. Received: {', '.join(left)} alone."
+            "`data` must have at least two classes among the train and "
+            f"validation images. Received: {', '.join(counts)} alone."
         )
-    smallest = min(left, key=left.__getitem__)
+    smallest = min(counts, key=counts.__getitem__)
     for number in numbers:
         if number is not None and (
-            not is_integer(number) or not 1 <= number <= left[smallest]
+            not is_integer(number) or not 1 <= number <= counts[smallest]
         ):
             raise ValueError(
                 "`labels_per_class` must hold integers from 1 to "
-                f"{left[smallest]}, the different images that {folds} folds "
+                f"{counts[smallest]}, the different images that {folds} folds "
                 f'leave of class "{smallest}", and None for all. Received: '
                 f"{number!r}"
             )
     total = len(_labels(data)) * (1 - 1 / folds)
     return {
-        None if n is None else int(n): total if n is None else n * len(left)
+        None if n is None else int(n): total if n is None else n * len(counts)
         for n in numbers
     }

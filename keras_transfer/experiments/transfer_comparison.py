@@ -1,4 +1,4 @@
-"""What transfer gains over training from scratch, and the verdict."""
+"""Result of `compare_transfer`: gains over training from scratch."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import numpy as np
 from keras_transfer._utils.checks import did_you_mean
 from keras_transfer._utils.files import atomic_write
 from keras_transfer.evaluation.intervals import student
-from keras_transfer.experiments.cross_validation import CrossValidation
+from keras_transfer.experiments.cross_validation_result import CrossValidation
 from keras_transfer.reports.curves import plot_accuracy_by_labels
 
 SCRATCH = "from scratch"
 
 
-WAYS = (SCRATCH, "linear probe", "fine-tune")
+METHODS = (SCRATCH, "linear probe", "fine-tune")
 
 
 _CONFIDENCE = 0.95
 
 
-# What is too little to matter, where the interval holds 0.
+# Largest difference of accuracies that counts as none.
 _MARGIN = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TransferComparison:
-    """What `compare_transfer` returns; `str()` of it is table and verdict.
+    """Result of `compare_transfer`; `str()` of it is a table and a verdict.
 
     Attributes:
         backbone: Name of the backbone.
         labels_per_class: The numbers of labels; `None` stands for all.
-        images_per_class: For each of them the images of a class that a fold
-            trains with, on average.
-        results: A `CrossValidation` for each way (`"from scratch"`, `"linear
-            probe"`, `"fine-tune"`) and number of labels.
+        images_per_class: Mean number of training images of a class in a fold,
+            for each of these.
+        results: A `CrossValidation` for each method (`"from scratch"`,
+            `"linear probe"`, `"fine-tune"`) and number of labels.
 
     Example:
 
@@ -63,52 +63,51 @@ class TransferComparison:
         """Returns the accuracies by fold.
 
         Args:
-            way: `"from scratch"`, `"linear probe"` or `"fine-tune"`.
+            way: Method, `"from scratch"`, `"linear probe"` or `"fine-tune"`.
             labels_per_class: One of `self.labels_per_class`.
 
         Returns:
             float64 `(folds,)`, in `[0, 1]`.
 
         Raises:
-            ValueError: If there is no such way or number.
+            ValueError: If there is no such method or number.
         """
         return self._result(way, labels_per_class).scores("accuracy")
 
     def gain(
         self, way: str, labels_per_class: int | None
     ) -> tuple[float, float]:
-        """Returns what a way gains over training from scratch.
+        """Returns the gain of a method over training from scratch.
 
         The mean difference of accuracies over the same folds, with an interval
-        that is corrected for the examples that folds share, and holds for both
-        ways of transfer at once (Bonferroni: each at 97.5 %). Each number of
-        labels stands by itself. The interval is never narrower than that of
-        the paired examples, since few folds may agree by chance.
+        that is corrected for examples shared by folds, and holds for both
+        transfer methods simultaneously (Bonferroni: each at 97.5 %), but not
+        for several numbers of labels. The interval is never narrower than that
+        of the paired examples, since few folds may agree by chance.
 
         Args:
-            way: `"linear probe"` or `"fine-tune"`.
+            way: Method, `"linear probe"` or `"fine-tune"`.
             labels_per_class: One of `self.labels_per_class`.
 
         Returns:
             Tuple `(mean difference, half_width)`, in `[-1, 1]`.
 
         Raises:
-            ValueError: If there is no such way or number.
+            ValueError: If there is no such method or number.
 
         Reference:
             - Nadeau & Bengio, 2003, https://doi.org/10.1023/A:1024068626366
         """
-        confidence = 1 - (1 - _CONFIDENCE) / (len(WAYS) - 1)
-        ours = self._result(way, labels_per_class)
-        theirs = self._result(SCRATCH, labels_per_class)
-        mean, half_width = ours.minus(theirs, confidence=confidence)
-        _, of_examples = student(
-            _rights(ours).astype(int) - _rights(theirs), confidence
-        )
+        confidence = 1 - (1 - _CONFIDENCE) / (len(METHODS) - 1)
+        transfer = self._result(way, labels_per_class)
+        scratch = self._result(SCRATCH, labels_per_class)
+        mean, half_width = transfer.minus(scratch, confidence=confidence)
+        differences = _correct(transfer).astype(int) - _correct(scratch)
+        _, of_examples = student(differences, confidence)
         return mean, max(half_width, of_examples)
 
     def best_way(self, labels_per_class: int | None) -> str:
-        """Returns the better way of transfer, by the mean.
+        """Returns the better transfer method, by the mean gain.
 
         Args:
             labels_per_class: One of `self.labels_per_class`.
@@ -120,18 +119,19 @@ class TransferComparison:
             ValueError: If there is no such number.
         """
         return max(
-            WAYS[1:], key=lambda way: self.gain(way, labels_per_class)[0]
+            METHODS[1:],
+            key=lambda method: self.gain(method, labels_per_class)[0],
         )
 
     def effect(self, labels_per_class: int | None) -> str:
-        """Says what transfer does: the better way against from scratch.
+        """Returns the effect of the better transfer method, as a word.
 
         Args:
             labels_per_class: One of `self.labels_per_class`.
 
         Returns:
-            `"helps"` or `"hurts"`; where the interval holds 0, `"no
-            difference"` if all of it is within 5 points, else `"unclear"`.
+            `"helps"` or `"hurts"`; if the interval contains 0, `"no
+            difference"` if it lies within 5 points, else `"unclear"`.
 
         Raises:
             ValueError: If there is no such number.
@@ -146,28 +146,30 @@ class TransferComparison:
 
     @property
     def verdict(self) -> str:
-        """One sentence: what transfer does at each number of labels."""
+        """The effect of transfer at each number of labels, as a sentence."""
         parts = []
         for labels, images in zip(
             self.labels_per_class, self.images_per_class, strict=True
         ):
-            way = self.best_way(labels)
-            mean, half = self.gain(way, labels)
+            method = self.best_way(labels)
+            mean, half = self.gain(method, labels)
             effect = self.effect(labels)
             points = f"{100 * abs(mean):.0f} +- {100 * half:.0f} points"
-            said = f"{effect} by {points}"
+            clause = f"{effect} by {points}"
             if effect in ("no difference", "unclear"):
-                said = "makes no difference"
+                clause = "makes no difference"
                 if effect == "unclear":
-                    said = "is unclear"
-                said += f" ({100 * mean:+.0f} +- {100 * half:.0f} points)"
-            parts.append(f"{said} at {images:.0f} labels a class ({way})")
+                    clause = "is unclear"
+                clause += f" ({100 * mean:+.0f} +- {100 * half:.0f} points)"
+            parts.append(
+                f"{clause} at {images:.0f} labels per class ({method})"
+            )
         unclear = any("is unclear" in part for part in parts)
         more = " (more folds or images would tell)" if unclear else ""
         return f"Transfer from {self.backbone} {'; '.join(parts)}{more}."
 
     def save_table(self, path: str | os.PathLike[str]) -> None:
-        """Writes a row for each way, number of labels and fold, as CSV.
+        """Writes a row for each method, number of labels and fold, as CSV.
 
         Args:
             path: The file.
@@ -175,32 +177,32 @@ class TransferComparison:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(["way", "labels_per_class", "fold", "accuracy"])
-        for (way, labels), found in self.results.items():
-            for fold, accuracy in enumerate(found.scores("accuracy"), start=1):
+        for (method, labels), result in self.results.items():
+            for fold, accuracy in enumerate(result.scores("accuracy"), start=1):
                 name = "all" if labels is None else labels
-                writer.writerow([way, name, fold, f"{accuracy:.6f}"])
+                writer.writerow([method, name, fold, f"{accuracy:.6f}"])
         with atomic_write(Path(path)) as partial:
             partial.write_text(text.getvalue(), encoding="utf-8")
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draws the learning curve: accuracy over labels, for each way.
+        """Draws learning curves: accuracy over labels, for each method.
 
         Args:
             path: PNG file to write.
         """
         curves = {}
-        for way in WAYS:
-            found = [self._result(way, n) for n in self.labels_per_class]
-            curves[way] = [result.interval("accuracy") for result in found]
+        for method in METHODS:
+            results = [self._result(method, n) for n in self.labels_per_class]
+            curves[method] = [r.interval("accuracy") for r in results]
         plot_accuracy_by_labels(self.images_per_class, curves, Path(path))
 
     def _result(
         self, way: str, labels_per_class: int | None
     ) -> CrossValidation:
-        if way not in WAYS:
+        if way not in METHODS:
             raise ValueError(
-                f"`way` must be one of {', '.join(map(repr, WAYS))}. Received: "
-                f"way={way!r}.{did_you_mean(str(way), WAYS)}"
+                f"`way` must be one of {', '.join(map(repr, METHODS))}. "
+                f"Received: way={way!r}.{did_you_mean(str(way), METHODS)}"
             )
         if (way, labels_per_class) not in self.results:
             raise ValueError(
@@ -217,34 +219,35 @@ class TransferComparison:
         folds = len(next(iter(self.results.values())).evaluations)
         lines = [
             f"accuracy in percent, mean over {folds} folds +- 95 % interval; "
-            "below it what transfer gains",
-            "over from scratch, +- an interval for both ways at once",
-            f"  {'labels a class':>14}" + "".join(f"{way:>20}" for way in WAYS),
+            "below it the gain over",
+            "training from scratch, +- an interval that holds for both methods",
+            f"  {'labels per class':>16}"
+            + "".join(f"{method:>20}" for method in METHODS),
         ]
         for labels, images in zip(
             self.labels_per_class, self.images_per_class, strict=True
         ):
             cells, gains = [], []
-            for way in WAYS:
-                mean, half = self._result(way, labels).interval("accuracy")
+            for method in METHODS:
+                mean, half = self._result(method, labels).interval("accuracy")
                 cells.append(f"{100 * mean:.1f} +- {100 * half:.1f}")
-                if way == SCRATCH:
+                if method == SCRATCH:
                     gains.append("")
                     continue
-                mean, half = self.gain(way, labels)
+                mean, half = self.gain(method, labels)
                 gains.append(f"{100 * mean:+.1f} +- {100 * half:.1f}")
             lines.append(
-                f"  {images:>14.0f}" + "".join(f"{cell:>20}" for cell in cells)
+                f"  {images:>16.0f}" + "".join(f"{cell:>20}" for cell in cells)
             )
-            lines.append(f"  {'':>14}" + "".join(f"{g:>20}" for g in gains))
+            lines.append(f"  {'':>16}" + "".join(f"{g:>20}" for g in gains))
         return "\n".join([*lines, self.verdict])
 
 
-def _rights(found: CrossValidation) -> np.ndarray:
-    """Whether each example that was held out was classified rightly."""
+def _correct(result: CrossValidation) -> np.ndarray:
+    """Returns booleans: held-out examples that are classified correctly."""
     return np.concatenate(
         [
             fold.outputs.argmax(axis=-1) == fold.labels
-            for fold in found.evaluations
+            for fold in result.evaluations
         ]
     )

@@ -1,1 +1,1 @@
-"""Networks in other formats."""
+"""Exporters of networks to other formats."""

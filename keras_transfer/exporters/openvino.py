@@ -1,4 +1,4 @@
-"""Networks translated to OpenVINO."""
+"""Networks that OpenVINO runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import numpy as np
 def translated(
     network: keras.Model, bfloat16: bool
 ) -> Callable[[Any], list[Any]]:
-    """Translates a network for OpenVINO, when it is first called.
+    """Returns a function that runs a network in OpenVINO.
+
+    The network is translated when the function is first called.
 
     Args:
-        network: From inputs to tensors.
-        bfloat16: Whether to compute with 8 bits of mantissa: two to three
-            decimal digits.
+        network: Model from inputs to tensors.
+        bfloat16: Whether to compute with 8 bits of mantissa, which is two to
+            three decimal digits.
 
     Returns:
-        Function of float32 inputs `(batch, ...)`.
+        Function from float32 inputs `(batch, ...)` to a list of arrays.
     """
 
     @functools.cache
@@ -47,15 +49,15 @@ def translated(
             )
 
     def compute(inputs: Any) -> list[Any]:
-        found = model()(np.asarray(inputs, np.float32))
-        # Views of buffers that the next call writes to.
-        return [np.array(found[index]) for index in range(len(found))]
+        outputs = model()(np.asarray(inputs, np.float32))
+        # Copied, since they are views of buffers that the next call reuses.
+        return [np.array(outputs[index]) for index in range(len(outputs))]
 
     return compute
 
 
 def may_translate() -> bool:
-    """Tells whether OpenVINO is installed and TensorFlow has no GPU."""
+    """Returns `True` if OpenVINO is installed and TensorFlow has no GPU."""
     import tensorflow as tf
 
     if tf.config.list_logical_devices("GPU"):
@@ -68,7 +70,7 @@ def may_translate() -> bool:
 
 
 def import_openvino() -> Any:
-    """Imports OpenVINO, or says how to install it."""
+    """Imports OpenVINO; the error explains the installation."""
     try:
         import openvino
     except ImportError as err:

@@ -15,7 +15,7 @@ POOLINGS = ("avg", "max", "avgmax", "gem", "flatten", "token")
 _GEM_POWER = 3.0
 
 
-# By the number of dimensions of the features, the batch included.
+# Keys are the number of dimensions of the features, the batch included.
 _GLOBAL_POOLINGS = {
     3: (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D),
     4: (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D),
@@ -34,28 +34,28 @@ def build_head(
     activation: str = "softmax",
     input_name: str = "features",
 ) -> keras.Model:
-    """Builds pooling, hidden dense layers and the output layer.
+    """Builds a head: pooling, hidden dense layers and the output layer.
 
     Args:
         feature_shape: Shape of the features without the batch: `(height,
             width, channels)`, `(positions, channels)` of a transformer, or
             `(channels,)`.
         num_outputs: Number of outputs, positive.
-        pooling: How a feature map becomes a vector. `"avg"` and `"max"` take
-            the mean or maximum over positions; `"avgmax"` joins both;
-            `"gem"` is the generalised mean `mean(max(x, 1e-6)^3)^(1/3)`;
-            `"flatten"` keeps all positions and needs a fixed image size;
-            `"token"` takes the first position of a transformer, its class
-            token where it has one.
-            Features that are vectors take `"avg"`, which leaves them as they
-            are. Defaults to `"avg"`.
+        pooling: Reduction of a feature map to a vector. `"avg"` and `"max"`
+            take the mean or maximum over positions; `"avgmax"` concatenates
+            both; `"gem"` is the generalised mean
+            `mean(max(x, 1e-6)^3)^(1/3)`; `"flatten"` keeps all positions and
+            needs a fixed image size; `"token"` takes the first position of a
+            transformer, its class token if it has one. Features that are
+            vectors need `"avg"`, which leaves them unchanged. Defaults to
+            `"avg"`.
         hidden_units: Sizes of dense layers below the output. Defaults to
             `()`.
-        hidden_activation: Their activation. Defaults to `"relu"`.
+        hidden_activation: Activation of these layers. Defaults to `"relu"`.
         batch_norm: Whether each hidden layer is followed by batch
             normalization, before its activation. Defaults to `False`.
-        dropout: Fraction in `[0, 1)` of the inputs of every dense layer that
-            are dropped in training. Defaults to `0.0`.
+        dropout: Fraction in `[0, 1)` of the inputs of each dense layer that is
+            dropped in training. Defaults to `0.0`.
         activation: Activation of the output. Defaults to `"softmax"`.
         input_name: Name of the input. Defaults to `"features"`.
 
@@ -91,8 +91,8 @@ def build_head(
         x = layers.Activation(hidden_activation, name=f"activation_{number}")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    # Under mixed precision the output stays float32: a softmax of 16 bits
-    # loses the loss.
+    # float32 also under mixed precision: in 16 bits the loss of a softmax
+    # underflows.
     outputs = layers.Dense(
         int(num_outputs),
         activation=activation,
@@ -161,7 +161,7 @@ def _pool(x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
         return x[:, 0]
     average, maximum = _GLOBAL_POOLINGS[len(x.shape)]
     if pooling == "gem":
-        # In float32, since the cube of 41 overflows float16.
+        # In float32, since float16 overflows at 41^3.
         x = keras.ops.cast(x, "float32")
         x = keras.ops.maximum(x, 1e-6) ** _GEM_POWER
         x = average(dtype="float32", name="gem_pool")(x)

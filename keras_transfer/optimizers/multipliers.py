@@ -29,8 +29,8 @@ def layer_decay(
 
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
-            functional model. In one without a child `head` the last block,
-            which makes the outputs, takes the place of the head.
+            functional model. In a model without a layer `head`, the last
+            block, which makes the outputs, takes the place of the head.
         decay: Factor in `(0, 1]` from one block to the next; 0.65 to 0.9 are
             usual, and ULMFiT's is 1 / 2.6.
         head: Multiplier of the head, at least 0. Defaults to `1.0`.
@@ -80,11 +80,11 @@ def block_multipliers(
     Args:
         model: A model made by `build_classifier` or `build_regressor`, or any
             functional model.
-        multipliers: Mapping from names of blocks, or patterns for them such
-            as `"conv2_*"`, or `"head"`, to floats of at least 0. Patterns
-            match blocks and never the head. Where several match, the last one
-            counts.
-        default: Multiplier of what no key matches. Defaults to `1.0`.
+        multipliers: Mapping from block names, patterns for them such as
+            `"conv2_*"`, or `"head"`, to floats of at least 0. Patterns match
+            blocks and never the head. Where several match, the last one wins.
+        default: Multiplier of the blocks that no key matches. Defaults to
+            `1.0`.
 
     Returns:
         Dictionary from `variable.path` to multiplier, input to output, over
@@ -92,7 +92,7 @@ def block_multipliers(
         preprocessing never train.
 
     Raises:
-        TypeError: If `multipliers` are no mapping, or `model` has no graph to
+        TypeError: If `multipliers` is not a mapping, or `model` has no graph to
             read.
         ValueError: If a key matches nothing or a multiplier is negative, or
             `model` has several inputs, or one path for weights of different
@@ -105,13 +105,13 @@ def block_multipliers(
     >>> multipliers["stem_conv/kernel"]
     0.1
     """
-    chosen = check_multipliers(multipliers)
+    multipliers = check_multipliers(multipliers)
     check_multiplier("default", default)
     groups = _groups(model)
     has_head = backbone_of(model) is not model
     block_names = [name for name, _ in groups[: -1 if has_head else None]]
     values = [default] * len(groups)
-    for key, value in chosen.items():
+    for key, value in multipliers.items():
         matches = [
             index
             for index, name in enumerate(block_names)
@@ -134,11 +134,32 @@ def block_multipliers(
     )
 
 
+def multiplier_of(
+    variable: keras.Variable, multipliers: Mapping[str, float] | None
+) -> float:
+    """Returns the multiplier of a variable, 1 for `None` for all of them.
+
+    Raises:
+        ValueError: If `multipliers` lack the variable.
+    """
+    if multipliers is None:
+        return 1.0
+    if variable.path not in multipliers:
+        raise ValueError(
+            "`multipliers` must hold the path of every variable that "
+            f"trains, and lack {variable.path!r}."
+            f"{did_you_mean(variable.path, multipliers)} Make them "
+            "from the model that is trained, with `layer_decay` or "
+            "`block_multipliers`."
+        )
+    return multipliers[variable.path]
+
+
 _Layers = tuple[keras.layers.Layer, ...]
 
 
 def _groups(model: keras.Model) -> list[tuple[str, _Layers]]:
-    """The blocks, and the head if there is one, input to output."""
+    """Returns the blocks, and the head if there is one, input to output."""
     backbone = backbone_of(model)
     groups = [(block.name, block.layers) for block in find_blocks(backbone)]
     if backbone is not model:
@@ -147,13 +168,13 @@ def _groups(model: keras.Model) -> list[tuple[str, _Layers]]:
 
 
 def _by_path(groups: Iterator[tuple[_Layers, float]]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    by_path: dict[str, float] = {}
     for layers, multiplier in groups:
         for layer in layers:
             for part in graph.layers_below(layer):
-                # Keras shows these only while the layer is not frozen.
+                # The public property is empty while the layer is frozen.
                 for variable in part._trainable_variables:
-                    if found.setdefault(variable.path, multiplier) != (
+                    if by_path.setdefault(variable.path, multiplier) != (
                         multiplier
                     ):
                         raise ValueError(
@@ -161,4 +182,4 @@ def _by_path(groups: Iterator[tuple[_Layers, float]]) -> dict[str, float]:
                             f"paths. Received: two with {variable.path!r}. "
                             "Give the layers of the model other names."
                         )
-    return found
+    return by_path

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 
 class BiTHyperRule(NamedTuple):
-    """Settings that the BiT-HyperRule gives for a data set.
+    """Settings of the BiT-HyperRule for a data set.
 
     Attributes:
         total_steps: Number of training steps.
-        warmup_steps: Steps of linear warm-up.
-        boundaries: Steps after which the learning rate falls to a tenth.
-        learning_rate: The peak, for SGD with momentum 0.9.
-        resize: Side to which images are resized, in pixels.
-        crop: Side of the random crop taken of them, in pixels.
+        warmup_steps: Number of steps of linear warm-up.
+        boundaries: Steps after which the learning rate is divided by ten.
+        learning_rate: Peak learning rate, for SGD with momentum 0.9.
+        resize: Side of the resized images, in pixels.
+        crop: Side of the random crop of these, in pixels.
         mixup: `alpha` of MixUp; 0 for none.
 
     Example:
@@ -38,18 +38,18 @@ def bit_hyperrule(
     *,
     batch_size: int = 512,
 ) -> BiTHyperRule:
-    """Returns the settings of the BiT-HyperRule: no search, one rule.
+    """Returns the hyper-parameters of the BiT-HyperRule, without a search.
 
     The number of steps, the resolution and MixUp follow from the number of
     training examples and the size of the images. All layers train, by SGD
-    with momentum 0.9 and no weight decay, with horizontal flips where these
-    keep the label. The learning rate is 0.003 for each 512 examples of a batch.
+    with momentum 0.9 and no weight decay, with horizontal flips if these
+    preserve the label. The learning rate is `0.003 * batch_size / 512`.
 
     Args:
         num_examples: Number of training examples, positive.
         image_size: Height and width of the original images, in pixels.
-        batch_size: Examples in a step. The number of steps does not depend on
-            it. Defaults to `512`.
+        batch_size: Number of examples per step. The number of steps does not
+            depend on it. Defaults to `512`.
 
     Returns:
         A `BiTHyperRule`; `bit_learning_rate` is its schedule.
@@ -91,16 +91,16 @@ def bit_learning_rate(
 ) -> float | None:
     """Returns the learning rate of the BiT-HyperRule at a step.
 
-    Linear warm-up from 0, then a tenth of the rate after each boundary.
+    Linear warm-up from 0, then division by ten after each boundary.
 
     Args:
         step: Integer of at least 0, counted from 0.
         num_examples: Number of training examples, positive.
-        batch_size: Examples in a step. Defaults to `512`.
+        batch_size: Number of examples per step. Defaults to `512`.
 
     Returns:
-        The learning rate, a float, or `None` where training is over: from
-        step `total_steps` on.
+        The learning rate, a float, or `None` from step `total_steps` on, when
+        training is over.
 
     Raises:
         ValueError: If `step` is negative, or another number not positive.
@@ -125,7 +125,7 @@ def bit_learning_rate(
 
 
 def _bit_supports(num_examples: int) -> tuple[int, ...]:
-    """End of the warm-up, the boundaries, end of training."""
+    """Returns the steps where warm-up, each rate and training end."""
     if num_examples < 1:
         raise ValueError(
             "`num_examples` must be positive. Received: "

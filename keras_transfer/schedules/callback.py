@@ -1,4 +1,4 @@
-"""The Keras callback that sets the rate of each step."""
+"""Keras callback that sets the learning rate of each step."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from keras_transfer._utils.checks import is_integer
 class ScheduledLearningRate(keras.callbacks.Callback):
     """Sets the optimizer's learning rate before each step.
 
-    A callback and not a schedule inside the optimizer, so that a saved model
-    needs no code of ours to load.
+    A callback, not a schedule inside the optimizer, so that a saved model loads
+    without this package.
 
     Args:
         schedule: Function from the step, counted from 0 over all epochs, to
             the learning rate, a float.
-        initial_step: Steps already taken, where a training that was stopped
-            goes on. Defaults to `0`.
+        initial_step: Number of steps already taken, to resume training.
+            Defaults to `0`.
 
     Raises:
-        ValueError: If `initial_step` is negative; and in training, if
-            `schedule` returns `None`, having come to its end.
+        ValueError: If `initial_step` is negative; during training, if
+            `schedule` returns `None` because it has ended.
 
     Example:
 
@@ -48,10 +48,10 @@ class ScheduledLearningRate(keras.callbacks.Callback):
     def on_train_batch_begin(
         self, batch: int, logs: dict[str, float] | None = None
     ) -> None:
-        """Called by Keras.
+        """Sets the learning rate; called by Keras.
 
         Args:
-            batch: Index of the batch within its epoch.
+            batch: Index of the batch within its epoch, not used.
             logs: Not used. Defaults to `None`.
         """
         rate = self._schedule(self._step)

@@ -14,7 +14,7 @@ def constant(step: int, *, total_steps: int, learning_rate: float) -> float:
     Args:
         step: Integer in `[0, total_steps]`, counted from 0.
         total_steps: Number of training steps, positive.
-        learning_rate: The rate.
+        learning_rate: The learning rate.
 
     Returns:
         The learning rate, a float.
@@ -43,17 +43,17 @@ def one_cycle(
     """Returns the learning rate of the one-cycle policy at a step.
 
     Half a cosine from `learning_rate / start_divisor` up to `learning_rate`
-    over the first part of training, and another one down to `learning_rate /
+    over the first part of training, and half a cosine down to `learning_rate /
     final_divisor` over the rest.
 
     Args:
         step: Integer in `[0, total_steps]`, counted from 0.
         total_steps: Number of training steps, positive.
-        learning_rate: The peak.
+        learning_rate: Peak learning rate.
         warmup: Fraction in `(0, 1)` of the steps before the peak. Defaults to
             `0.25`.
-        start_divisor: Peak over first rate. Defaults to `25.0`.
-        final_divisor: Peak over last rate. Defaults to `1e5`.
+        start_divisor: Ratio of peak and first rate. Defaults to `25.0`.
+        final_divisor: Ratio of peak and last rate. Defaults to `1e5`.
 
     Returns:
         The learning rate, a float.
@@ -92,7 +92,7 @@ def warmup_cosine(
     warmup: float | int = 0.1,
     final: float = 0.0,
 ) -> float:
-    """Returns the learning rate of a linear warm-up and a cosine at a step.
+    """Returns the learning rate of linear warm-up and cosine decay at a step.
 
     `learning_rate * step / w` up to step `w`, the end of the warm-up, then
     `final + (learning_rate - final) * (1 + cos(pi * f)) / 2` with
@@ -101,11 +101,11 @@ def warmup_cosine(
     Args:
         step: Integer in `[0, total_steps]`, counted from 0.
         total_steps: Number of training steps, positive.
-        learning_rate: The peak.
+        learning_rate: Peak learning rate.
         warmup: Fraction in `[0, 1)` of the steps, a float, or their number in
             `[0, total_steps)`, an integer. Defaults to `0.1`.
-        final: The rate at the last step, in `[0, learning_rate]`. Defaults to
-            `0.0`.
+        final: Learning rate at the last step, in `[0, learning_rate]`.
+            Defaults to `0.0`.
 
     Returns:
         The learning rate, a float.
@@ -160,10 +160,10 @@ def slanted_triangular(
     Args:
         step: Integer in `[0, total_steps]`, counted from 0.
         total_steps: Number of training steps, positive.
-        learning_rate: The peak.
+        learning_rate: Peak learning rate.
         cut: Fraction in `(0, 1)` of the steps before the peak. Defaults to
             `0.1`.
-        ratio: Peak over lowest rate, at least 1. Defaults to `32.0`.
+        ratio: Ratio of peak and lowest rate, at least 1. Defaults to `32.0`.
 
     Returns:
         The learning rate, a float.
@@ -188,8 +188,8 @@ def slanted_triangular(
         raise ValueError(
             f"`ratio` must be a number of at least 1. Received: ratio={ratio}"
         )
-    # The paper rounds the peak down to a whole step and falls at the slope of
-    # the peak that is not rounded: in a short training below zero.
+    # The paper rounds the position of the peak down, but not the slope after
+    # it: in a short training its rate becomes negative.
     peak = cut * total_steps
     if step < peak:
         height = step / peak
@@ -206,16 +206,16 @@ def step_decay(
     boundaries: Sequence[float | int] = (0.5, 0.75),
     factor: float = 0.1,
 ) -> float:
-    """Returns a learning rate that falls at boundaries, at a step.
+    """Returns the learning rate of piecewise constant decay at a step.
 
-    `learning_rate * factor^n`, where `n` counts the boundaries below `step`: a
-    boundary is the last step at the higher rate, as in Keras'
-    `PiecewiseConstantDecay`.
+    `learning_rate * factor^n`, where `n` counts the boundaries below `step`. A
+    boundary is the last step at the higher rate, as in
+    `keras.optimizers.schedules.PiecewiseConstantDecay`.
 
     Args:
         step: Integer in `[0, total_steps]`, counted from 0.
         total_steps: Number of training steps, positive.
-        learning_rate: The rate at the start.
+        learning_rate: Learning rate at the start.
         boundaries: Fractions of the steps in `(0, 1)`, floats, or steps in
             `[0, total_steps]`, integers, in increasing order. Defaults to
             `(0.5, 0.75)`.

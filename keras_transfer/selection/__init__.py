@@ -1,4 +1,4 @@
-"""Which backbone, which source: scores and rankings, before training."""
+"""Scores and rankings of backbones and source data sets, before training."""
 
 from keras_transfer.selection.backbone_ranking import rank_backbones
 from keras_transfer.selection.class_separability import h_score, parc

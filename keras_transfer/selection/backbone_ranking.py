@@ -1,4 +1,4 @@
-"""`rank_backbones`: which pretrained network, before anything is trained."""
+"""`rank_backbones`: scores pretrained networks before training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from keras_transfer.caching.store.store import open_store
 from keras_transfer.data import ImageData, ImageSplit
 from keras_transfer.features.arrays import check_classes
 from keras_transfer.features.probe_score import FOLDS
+from keras_transfer.selection.candidate import Candidate
 from keras_transfer.selection.inputs import training_images
 from keras_transfer.selection.ranking import Ranking
 from keras_transfer.selection.successive_halving import (
     SCORES,
     SOURCE_SCORES,
-    Candidate,
     SuccessiveHalving,
 )
 
@@ -37,17 +37,19 @@ def _check(
                 f"{name}={value!r:.100}"
             )
     if not backbones:
-        raise ValueError("`backbones` must be at least one. Received: none.")
+        raise ValueError(
+            "`backbones` must not be empty. Received: backbones=[]"
+        )
     for name in scores:
         known = [*SCORES, *SOURCE_SCORES]
         if name not in known:
             raise ValueError(
-                f"`scores` must be of {', '.join(known)}. Received: "
+                f"`scores` must be among {', '.join(known)}. Received: "
                 f"{name!r}.{did_you_mean(str(name), known)}"
             )
     if by not in ("probe", *SCORES, *SOURCE_SCORES):
         raise ValueError(
-            '`by` must be "probe" or a score, of '
+            '`by` must be "probe" or a score, one of '
             f"{', '.join([*SCORES, *SOURCE_SCORES])}. Received: by={by!r}"
         )
     is_number = isinstance(budget, int | float)
@@ -59,7 +61,7 @@ def _check(
     for name, (value, least) in integers.items():
         if not is_integer(value) or value < least:
             raise ValueError(
-                f"`{name}` must be an integer from {least} on. Received: "
+                f"`{name}` must be an integer of at least {least}. Received: "
                 f"{name}={value!r}"
             )
 
@@ -80,32 +82,36 @@ def rank_backbones(
 ) -> Ranking:
     """Ranks pretrained networks on your images, without training one.
 
-    Each image passes each network once at most, is decoded once for all of
-    them, and is found in the store afterwards. With a `budget` of seconds all
-    begin with `first` images (classes in equal shares); while the rest would
-    take longer than what is left, the better half goes on with twice as many.
-    A round that has begun is ended.
+    Each image is decoded once, passes each network at most once, and is read
+    from the store afterwards. With a `budget` in seconds, all networks start
+    with `first` images (stratified by class); while the rest would take longer
+    than the time left, the better half continues with twice as many. A round
+    that has started is completed.
 
     Args:
-        backbones: Names out of `list_backbones()`, files, or what
-            `load_backbone` returned; or a mapping of these by the names that
-            the table shall have. Of several with one name the second is called
+        backbones: Names from `list_backbones()`, files, or `Backbone` objects
+            from `load_backbone`; or a mapping from the names to show in the
+            table to these. Of several with the same name, the second becomes
             `"name #2"`.
-        data: What `load_images` returned, with `image_size`, or a split; the
-            training images are looked at.
-        scores: Of `"logme"`, `"h_score"`, `"parc"` (of 2,000 images),
-            `"nleep"`, and `"leep"` and `"nce"` for backbones out of a model
-            that was loaded with its classifier, beside the probe. Defaults to
+        data: An `ImageData`, from `load_images`, with `image_size`; or a split
+            of one. Only the training images are used.
+        scores: Scores besides the probe: `"logme"`, `"h_score"`, `"parc"` (on
+            2,000 images), `"nleep"`; and, for backbones from a model that was
+            loaded with its classifier, `"leep"` and `"nce"`. Defaults to
             `("logme", "h_score")`.
-        by: What to sort by: `"probe"` or a score; backbones without it come
-            last. Defaults to `"probe"`.
-        budget: Seconds for all of it, about. Defaults to `None`: all images.
-        first: Images to begin with, where there is a budget. Defaults to
+        by: Sort key, `"probe"` or a score; backbones without it come last.
+            Defaults to `"probe"`.
+        budget: Approximate number of seconds for the whole ranking. Defaults
+            to `None`: all images.
+        first: Number of images in the first round, with a budget. Defaults to
             `256`.
-        store: As for `extract_features`. Defaults to `None`, the user's.
-        batch_size: Images that are computed at once. Defaults to `32`.
-        seed: Of the order of the images, and of the folds. Defaults to `0`.
-        verbose: `0` for silence, `1` for a line each. Defaults to `1`.
+        store: Feature store, as for `extract_features`. Defaults to `None`,
+            the user's.
+        batch_size: Images in a batch. Defaults to `32`.
+        seed: Seed of the order of the images, and of the folds. Defaults to
+            `0`.
+        verbose: `0` to write nothing, `1` for a line per backbone. Defaults to
+            `1`.
 
     Returns:
         A `Ranking`: `table()`, `best`, `pareto()`, `plot(path)`,
@@ -140,31 +146,31 @@ def rank_backbones(
     check_classes(split.labels, len(split))
     if len(split) < FOLDS:
         raise ValueError(
-            f"`data` must hold {FOLDS} training images at least. Received: "
+            f"`data` must hold at least {FOLDS} training images. Received: "
             f"{len(split)}."
         )
     size = split.common_size()
     shape = (*size, split.pixels.channels)
-    opened = open_store(store)
+    feature_store = open_store(store)
     candidates: list[Candidate] = []
-    given = backbones if isinstance(backbones, Mapping) else {}
-    for name, backbone in given.items() or ((None, b) for b in backbones):
-        candidate = Candidate(backbone, shape, opened, batch_size)
+    named = backbones if isinstance(backbones, Mapping) else {}
+    for name, backbone in named.items() or ((None, b) for b in backbones):
+        candidate = Candidate(backbone, shape, feature_store, batch_size)
         candidate.name = name or candidate.name
         names, number = {other.name for other in candidates}, 2
         plain = candidate.name
-        while candidate.name in names:  # Of several widths, or other weights.
+        while candidate.name in names:  # Another width, or other weights.
             candidate.name, number = f"{plain} #{number}", number + 1
         candidates.append(candidate)
-    asked = sorted(SOURCE_SCORES.keys() & set(scores))
-    if asked and not any(c.has_classifier for c in candidates):
+    source_scores = sorted(SOURCE_SCORES.keys() & set(scores))
+    if source_scores and not any(c.has_classifier for c in candidates):
         raise ValueError(
-            "`scores` must be those that a backbone has. Received: "
-            f"{asked[0]!r}, which needs a classifier of its own: load a model "
-            "with its softmax, `load_backbone(model, ...)`."
+            "`scores` must be available for at least one backbone. Received: "
+            f"{source_scores[0]!r}, which needs the backbone's own classifier: "
+            "load a model with its softmax, `load_backbone(model, ...)`."
         )
-    race = SuccessiveHalving(
+    halving = SuccessiveHalving(
         split, candidates, tuple(scores), by, seed, verbose
     )
-    race.run(budget, first)
-    return race.ranking(candidates)
+    halving.run(budget, first)
+    return halving.ranking(candidates)

@@ -1,4 +1,4 @@
-"""H-score and PARC: how far apart features put the classes."""
+"""H-score and PARC: separation of the classes in feature space."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ _ROUNDING = 1e-12
 
 
 def h_score(features: Any, labels: Any, *, shrink: bool = True) -> float:
-    """Returns the H-score: the share of variance that lies between classes.
+    """Returns the H-score: the share of variance between classes.
 
         H = tr(cov(f)^-1 cov(E[f | y]))
 
-    With few examples for a feature `cov(f)` cannot be inverted, and H comes to
-    the number of classes less one whatever the features. The shrunk form takes
-    the covariance of Ledoit and Wolf, with shrinkage `s`, and
-    `(1 - s) cov(E[f | y])`.
+    With few examples per feature, `cov(f)` is singular, and H is the number of
+    classes minus one for any features. The shrunk form uses the covariance of
+    Ledoit and Wolf, with shrinkage `s`, and `(1 - s) cov(E[f | y])`.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`.
         labels: Class indices `(n,)` or one-hot rows.
-        shrink: Whether to shrink. Defaults to `True`.
+        shrink: Whether to use the shrunk form. Defaults to `True`.
 
     Returns:
-        The score, from 0 to the number of classes less one: more is better.
+        The score, from 0 to the number of classes minus one; higher is better.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -48,33 +47,34 @@ def h_score(features: Any, labels: Any, *, shrink: bool = True) -> float:
     features = check_features(features)
     labels = check_classes(labels, len(features))
     onehot = np.eye(labels.max() + 1)[labels]
+    # E[f | y]: [classes, d]; then each example has the mean of its class.
     means = onehot.T @ features / onehot.sum(axis=0)[:, None]
     between = np.atleast_2d(np.cov(means[labels].T))
     if not shrink:
         inverse = np.linalg.pinv(np.atleast_2d(np.cov(features.T)))
         return float(np.trace(inverse @ between))
     if not np.ptp(features, axis=0).any():
-        return 0.0  # They are the same for all examples.
+        return 0.0  # The features are the same for all examples.
     from sklearn.covariance import ledoit_wolf
 
     covariance, shrinkage = ledoit_wolf(features)
-    # Of features that are one-hot nothing is shrunk, and some are redundant.
+    # Pseudo-inverse: one-hot features get no shrinkage, and are redundant.
     ratio = np.linalg.pinv(np.atleast_2d(covariance), hermitian=True) @ between
     return float((1 - shrinkage) * np.trace(ratio))
 
 
 def parc(features: Any, labels: Any) -> float:
-    """Returns PARC: whether examples are alike in features as in labels.
+    """Returns PARC: agreement of distances in features and in labels.
 
-    Spearman's correlation between `1 - r` of all pairs of examples in features
-    and in one-hot labels, with Pearson's `r`, in per cent.
+    Spearman's correlation, in percent, between `1 - r` of all pairs of examples
+    in features and in one-hot labels, with Pearson's `r`.
 
     Args:
-        features: `(n, d)`, `d` of 2 or more.
+        features: Array `(n, d)`, with `d` at least 2.
         labels: Class indices `(n,)` or one-hot rows.
 
     Returns:
-        The score in `[-100, 100]`: more is better.
+        The score in `[-100, 100]`; higher is better.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, there are
@@ -93,7 +93,7 @@ def parc(features: Any, labels: Any) -> float:
     labels = check_classes(labels, len(features))
     if len(features) < 3 or features.shape[1] < 2:
         raise ValueError(
-            "`features` must hold three examples of two features at least. "
+            "`features` must hold at least three examples of two features. "
             f"Received: shape {features.shape}."
         )
     pairs = np.triu_indices(len(features), 1)
@@ -115,7 +115,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _correlations(features: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of rows; 0 for rows that do not vary."""
+    """Returns Pearson's correlation of rows; 0 for constant rows."""
     centred = features - features.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     scaled = np.divide(

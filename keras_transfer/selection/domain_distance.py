@@ -1,4 +1,4 @@
-"""How near one data set is to another, by the features of both."""
+"""Distances between data sets, by the features of both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keras_transfer.probes import fit_logistic
 
 
 class NearestClass(NamedTuple):
-    """What of all sources is most like a class of the target.
+    """The class of all sources that is most similar to a class of the target.
 
     Attributes:
         target: The label of the class.
@@ -37,23 +37,23 @@ class NearestClass(NamedTuple):
 def domain_accuracy(
     source: Any, target: Any, *, count: int | None = None, seed: int = 0
 ) -> ProbeScore:
-    """Returns how well a linear classifier tells two data sets apart.
+    """Returns the accuracy of a linear classifier of two data sets.
 
-    The cross-validated accuracy of logistic regression on as many examples of
-    each: about 0.5 where nothing tells them apart (below, where both hold the
-    same examples), 1 where everything does. The proxy A-distance is
-    `2 (2 accuracy - 1)`. It grows with the number of examples: compare
-    sources by the same.
+    The cross-validated accuracy of logistic regression on equal numbers of
+    examples: about 0.5 if the sets are indistinguishable (lower if they share
+    examples), 1 if they are separable. The proxy A-distance is
+    `2 (2 accuracy - 1)`. It grows with the number of examples, so compare
+    sources at the same `count`.
 
     Args:
         source: Features `(n, d)`.
         target: Features `(m, d)`.
-        count: Examples of each. Defaults to `None`: as many as the smaller
-            set has.
-        seed: Of the draws, and of the folds. Defaults to `0`.
+        count: Number of examples of each set. Defaults to `None`: the size of
+            the smaller one.
+        seed: Seed of the draws, and of the folds. Defaults to `0`.
 
     Returns:
-        A `ProbeScore`, with Wilson's interval: less is nearer.
+        A `ProbeScore`, with Wilson's interval; lower is nearer.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or a set has
@@ -73,42 +73,42 @@ def domain_accuracy(
     most = min(map(len, pair))
     if most < FOLDS:
         raise ValueError(
-            "`source` and `target` must hold five examples at least. Received: "
+            "`source` and `target` must hold at least five examples. Received: "
             f"{len(pair[0])} and {len(pair[1])}."
         )
     count = most if count is None else count
     if not is_integer(count) or not FOLDS <= count <= most:
         raise ValueError(
-            f"`count` must be an integer from {FOLDS} to {most}, what both "
-            f"have. Received: count={count!r}"
+            f"`count` must be an integer from {FOLDS} to {most}, the size of "
+            f"the smaller set. Received: count={count!r}"
         )
     generator = np.random.default_rng(seed)
-    drawn = [
-        some[np.sort(generator.choice(len(some), count, replace=False))]
-        for some in pair
+    samples = [
+        rows[np.sort(generator.choice(len(rows), count, replace=False))]
+        for rows in pair
     ]
     labels = np.repeat([0, 1], count)
-    return probe_score(np.concatenate(drawn), labels, seed=seed)
+    return probe_score(np.concatenate(samples), labels, seed=seed)
 
 
 def reverse_validation(
     source: Any, source_labels: Any, target: Any, *, seed: int = 0
 ) -> ProbeScore:
-    """Returns how well labels survive the way to the target and back.
+    """Returns the accuracy of labels carried to the target and back.
 
-    Logistic regression on four fifths of the source labels the target, another
-    one on the target with these labels predicts the last fifth of the source.
-    What both sets have in common carries the labels there and back; the labels
-    of the target are not needed, nor need its classes be those of the source.
+    Logistic regression on four fifths of the source labels the target; another
+    one, on the target with these labels, predicts the last fifth of the source.
+    Structure that both sets share preserves the labels. The labels of the
+    target are not needed, nor need its classes be those of the source.
 
     Args:
         source: Features `(n, d)`.
         source_labels: Class indices `(n,)` or one-hot rows.
         target: Features `(m, d)`.
-        seed: Of the folds. Defaults to `0`.
+        seed: Seed of the folds. Defaults to `0`.
 
     Returns:
-        A `ProbeScore`, with Wilson's interval: more is nearer.
+        A `ProbeScore`, with Wilson's interval; higher is nearer.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -129,32 +129,37 @@ def reverse_validation(
     labels = check_classes(source_labels, len(source))
     classes = int(labels.max()) + 1
     joint = np.concatenate([source, target])
-    middle, scale = joint.mean(axis=0), np.sqrt(joint.var(axis=0).mean()) or 1.0
-    source, target = (source - middle) / scale, (target - middle) / scale
+    # One scale for all features, so that they keep their relative sizes.
+    centre, scale = joint.mean(axis=0), np.sqrt(joint.var(axis=0).mean()) or 1.0
+    source, target = (source - centre) / scale, (target - centre) / scale
     folds = folds_of(labels, seed)
-    right = 0
+    correct = 0
     for fold in np.unique(folds):
         held_out = folds == fold
-        there = _predict(source[~held_out], labels[~held_out], classes, target)
-        back = _predict(target, there, classes, source[held_out])
-        right += int((back == labels[held_out]).sum())
-    return ProbeScore.of(right, len(labels))
+        target_labels = _predict(
+            source[~held_out], labels[~held_out], classes, target
+        )
+        predicted = _predict(target, target_labels, classes, source[held_out])
+        correct += int((predicted == labels[held_out]).sum())
+    return ProbeScore.of(correct, len(labels))
 
 
 def nearest_classes(
     sources: Mapping[str, tuple[Any, Any]], target: Any, target_labels: Any
 ) -> tuple[NearestClass, ...]:
-    """Returns for each class of the target the most similar one of a source.
+    """Returns the most similar source class for each class of the target.
 
-    By the cosine of the means of the classes, less the mean of all examples.
+    Similarity is the cosine of class means, centred by the mean of all
+    examples.
 
     Args:
-        sources: Features `(n, d)` and class indices `(n,)` by name.
+        sources: Mapping from names to pairs of features `(n, d)` and class
+            indices `(n,)`.
         target: Features `(m, d)`.
         target_labels: Class indices `(m,)`.
 
     Returns:
-        A `NearestClass` for each label of the target, in their order.
+        A `NearestClass` for each label of the target, in order.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -165,37 +170,36 @@ def nearest_classes(
     >>> corners = np.eye(4).repeat(2, axis=0)
     >>> sources = {"one": (corners[:4], np.array([0, 0, 1, 1]))}
     >>> target = corners[2:6]
-    >>> found = nearest_classes(sources, target, np.array([7, 7, 8, 8]))
-    >>> found[0].target, found[0].source, found[0].label
+    >>> nearest = nearest_classes(sources, target, np.array([7, 7, 8, 8]))
+    >>> nearest[0].target, nearest[0].source, nearest[0].label
     (7, 'one', 1)
     """
     target = check_features(target)
     if not sources:
-        raise ValueError("`sources` must be one at least. Received: none.")
-    wanted = _check_labels("`target_labels`", target_labels, len(target))
-    middle, count = target.sum(axis=0), len(target)
-    places, means = [], []
-    for name, (features, labels) in sources.items():
+        raise ValueError("`sources` must not be empty. Received: sources={}")
+    labels = _check_labels("`target_labels`", target_labels, len(target))
+    total, count = target.sum(axis=0), len(target)
+    keys, means = [], []
+    for name, (features, indices) in sources.items():
         rows, _ = _check_pair(features, target)
-        known = _check_labels(f"`sources[{name!r}]`", labels, len(rows))
-        middle, count = middle + rows.sum(axis=0), count + len(rows)
-        for label in np.unique(known):
-            places.append((name, int(label)))
-            means.append(rows[known == label].mean(axis=0))
-    middle = middle / count
-    centred = np.array(means) - middle
-    found = []
-    for label in np.unique(wanted):
-        mean = target[wanted == label].mean(axis=0) - middle
+        indices = _check_labels(f"`sources[{name!r}]`", indices, len(rows))
+        total, count = total + rows.sum(axis=0), count + len(rows)
+        for label in np.unique(indices):
+            keys.append((name, int(label)))
+            means.append(rows[indices == label].mean(axis=0))
+    centre = total / count
+    centred = np.array(means) - centre  # [source classes, d]
+    nearest = []
+    for label in np.unique(labels):
+        mean = target[labels == label].mean(axis=0) - centre
         lengths = np.linalg.norm(centred, axis=1) * np.linalg.norm(mean)
         cosines = np.divide(
             centred @ mean, lengths, out=np.zeros(len(means)), where=lengths > 0
         )
         best = int(cosines.argmax())
-        name, its = places[best]
         similarity = float(np.clip(cosines[best], -1, 1))
-        found.append(NearestClass(int(label), name, its, similarity))
-    return tuple(found)
+        nearest.append(NearestClass(int(label), *keys[best], similarity))
+    return tuple(nearest)
 
 
 def _check_labels(name: str, labels: Any, count: int) -> np.ndarray:
@@ -209,21 +213,21 @@ def _check_labels(name: str, labels: Any, count: int) -> np.ndarray:
 
 
 def _check_pair(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
-    one, other = check_features(source), check_features(target)
-    if one.shape[1] != other.shape[1]:
+    source, target = check_features(source), check_features(target)
+    if source.shape[1] != target.shape[1]:
         raise ValueError(
             "`source` and `target` must be features of one backbone. Received: "
-            f"{one.shape[1]} and {other.shape[1]} columns."
+            f"{source.shape[1]} and {target.shape[1]} columns."
         )
-    return one, other
+    return source, target
 
 
 def _predict(
     features: np.ndarray, labels: np.ndarray, classes: int, others: np.ndarray
 ) -> np.ndarray:
     present = np.unique(labels)
-    if len(present) == 1:  # All that can be said.
+    if len(present) == 1:  # Nothing to fit.
         return np.full(len(others), present[0])
     probe = fit_logistic(features, labels, classes)
-    found: np.ndarray = (others @ probe.kernel + probe.bias).argmax(axis=1)
-    return found
+    indices: np.ndarray = (others @ probe.kernel + probe.bias).argmax(axis=1)
+    return indices

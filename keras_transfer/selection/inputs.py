@@ -1,4 +1,4 @@
-"""The images that are looked at."""
+"""The training images of an argument."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def training_images(name: str, data: Any) -> ImageSplit:
     """Returns the training images of data, or a split as it is.
 
     Args:
-        name: Of the argument.
-        data: What `load_images` returned, or one of its splits.
+        name: Name of the argument, for messages.
+        data: An `ImageData`, or one of its splits.
 
     Returns:
         The split, with the image size of the data.
@@ -25,8 +25,8 @@ def training_images(name: str, data: Any) -> ImageSplit:
     split = data.train if isinstance(data, ImageData) else data
     if not isinstance(split, ImageSplit):
         raise TypeError(
-            f"`{name}` must be what `load_images` returned, or one of its "
-            f"splits. Received: {type(data).__name__}"
+            f"`{name}` must be an `ImageData`, from `load_images`, or one of "
+            f"its splits. Received: {type(data).__name__}"
         )
     if isinstance(data, ImageData) and data.image_size is not None:
         split = dataclasses.replace(split, image_size=data.image_size)

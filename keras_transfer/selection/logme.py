@@ -9,9 +9,9 @@ from scipy.optimize import minimize_scalar
 
 from keras_transfer.features.arrays import check_classes, check_features
 
-# Of the logarithm of alpha / beta, in units of the mean squared singular value.
-# It ends somewhere: where features determine a target exactly, as soon as an
-# image is there twice among fewer images than features, the evidence does not.
+# Grid for the logarithm of alpha / beta, in units of the mean squared singular
+# value. It is bounded, since the evidence is not where features determine a
+# target exactly: with duplicates among fewer images than features, for example.
 _GRID = np.linspace(-25.0, 25.0, 101)
 
 
@@ -19,7 +19,7 @@ class Evidence(NamedTuple):
     """The highest evidence of a target.
 
     Attributes:
-        value: Its logarithm, a natural one, for all examples together.
+        value: Natural logarithm of the evidence, summed over examples.
         alpha: Precision of the weights.
         beta: Precision of the noise.
     """
@@ -38,17 +38,16 @@ def logme(features: Any, labels: Any) -> float:
 
         ln N(y; 0, I / beta + F F' / alpha) / n
 
-    at the `alpha` and `beta` where it is highest; the mean over targets. It is
-    exact for fewer examples than features, too, where the published code is
-    not.
+    at the `alpha` and `beta` that maximise it, averaged over targets. Unlike
+    the published code, it is also exact for fewer examples than features.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`.
         labels: Class indices, integers `(n,)`; one-hot or multi-hot rows
             `(n, k)`; or numbers, floats `(n,)` or `(n, k)`.
 
     Returns:
-        The score in nats for an example and target: more is better.
+        The score in nats per example and target; higher is better.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -70,10 +69,9 @@ def logme(features: Any, labels: Any) -> float:
     targets = _targets(labels, len(features))
     vectors, values, _ = np.linalg.svd(features, full_matrices=False)
     squares = values**2
-    found = [maximise(vectors, squares, target) for target in targets.T]
-    return float(np.mean([evidence.value for evidence in found])) / len(
-        features
-    )
+    evidences = [maximise(vectors, squares, target) for target in targets.T]
+    mean = float(np.mean([evidence.value for evidence in evidences]))
+    return mean / len(features)
 
 
 def maximise(
@@ -81,31 +79,34 @@ def maximise(
 ) -> Evidence:
     """Returns the highest evidence of one target.
 
-    With `t = alpha / beta` the covariance is `(I + F F' / t) / beta`, and the
-    best `beta` for a `t` is known: one dimension is left to search.
+    With `t = alpha / beta` the covariance is `(I + F F' / t) / beta`. The best
+    `beta` for a given `t` has a closed form, which leaves a search over `t`.
 
     Args:
         vectors: Left singular vectors of the features, `(n, r)`.
         squares: Squared singular values `(r,)`.
-        target: `(n,)`, not all 0.
+        target: Array `(n,)`, not all 0.
 
     Returns:
-        `Evidence`.
+        The maximum, an `Evidence`.
 
     Example:
 
     >>> vectors, values, _ = np.linalg.svd(np.ones([4, 1]), full_matrices=False)
-    >>> found = maximise(vectors, values**2, np.array([1.0, 0.9, 1.1, 1.0]))
-    >>> found.beta > found.alpha
+    >>> evidence = maximise(vectors, values**2, np.array([1.0, 0.9, 1.1, 1.0]))
+    >>> evidence.beta > evidence.alpha
     True
     """
     count = len(target)
+    # Squared projections on the singular vectors, [r], and the squared norm of
+    # the part of the target outside their span.
     within = (vectors.T @ target) ** 2
     total = float(target @ target)
     beyond = max(total - float(within.sum()), 0.0)
     scale = float(squares.mean()) or 1.0
 
     def negative(logarithm: float) -> float:
+        # Eigenvalues of I + F F' / t.
         growth = 1 + squares / (scale * np.exp(logarithm))
         rest = float((within / growth).sum()) + beyond
         half = 0.5 * float(np.log(growth).sum())
@@ -125,7 +126,7 @@ def maximise(
 
 
 def _targets(labels: Any, count: int) -> np.ndarray:
-    """Columns of float64: one-hot, multi-hot or numbers."""
+    """Returns float64 columns: one-hot, multi-hot or numbers."""
     array = np.asarray(labels)
     if array.ndim == 1 and array.dtype.kind in "biu":
         classes = check_classes(array, count)
@@ -138,19 +139,19 @@ def _targets(labels: Any, count: int) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ValueError(
             "`labels` must be integers, or numbers. Received: "
-            f"{array.dtype}. `np.unique(labels, return_inverse=True)[1]` makes "
-            "integers of names."
+            f"{array.dtype}. `np.unique(labels, return_inverse=True)[1]` "
+            "turns names into integers."
         )
     numbers = array.reshape(count, -1).astype(np.float64)
     if not np.isfinite(numbers).all():
         raise ValueError(
             "`labels` must be finite. Received: NaN or infinite numbers."
         )
-    # A label that nobody has says nothing of the features.
+    # A constant column carries no information about the features.
     used = np.ptp(numbers, axis=0) > 0
     if not used.any():
         raise ValueError(
-            "`labels` must not be the same for all examples. Received: one "
-            "value alone."
+            "`labels` must not be the same for all examples. Received: a "
+            "single value."
         )
     return numbers[:, used]

@@ -19,19 +19,19 @@ class RankedBackbone(NamedTuple):
     """A row of a `Ranking`.
 
     Attributes:
-        name: Of the backbone.
-        examples: Training images that it was judged by; fewer than there are
-            where others were better by then.
+        name: Name of the backbone.
+        examples: Number of training images used; fewer than all if the
+            backbone was eliminated early.
         probe: Cross-validated accuracy of a linear probe.
-        scores: The other scores, by name: more is better; NaN for `"leep"` and
-            `"nce"` of a backbone without a classifier of its own.
-        imagenet_top1: Accuracy of its published weights on ImageNet, which a
-            score has to beat; `None` where it is not known.
-        parameters: Weights and biases.
-        flops: Operations of a forward pass of an image.
-        images_per_second: Through the network, as measured here, without
-            decoding; 0 where all was in the store.
-        licence: Of the weights.
+        scores: The other scores, by name; higher is better. NaN for `"leep"`
+            and `"nce"` of a backbone without a classifier of its own.
+        imagenet_top1: ImageNet accuracy of its published weights, the baseline
+            of any score; `None` if unknown.
+        parameters: Number of parameters.
+        flops: Operations of a forward pass of one image.
+        images_per_second: Measured speed of the network, without decoding; 0
+            if all features were in the store.
+        licence: Licence of the weights.
     """
 
     name: str
@@ -47,13 +47,13 @@ class RankedBackbone(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """What `rank_backbones` returns: the best first.
+    """Result of `rank_backbones`, best first.
 
     Attributes:
-        rows: A `RankedBackbone` for each, by the images they were judged by,
+        rows: A `RankedBackbone` for each, sorted by the number of images used,
             then by `by`.
-        by: The score that they are sorted by.
-        computed: Times that an image passed a backbone.
+        by: Name of the score to sort by.
+        computed: Number of times that an image passed a backbone.
     """
 
     rows: tuple[RankedBackbone, ...]
@@ -131,11 +131,11 @@ class Ranking:
         )
 
     def pareto(self) -> tuple[str, ...]:
-        """Returns the names of those that no other beats in both.
+        """Returns the names of the Pareto-optimal backbones.
 
-        In the accuracy of the probe, and in operations of a forward pass.
+        No other has both a better probe accuracy and fewer operations.
         """
-        found = []
+        names = []
         for row in self.rows:
             beaten = any(
                 other.probe.accuracy >= row.probe.accuracy
@@ -146,5 +146,5 @@ class Ranking:
                 if other is not row
             )
             if not beaten:
-                found.append(row.name)
-        return tuple(found)
+                names.append(row.name)
+        return tuple(names)

@@ -1,4 +1,4 @@
-"""LEEP, NCE and NLEEP: what source classes say of target classes."""
+"""LEEP, NCE and NLEEP: scores of source classes as predictors of labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from keras_transfer.features.arrays import (
     check_probabilities,
 )
 
-# Of the variance of the features, as in the paper.
+# Share of the variance that principal components keep, as in the paper.
 _ENERGY = 0.8
 
 
-# Components of the mixture for each class of the target.
-_COMPONENTS = 5
+_COMPONENTS_PER_CLASS = 5
 
 
 def leep(probabilities: Any, labels: Any) -> float:
@@ -26,19 +25,19 @@ def leep(probabilities: Any, labels: Any) -> float:
         mean_i ln sum_z P(y_i | z) theta(x_i)_z,
         P(y, z) = mean_i [y_i = y] theta(x_i)_z
 
-    for the probabilities `theta(x)` that the source classifier gives its own
+    for the probabilities `theta(x)` of the source classifier over its own
     classes `z`.
 
     Args:
-        probabilities: `(n, source classes)`; rows sum to 1.
+        probabilities: Array `(n, source classes)`; rows sum to 1.
         labels: Class indices `(n,)` or one-hot rows.
 
     Returns:
-        The score in nats, at most 0: more is better.
+        The score in nats, at most 0; higher is better.
 
     Raises:
-        ValueError: If shapes do not fit, rows are no probabilities, or there
-            is one class only.
+        ValueError: If shapes do not fit, rows are not probabilities, or
+            there is one class only.
 
     Example:
 
@@ -52,7 +51,7 @@ def leep(probabilities: Any, labels: Any) -> float:
     source = check_probabilities(probabilities)
     labels = check_classes(labels, len(source))
     onehot = np.eye(labels.max() + 1)[labels]
-    conditional = _conditional(onehot.T @ source)
+    conditional = _conditional(onehot.T @ source)  # [classes, source classes]
     expected = (source * conditional[labels]).sum(axis=1)
     return float(np.log(expected).mean())
 
@@ -60,18 +59,18 @@ def leep(probabilities: Any, labels: Any) -> float:
 def nce(probabilities: Any, labels: Any) -> float:
     """Returns the negative conditional entropy `-H(Y | Z)`.
 
-    As LEEP, with the class that the source finds most likely for `z`.
+    As LEEP, with the most likely source class for `z`.
 
     Args:
-        probabilities: `(n, source classes)`; or class indices `(n,)`.
+        probabilities: Array `(n, source classes)`, or class indices `(n,)`.
         labels: Class indices `(n,)` or one-hot rows.
 
     Returns:
-        The score in nats, at most 0: more is better.
+        The score in nats, at most 0; higher is better.
 
     Raises:
-        ValueError: If shapes do not fit, rows are no probabilities, or there
-            is one class only.
+        ValueError: If shapes do not fit, rows are not probabilities, or
+            there is one class only.
 
     Example:
 
@@ -81,12 +80,12 @@ def nce(probabilities: Any, labels: Any) -> float:
     Reference:
         - Tran et al., 2019, https://arxiv.org/abs/1908.08142
     """
-    given = np.asarray(probabilities)
-    if given.ndim == 1 and given.dtype.kind in "iu":
-        _, source = np.unique(given, return_inverse=True)
+    array = np.asarray(probabilities)
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        _, source = np.unique(array, return_inverse=True)
         source = source.reshape(-1)
     else:
-        source = check_probabilities(given).argmax(axis=1)
+        source = check_probabilities(array).argmax(axis=1)
     labels = check_classes(labels, len(source))
     joint = np.zeros((labels.max() + 1, source.max() + 1))
     np.add.at(joint, (labels, source), 1)
@@ -94,19 +93,19 @@ def nce(probabilities: Any, labels: Any) -> float:
 
 
 def nleep(features: Any, labels: Any, *, seed: int = 0) -> float:
-    """Returns NLEEP: LEEP with clusters of the features for source classes.
+    """Returns NLEEP: LEEP with clusters of features as source classes.
 
     For backbones without a classifier of their own: principal components with
-    80 % of the variance, a mixture of Gaussians with five components for each
-    class (fewer where there are few examples), LEEP of its posterior.
+    80 % of the variance, a Gaussian mixture with five components per class
+    (fewer with few examples), and LEEP of its posterior.
 
     Args:
-        features: `(n, d)`.
+        features: Array `(n, d)`.
         labels: Class indices `(n,)` or one-hot rows.
-        seed: Of the mixture. Defaults to `0`.
+        seed: Seed of the mixture. Defaults to `0`.
 
     Returns:
-        The score in nats, at most 0: more is better.
+        The score in nats, at most 0; higher is better.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -133,9 +132,9 @@ def nleep(features: Any, labels: Any, *, seed: int = 0) -> float:
     # `n_components` of exactly 1.0 is a number of components to scikit-learn.
     reduced = PCA(_ENERGY, svd_solver="full").fit_transform(features)
     classes = labels.max() + 1
-    # At least five examples for each, on average.
+    # At least five examples per component, on average.
     most = max(classes, len(features) // 5)
-    count = int(min(_COMPONENTS * classes, most, len(features)))
+    count = int(min(_COMPONENTS_PER_CLASS * classes, most, len(features)))
     mixture = GaussianMixture(
         count,
         covariance_type="diag",
@@ -147,6 +146,6 @@ def nleep(features: Any, labels: Any, *, seed: int = 0) -> float:
 
 
 def _conditional(joint: np.ndarray) -> np.ndarray:
-    """`P(y | z)` of `P(y, z)`; 0 for a source class that nobody has."""
+    """Returns `P(y | z)` of `P(y, z)`; 0 for a source class of no example."""
     mass = joint.sum(axis=0, keepdims=True)
     return np.divide(joint, mass, out=np.zeros_like(joint), where=mass > 0)

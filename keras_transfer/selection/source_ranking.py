@@ -1,4 +1,4 @@
-"""`rank_sources`: which data set to pretrain on, or to take labels from."""
+"""`rank_sources`: ranks data sets to pretrain on, or to take labels from."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ class RankedSource(NamedTuple):
     """A row of a `SourceRanking`.
 
     Attributes:
-        name: Of the source.
-        examples: How many it has.
-        domain: How well a classifier tells it from the target: 0.5 is near, 1
-            is far.
-        reverse: How well its labels survive the way to the target and back.
-        transferred: The accuracy of a probe of its labels on the target, where
-            it has all classes of the target by name; `None` where not.
-        classes: How many classes of the target are nearest to one of its own.
+        name: Name of the source.
+        examples: Number of examples.
+        domain: Accuracy of a classifier of source against target: 0.5 is near,
+            1 is far. See `domain_accuracy`.
+        reverse: Accuracy of labels carried to the target and back. See
+            `reverse_validation`.
+        transferred: Accuracy on the target of a probe of the source's labels;
+            `None` unless the source has all classes of the target by name.
+        classes: Number of target classes whose nearest class is one of the
+            source.
     """
 
     name: str
@@ -49,14 +51,14 @@ class RankedSource(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SourceRanking:
-    """What `rank_sources` returns: the nearest first.
+    """Result of `rank_sources`, nearest first.
 
     Attributes:
-        rows: A `RankedSource` for each, by the accuracy of the domain
-            classifier, on as many images of each source.
-        nearest: For each class of the target the name of the class, that of
-            the nearest source, of its nearest class, and the similarity.
-        backbone: Whose features were compared.
+        rows: A `RankedSource` for each, sorted by the accuracy of the domain
+            classifier, on equal numbers of images of each source.
+        nearest: Tuples `(class, source, source class, similarity)`, one for
+            each class of the target.
+        backbone: Name of the backbone whose features were compared.
     """
 
     rows: tuple[RankedSource, ...]
@@ -75,13 +77,13 @@ class SourceRanking:
         """Returns the rows, and the nearest source of each class, as text."""
         width = max(6, *(len(row.name) for row in self.rows))
         lines = [
-            f"{'source':<{width}}  images  told apart (95 %)     "
-            f"there and back        on the target         classes"
+            f"{'source':<{width}}  images  domain (95 %)         "
+            f"reverse validation    transferred           classes"
         ]
         for row in self.rows:
             cells = [
-                f"{'-':>6}" if found is None else str(found)
-                for found in (row.domain, row.reverse, row.transferred)
+                f"{'-':>6}" if score is None else str(score)
+                for score in (row.domain, row.reverse, row.transferred)
             ]
             text = "".join(f"{cell:<22}" for cell in cells)
             lines.append(
@@ -105,22 +107,24 @@ def rank_sources(
     seed: int = 0,
     verbose: int = 1,
 ) -> SourceRanking:
-    """Ranks labelled data sets by how near they are to yours.
+    """Ranks labelled data sets by their distance to yours.
 
-    By the features of one backbone, through which each image passes once. A
-    source that no classifier tells from the target, and whose labels survive
-    the way there and back, is worth pretraining on, or joining.
+    The distance is measured in the features of one backbone, through which
+    each image passes once. A source that a classifier cannot distinguish from
+    the target, and whose labels survive reverse validation, is worth
+    pretraining on, or joining.
 
     Args:
-        sources: Data sets by name, as `load_images` returned them, or splits;
-            the training images are looked at.
-        target: Yours, of the same image size.
-        backbone: A name out of `list_backbones()`, or what `load_backbone`
-            returned. Defaults to `"ResNet20"`, for small images; photos want
-            one that knows photos.
-        store: As for `extract_features`. Defaults to `None`, the user's.
-        seed: Of draws and folds. Defaults to `0`.
-        verbose: `0` for silence, `1` for the progress of the extraction.
+        sources: Mapping from names to `ImageData`, or splits; only the
+            training images are used.
+        target: Your data, of the same image size.
+        backbone: A name from `list_backbones()`, or a `Backbone`. Defaults to
+            `"ResNet20"`, for small images; for photos choose one that was
+            trained on photos.
+        store: Feature store, as for `extract_features`. Defaults to `None`,
+            the user's.
+        seed: Seed of draws and folds. Defaults to `0`.
+        verbose: `0` to write nothing, `1` for the progress of the extraction.
             Defaults to `1`.
 
     Returns:
@@ -135,16 +139,68 @@ def rank_sources(
     Example:
 
     >>> data = load_images((arrays, labels))
-    >>> found = rank_sources({"itself": data.train}, data, verbose=0)
-    >>> found.best
+    >>> ranking = rank_sources({"itself": data.train}, data, verbose=0)
+    >>> ranking.best
     'itself'
 
     Reference:
         - Ben-David et al., 2010, https://doi.org/10.1007/s10994-009-5152-4
-          (telling domains apart)
+          (domain classifier)
         - Zhong et al., 2010, https://doi.org/10.1007/978-3-642-15939-8_35
           (reverse validation)
     """
+    splits, target_split = _check_sources(sources, target)
+    if not isinstance(backbone, str | Path | Backbone):
+        raise TypeError(
+            "`backbone` must be a name or a `Backbone`, from `load_backbone`. "
+            f"Received: {type(backbone).__name__}"
+        )
+    feature_store = open_store(store)
+
+    def features_of(split: ImageSplit) -> np.ndarray:
+        features = extract_features(
+            backbone, split, store=feature_store, seed=seed, verbose=verbose
+        )
+        values: np.ndarray = features.values.astype(np.float64)
+        return values
+
+    features = {name: features_of(split) for name, split in splits.items()}
+    target_features = features_of(target_split)
+    nearest = nearest_classes(
+        {name: (features[name], splits[name].labels) for name in splits},
+        target_features,
+        target_split.labels,
+    )
+    # From few images a classifier learns little, and a small source would seem
+    # near.
+    count = min(len(target_features), *map(len, splits.values()))
+    rows = [
+        RankedSource(
+            name,
+            len(split),
+            domain_accuracy(
+                features[name], target_features, count=count, seed=seed
+            ),
+            reverse_validation(
+                features[name], split.labels, target_features, seed=seed
+            ),
+            _transferred(features[name], split, target_features, target_split),
+            sum(match.source == name for match in nearest),
+        )
+        for name, split in splits.items()
+    ]
+    rows.sort(key=lambda row: row.domain.accuracy)
+    return SourceRanking(
+        tuple(rows),
+        tuple(_named(match, splits, target_split) for match in nearest),
+        backbone.name if isinstance(backbone, Backbone) else str(backbone),
+    )
+
+
+def _check_sources(
+    sources: Any, target: Any
+) -> tuple[dict[str, ImageSplit], ImageSplit]:
+    """Returns the training images of sources and target, of one size."""
     if not isinstance(sources, Mapping) or not sources:
         raise ValueError(
             '`sources` must be data sets by name, such as {"photos": data}. '
@@ -152,100 +208,62 @@ def rank_sources(
             f"{'' if sources else ', empty'}"
         )
     splits = {
-        name: _checked(f"sources[{name!r}]", some)
-        for name, some in sources.items()
+        name: _check(f"sources[{name!r}]", source)
+        for name, source in sources.items()
     }
-    wanted = _checked("target", target)
+    target_split = _check("target", target)
     shapes = {
         name: (*split.common_size(), split.pixels.channels)
-        for name, split in {**splits, "the target": wanted}.items()
+        for name, split in {**splits, "the target": target_split}.items()
     }
     if len(set(shapes.values())) > 1:
         raise ValueError(
-            "`sources` and `target` must have images of one size (which a "
-            f"classifier would tell apart). Received: {shapes}. Pass "
+            "`sources` and `target` must have images of one size, since sizes "
+            f"alone would distinguish them. Received: {shapes}. Pass "
             "`image_size` and `channels` to `load_images`."
         )
-    if not isinstance(backbone, str | Path | Backbone):
-        raise TypeError(
-            "`backbone` must be a name or what `load_backbone` returned. "
-            f"Received: {type(backbone).__name__}"
-        )
-    opened = open_store(store)
-
-    def features_of(split: ImageSplit) -> np.ndarray:
-        found = extract_features(
-            backbone, split, store=opened, seed=seed, verbose=verbose
-        )
-        values: np.ndarray = found.values.astype(np.float64)
-        return values
-
-    known = {name: (features_of(some), some) for name, some in splits.items()}
-    mine = features_of(wanted)
-    nearest = nearest_classes(
-        {name: (rows, split.labels) for name, (rows, split) in known.items()},
-        mine,
-        wanted.labels,
-    )
-    # Of few images a classifier learns little, and would take them for near.
-    count = min(len(mine), *map(len, splits.values()))
-    rows = [
-        RankedSource(
-            name,
-            len(split),
-            domain_accuracy(theirs, mine, count=count, seed=seed),
-            reverse_validation(theirs, split.labels, mine, seed=seed),
-            _transferred(theirs, split, mine, wanted),
-            sum(found.source == name for found in nearest),
-        )
-        for name, (theirs, split) in known.items()
-    ]
-    rows.sort(key=lambda row: row.domain.accuracy)
-    return SourceRanking(
-        tuple(rows),
-        tuple(_named(found, known, wanted) for found in nearest),
-        backbone.name if isinstance(backbone, Backbone) else str(backbone),
-    )
+    return splits, target_split
 
 
-def _checked(name: str, data: Any) -> ImageSplit:
+def _check(name: str, data: Any) -> ImageSplit:
+    """Returns the training images of an argument; raises if they are few."""
     split = training_images(name, data)
     if name != "target":
         check_classes(split.labels, len(split))
     if len(split) < FOLDS:
         raise ValueError(
-            f"`{name}` must hold five images at least. Received: {len(split)}."
+            f"`{name}` must hold at least five images. Received: {len(split)}."
         )
     return split
 
 
 def _transferred(
-    theirs: np.ndarray, split: ImageSplit, mine: np.ndarray, wanted: ImageSplit
+    features: np.ndarray,
+    source: ImageSplit,
+    target_features: np.ndarray,
+    target: ImageSplit,
 ) -> ProbeScore | None:
-    """The accuracy of the source's labels on the target."""
-    names = list(split.class_names)
-    used = [wanted.class_names[label] for label in np.unique(wanted.labels)]
-    present = {names[label] for label in np.unique(split.labels)}
+    """Returns the accuracy on the target of a probe of the source's labels."""
+    names = list(source.class_names)
+    used = [target.class_names[label] for label in np.unique(target.labels)]
+    present = {names[label] for label in np.unique(source.labels)}
     if not present.issuperset(used) or len(present) < 2:
         return None
-    probe = fit_logistic(theirs, np.asarray(split.labels), len(names))
-    guesses = (mine @ probe.kernel + probe.bias).argmax(axis=1)
-    right = sum(
-        names[guess] == wanted.class_names[label]
-        for guess, label in zip(guesses, wanted.labels, strict=True)
+    probe = fit_logistic(features, np.asarray(source.labels), len(names))
+    indices = (target_features @ probe.kernel + probe.bias).argmax(axis=1)
+    correct = sum(
+        names[index] == target.class_names[label]
+        for index, label in zip(indices, target.labels, strict=True)
     )
-    return ProbeScore.of(right, len(mine))
+    return ProbeScore.of(correct, len(target_features))
 
 
 def _named(
-    found: NearestClass,
-    known: Mapping[str, tuple[np.ndarray, ImageSplit]],
-    wanted: ImageSplit,
+    match: NearestClass, sources: Mapping[str, ImageSplit], target: ImageSplit
 ) -> tuple[str, str, str, float]:
-    source = known[found.source][1]
     return (
-        wanted.class_names[found.target],
-        found.source,
-        source.class_names[found.label],
-        found.similarity,
+        target.class_names[match.target],
+        match.source,
+        sources[match.source].class_names[match.label],
+        match.similarity,
     )

@@ -217,7 +217,7 @@ def _begin(oracle: Any, event: Event) -> None:
             )
         if len(before) != len(str(oracle.max_trials)):
             raise ValueError(
-                "`trials` must have as many digits as before, since trials are "
+                "`max_trials` must have as many digits as before, since trials are "
                 f"numbered by it. Received: trials={oracle.max_trials}, where "
                 f"`directory` holds trial {before!r}."
             )

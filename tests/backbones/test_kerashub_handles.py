@@ -144,7 +144,7 @@ def hugging_face(folder):
 
 def test_a_folder_of_hugging_face(tmp_path):
     tensors = hugging_face(tmp_path)
-    with pytest.raises(ValueError, match="`pixel_range` must say"):
+    with pytest.raises(ValueError, match="`pixel_range` must be the"):
         ktr.load_backbone(f"kerashub:{tmp_path}")
     backbone = ktr.load_backbone(f"kerashub:{tmp_path}", pixel_range="[-1, 1]")
     assert len(ktr.blocks(backbone.model)) == 3
@@ -361,7 +361,7 @@ def test_no_network(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(hub.models.Backbone, "from_preset", fail)
-    with pytest.raises(ConnectionError, match="Ways out: connect"):
+    with pytest.raises(ConnectionError, match="Either connect"):
         ktr.load_backbone("kerashub:resnet_18_imagenet")
 
 
@@ -387,7 +387,7 @@ def test_wrong_options(preset, vit):
         ktr.load_backbone(handle, weights="some.weights.h5")
     with pytest.raises(ValueError, match="1 or 3 channels"):
         ktr.load_backbone(handle, input_shape=(32, 32, 4))
-    with pytest.raises(ValueError, match="`pixel_range` must say"):
+    with pytest.raises(ValueError, match="`pixel_range` must be the"):
         ktr.load_backbone(vit)
     with pytest.raises(ValueError, match='`pooling="token"` needs'):
         ktr.build_classifier("ResNet20", 2, pooling="token")

@@ -379,12 +379,12 @@ def test_word_vectors_train_or_do_not(tmp_path):
     [
         ("a.txt", b"word\n", "line 1 has 0 numbers"),
         ("a.txt", b"a 1 2\nb 1\n", "line 2 has 1 numbers, not 2"),
-        ("a.txt", b"a 1 nan\n", "b'a' has numbers that are none"),
+        ("a.txt", b"a 1 nan\n", "b'a' has numbers that are not finite"),
         ("a.bin", b"2 1\na 1234\n", "ends too early"),
         ("a.txt", b"a 1 x\n", "does not: could not convert"),
         ("a.bin", b"hello\n", "two counts"),
         ("a.bin", b"2 2\na 1234", "ends too early"),
-        ("b.txt", None, "where there is none"),
+        ("b.txt", None, "which does not exist"),
     ],
 )
 def test_broken_word_vectors(tmp_path, name, content, message):
@@ -657,7 +657,7 @@ def test_wrong_arguments(preset, bert, tokenizer, tmp_path):
 
 def test_wrong_builders(preset, data):
     backbone = ktr.load_text_backbone(preset)
-    with pytest.raises(TypeError, match="as it was loaded"):
+    with pytest.raises(TypeError, match="must be empty for a `Backbone`"):
         ktr.build_text_classifier(backbone, 2, pooling="max")
     with pytest.raises(ValueError, match="`backbone` must take text"):
         ktr.build_text_classifier(ktr.load_backbone("ResNet20"), 2)
@@ -690,13 +690,13 @@ def test_texts_and_images_do_not_mix(preset, data):
     ):
         with pytest.raises(ValueError, match="other-kind: The model takes"):
             ktr.fine_tune(wrong, given, verbose=0)
-    with pytest.raises(TypeError, match="there is `build_text_classifier`"):
+    with pytest.raises(TypeError, match="use `build_text_classifier`"):
         ktr.build_classifier("ResNet20", data=data)
-    with pytest.raises(TypeError, match="there is `build_classifier`"):
+    with pytest.raises(TypeError, match="use `build_classifier`"):
         ktr.build_text_classifier(preset, data=both)
     with pytest.raises(ValueError, match="`backbone` must take images"):
         ktr.build_classifier(ktr.load_text_backbone(preset), 2)
-    with pytest.raises(ValueError, match="`load_text_backbone` loads it"):
+    with pytest.raises(ValueError, match="Use `load_text_backbone`"):
         ktr.load_backbone(model, pixel_range="[0, 1]")
     with pytest.raises(ValueError, match="`augment` must be None for texts"):
         ktr.fine_tune(model, data, augment=ktr.Augmentation(), verbose=0)

@@ -157,7 +157,7 @@ def test_a_saved_classifier_names_its_classes(folder, data, tmp_path):
 
 
 def test_bad_arguments(folder, assets):
-    with pytest.raises(ValueError, match="there is nothing"):
+    with pytest.raises(ValueError, match="which does not exist"):
         load("nowhere")
     with pytest.raises(ValueError, match="part of it"):
         load(folder, weights=None)

@@ -222,6 +222,8 @@ def test_sheets_of_other_images_are_refused(images, tmp_path):
         plot_examples(found, some, tmp_path / "sheet.png")
     with pytest.raises(ValueError, match="must hold an example"):
         plot_examples([], images, tmp_path / "sheet.png")
-    with pytest.raises(TypeError, match="what a function of this package"):
+    with pytest.raises(
+        TypeError, match="a result of a function in this package"
+    ):
         plot_examples([3], images, tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()

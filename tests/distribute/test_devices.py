@@ -223,10 +223,10 @@ def test_bss_is_refused():
         )
 
 
-def test_a_team_of_one_needs_nobody():
-    team = ProcessGroup(None)
-    assert team.is_chief
-    assert team.gather(b"here") == [b"here"]
-    assert team.share(lambda: None) is None
+def test_a_group_of_one_process_needs_nobody():
+    process_group = ProcessGroup(None)
+    assert process_group.is_chief
+    assert process_group.gather(b"here") == [b"here"]
+    assert process_group.share(lambda: None) is None
     with pytest.raises(KeyError):
-        team.share(lambda: {}["missing"])
+        process_group.share(lambda: {}["missing"])

@@ -38,13 +38,13 @@ def test_ranks_are_those_of_tensorflow():
         ("{", "must be JSON"),
         ("[]", "must be JSON"),
         ('{"cluster": {"worker": ["a:1"]}}', "must be JSON with `cluster`"),
-        (config({"worker": ["a:1"], "ps": ["b:2"]}), "workers alone"),
+        (config({"worker": ["a:1"], "ps": ["b:2"]}), "only workers"),
         (config({"worker": "a:1"}), "must list addresses"),
         (config({"worker": []}), "must list addresses"),
         (config({"worker": ["a", "b:1"]}), 'addresses "host:port"'),
         (config({"worker": ["a:1", "b:99999"]}), 'addresses "host:port"'),
-        (config({"worker": ["a:1", "a:1"]}), "another address for each"),
-        (config({"chief": ["a:1", "b:1"]}), "one chief at most"),
+        (config({"worker": ["a:1", "a:1"]}), "different address for each"),
+        (config({"chief": ["a:1", "b:1"]}), "at most one chief"),
         (config(task={"type": "chief", "index": 0}), "is in the `cluster`"),
         (config(task={"type": "worker", "index": 2}), "from 0 to 1"),
         (config(task={"type": "worker", "index": None}), "from 0 to 1"),
@@ -94,7 +94,7 @@ def test_a_worker_that_does_not_come_is_named(rank):
     with pytest.raises(TimeoutError) as caught:
         meet(Cluster(addresses, rank), {}, 1.0)
     assert f"worker {1 - rank} ({addresses[1 - rank]})" in str(caught.value)
-    assert "did not come within 1 s" in str(caught.value)
+    assert "did not connect within 1 s" in str(caught.value)
     assert time.monotonic() - started < 60
 
 

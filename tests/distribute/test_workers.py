@@ -16,7 +16,7 @@ from ._starting import (
     wait_until,
 )
 
-LOST = "Another worker stopped, cannot be reached any more"
+LOST = "Another worker has stopped, cannot be reached"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_two_workers_compute_each_example_once(tmp_path, place):
         ("data", "\n  data: "),
         ("epochs", "phases[1].epochs: 2 on worker 1, 1 on worker 0"),
         ("store", "store: True on worker 1, 'FeatureStore' on worker 0"),
-        ("raises", "What it wrote first says why"),
+        ("raises", "its first error message tells the cause"),
         ("dataset", "first batches: "),
         ("callbacks", "callbacks: [] on worker 1, ['ModelCheckpoint'] on"),
         ("batch", "`batch_size` must be at least the number of replicas"),
@@ -147,7 +147,7 @@ def test_builders_are_for_one_machine(tmp_path):
 
 def test_a_peer_that_does_not_come_ends_in_bounded_time(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config_of(1, free_ports(2)))
-    with pytest.raises(AssertionError, match=r"worker 0 .* did not come"):
+    with pytest.raises(AssertionError, match=r"worker 0 .* did not connect"):
         run_python("distribute._unfit", "peer")
 
 

@@ -12,10 +12,8 @@ from training._tiny import CLASSES, make_images, make_model
 import keras_transfer as ktr
 from keras_transfer.evaluation.evaluation import evaluate_outputs
 from keras_transfer.experiments import cross_validation
-from keras_transfer.experiments.cross_validation import (
-    CrossValidation,
-    cross_validate,
-)
+from keras_transfer.experiments.cross_validation import cross_validate
+from keras_transfer.experiments.cross_validation_result import CrossValidation
 
 ARGUMENTS = {
     "strategy": (

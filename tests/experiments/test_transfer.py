@@ -11,7 +11,7 @@ from scipy import stats
 import keras_transfer as ktr
 from keras_transfer.evaluation.evaluation import evaluate_outputs
 from keras_transfer.experiments import TransferComparison, transfer
-from keras_transfer.experiments.cross_validation import CrossValidation
+from keras_transfer.experiments.cross_validation_result import CrossValidation
 
 CLASSES = 3
 CHEAP = {
@@ -113,7 +113,7 @@ def test_help_is_called_so_where_labels_are_few(digits):
     result = compared(helpful, images[:600], labels[:600])
     assert result.effect(2) == "helps", str(result)
     assert result.verdict.startswith("Transfer from tiny helps by ")
-    assert " at 2 labels a class (" in result.verdict
+    assert " at 2 labels per class (" in result.verdict
 
 
 def test_all_ways_see_the_same_labels(monkeypatch):
@@ -154,7 +154,7 @@ def cross_validation(accuracies, count=50):
 
 
 def made_up(scratch, probe, tuned):
-    ways = zip(transfer.WAYS, (scratch, probe, tuned), strict=True)
+    ways = zip(transfer.METHODS, (scratch, probe, tuned), strict=True)
     results = {(way, 5): cross_validation(found) for way, found in ways}
     return TransferComparison("Net", (5,), (5.0,), results)
 
@@ -173,7 +173,7 @@ def test_intervals_are_those_of_the_formula():
     assert result.effect(5) == "helps"
     assert result.verdict == (
         f"Transfer from Net helps by {100 * difference.mean():.0f} +- "
-        f"{100 * half:.0f} points at 5 labels a class (fine-tune)."
+        f"{100 * half:.0f} points at 5 labels per class (fine-tune)."
     )
     assert result.verdict in str(result)
 
@@ -255,7 +255,7 @@ def test_no_store_is_no_store(spy):
 
 def test_patience_counts_updates():
     def epochs(count, **arguments):
-        return transfer._patient(count, arguments)[0].epochs
+        return transfer._long_enough(count, arguments)[0].epochs
 
     assert epochs(64) == 250
     assert epochs(64, gradient_accumulation_steps=2) == 500
@@ -330,7 +330,7 @@ def test_goes_on_after_a_stop(tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "cross_validate", run)
     resumed = call()
     whole = ktr.compare_transfer(make_backbone(), make_data(), [2], **CHEAP)
-    for way in transfer.WAYS:
+    for way in transfer.METHODS:
         np.testing.assert_array_equal(
             resumed.scores(way, 2), whole.scores(way, 2)
         )
@@ -341,7 +341,7 @@ def test_goes_on_after_a_stop(tmp_path, monkeypatch):
     [
         ({"labels_per_class": [0]}, ValueError, "must hold integers from 1 to"),
         ({"labels_per_class": [500]}, ValueError, "that 5 folds leave of"),
-        ({"labels_per_class": []}, ValueError, "one at least"),
+        ({"labels_per_class": []}, ValueError, "different numbers"),
         ({"labels_per_class": [3, 3]}, ValueError, "different numbers"),
         ({"labels_per_class": 5}, TypeError, "must be a sequence"),
         ({"folds": 1}, ValueError, "`folds` must be an integer"),
@@ -370,7 +370,7 @@ def test_what_is_no_good_is_said_at_once(wrong, error, message, monkeypatch):
 
 
 def test_other_data_are_refused():
-    with pytest.raises(TypeError, match="what `load_images` returned"):
+    with pytest.raises(TypeError, match="an `ImageData`, from `load_images`"):
         ktr.compare_transfer(make_backbone(), make_images(9, 0))
 
 

@@ -570,7 +570,7 @@ def test_continue_from_refuses():
         LearningRateMultiplier("sgd").continue_from(first)
     with pytest.raises(ValueError, match="which differ in beta_1"):
         LearningRateMultiplier(o.Adam(beta_1=0.8)).continue_from(first)
-    with pytest.raises(TypeError, match="pass the `inner_optimizer`"):
+    with pytest.raises(TypeError, match="pass its `inner_optimizer`"):
         LearningRateMultiplier("adam").continue_from(
             o.LossScaleOptimizer(first)
         )
@@ -930,5 +930,5 @@ def test_follows_a_table_of_rates():
     steps(tf.constant(2))  # The last one stays.
     np.testing.assert_allclose(variable, [-1.25, -1.25])
     assert float(optimizer.learning_rate) == 0.25
-    with pytest.raises(ValueError, match="`rates` must hold one"):
+    with pytest.raises(ValueError, match="`rates` must not be empty"):
         optimizer.follow([])

@@ -82,7 +82,10 @@ def test_classes_find_their_likes():
     [
         (lambda: domain_accuracy(np.eye(6), np.eye(7)), "of one backbone"),
         (lambda: domain_accuracy(np.eye(9), np.eye(9)[:3]), "five examples"),
-        (lambda: nearest_classes({}, np.eye(4), np.arange(4)), "one at least"),
+        (
+            lambda: nearest_classes({}, np.eye(4), np.arange(4)),
+            "must not be empty",
+        ),
         (
             lambda: domain_accuracy(np.eye(9), np.eye(9), count=10),
             "from 5 to 9",
@@ -148,9 +151,11 @@ def test_the_nearest_source_comes_first(tmp_path):
 
 def test_wrong_data_are_named():
     data = make_images(dark=True)
-    with pytest.raises(TypeError, match=r"`sources\['x'\]` must be what"):
+    with pytest.raises(
+        TypeError, match=r"`sources\['x'\]` must be an `ImageData`"
+    ):
         rank_sources({"x": 3}, data)
-    with pytest.raises(TypeError, match="`target` must be what"):
+    with pytest.raises(TypeError, match="`target` must be an `ImageData`"):
         rank_sources({"x": data}, None)
     with pytest.raises(ValueError, match="data sets by name"):
         rank_sources({}, data)

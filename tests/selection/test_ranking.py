@@ -12,6 +12,7 @@ import keras_transfer as ktr
 from keras_transfer.backbones import applications
 from keras_transfer.selection import (
     backbone_ranking,
+    candidate,
     leep,
     nce,
     successive_halving,
@@ -74,10 +75,10 @@ def test_the_better_one_comes_first(tmp_path):
 def test_each_image_passes_once(tmp_path, monkeypatch):
     data = make_data()
     passed, decoded = [], []
-    candidate = successive_halving.Candidate.__init__
+    make = candidate.Candidate.__init__
 
     def counting(self, *arguments):
-        candidate(self, *arguments)
+        make(self, *arguments)
         compute = self._outputs.compute
 
         def counted(images):
@@ -87,7 +88,7 @@ def test_each_image_passes_once(tmp_path, monkeypatch):
 
         self._outputs = self._outputs._replace(compute=counted)
 
-    monkeypatch.setattr(successive_halving.Candidate, "__init__", counting)
+    monkeypatch.setattr(candidate.Candidate, "__init__", counting)
     read = type(data.train).image
 
     def counted_read(self, index):
@@ -115,13 +116,13 @@ def test_each_image_passes_once(tmp_path, monkeypatch):
 
 
 def test_halving_leaves_the_better_half(monkeypatch):
-    now, see = [0.0], successive_halving.SuccessiveHalving._see
+    now, see = [0.0], successive_halving.SuccessiveHalving._extend
 
     def sees(self, rows):  # A second for each image and network.
         now[0] += len(rows) * len(self._running)
         see(self, rows)
 
-    monkeypatch.setattr(successive_halving.SuccessiveHalving, "_see", sees)
+    monkeypatch.setattr(successive_halving.SuccessiveHalving, "_extend", sees)
     monkeypatch.setattr(successive_halving.time, "monotonic", lambda: now[0])
     # After 2 * 24 seconds the rest would take 2 * 48; for one alone it fits.
     result = ktr.rank_backbones(
@@ -137,7 +138,7 @@ def test_halving_leaves_the_better_half(monkeypatch):
 
 def test_beginnings_hold_all_classes():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
-    order = successive_halving._in_shares(labels, seed=0)
+    order = successive_halving._stratified_order(labels, seed=0)
     assert sorted(order) == list(range(100))
     for end in (10, 20, 50):
         counts = np.bincount(labels[order[:end]], minlength=3)
@@ -153,14 +154,14 @@ def test_a_budget_knows_what_it_does_not_know(tmp_path):
     assert rank(backbones(), budget=1e-9).computed == 20
     slow = make_backbone("rich", True)
     seen = []
-    see = successive_halving.SuccessiveHalving._see
+    see = successive_halving.SuccessiveHalving._extend
 
     def sees(self, rows):
         seen.append(len(rows))
         see(self, rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(successive_halving.SuccessiveHalving, "_see", sees)
+        patch.setattr(successive_halving.SuccessiveHalving, "_extend", sees)
         # As if the clock stood still: all is in the budget.
         patch.setattr(successive_halving.time, "monotonic", lambda: 0.0)
         rank([slow], budget=1.0)
@@ -199,7 +200,9 @@ def test_one_class_is_said_before_anything_is_computed():
 
 def test_a_score_that_no_backbone_has():
     for arguments in ({"scores": ("nce",)}, {"by": "nce"}):
-        with pytest.raises(ValueError, match="needs a classifier of its own"):
+        with pytest.raises(
+            ValueError, match="needs the backbone's own classifier"
+        ):
             ktr.rank_backbones(backbones(), make_data(), verbose=0, **arguments)
 
 
@@ -214,13 +217,13 @@ def test_names_that_look_like_ours():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"scores": ("logmee",)}, "`scores` must be of .* Did you mean"),
+        ({"scores": ("logmee",)}, "`scores` must be among .* Did you mean"),
         ({"by": "parcc"}, "`by` must be"),
         ({"budget": 0}, "`budget` must be seconds above 0"),
         ({"budget": "10"}, "`budget` must be seconds"),
-        ({"first": 3}, "`first` must be an integer from 10"),
-        ({"batch_size": 0}, "`batch_size` must be an integer from 1"),
-        ({"seed": -1}, "`seed` must be an integer from 0"),
+        ({"first": 3}, "`first` must be an integer of at least 10"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0"),
         ({"scores": "logme"}, "`scores` must be a sequence"),
         ({"backbones": "ResNet20"}, "`backbones` must be a sequence"),
     ],
@@ -236,7 +239,7 @@ def test_what_is_no_good_is_said(wrong, message):
 
 
 def test_other_data_are_refused():
-    with pytest.raises(TypeError, match="what `load_images` returned"):
+    with pytest.raises(TypeError, match="an `ImageData`, from `load_images`"):
         ktr.rank_backbones(backbones(), make_data().train.arrays())
 
 
@@ -257,7 +260,7 @@ def test_two_of_one_name_are_told_apart():
 
 
 def test_one_at_least():
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="must not be empty"):
         ktr.rank_backbones([], make_data(), store="memory")
 
 

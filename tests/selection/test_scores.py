@@ -240,5 +240,5 @@ def test_copies_do_not_tell_each_others_labels():
 
 
 def test_names_of_classes_are_no_numbers():
-    with pytest.raises(ValueError, match="makes integers of names"):
+    with pytest.raises(ValueError, match="turns names into integers"):
         logme(np.eye(4), np.array(["a", "b", "a", "b"]))

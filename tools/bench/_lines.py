@@ -1,11 +1,11 @@
-"""Results as lines of JSON: what was stopped does what is missing."""
+"""Results as JSON lines, so that an interrupted benchmark can resume."""
 
 import json
 from pathlib import Path
 
 
 def read(path: Path) -> list[dict]:
-    """The results so far."""
+    """Returns the results so far."""
     if not path.exists():
         return []
     lines = path.read_text("utf-8").splitlines()
@@ -13,7 +13,7 @@ def read(path: Path) -> list[dict]:
 
 
 def write(path: Path, row: dict) -> None:
-    """Adds a line."""
+    """Appends and prints a result."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     print(row, flush=True)

@@ -1,20 +1,22 @@
-r"""Extraction against a bare loop, reading back, and memory.
+r"""Speed and memory of feature extraction, and of reading features back.
 
     python tools/bench/extraction.py --weights FILE [--files FOLDER]
 
-MobileNetV2 0.35 at 96 pixels. `engines`: OpenVINO in float32, where it is
-installed, over TensorFlow, both behind `extract_features`' call and warm; the
-claim is 1.3. `loop`: `extract_features` on arrays over a bare
-`tf.function` on slices of the same arrays; the claim is 1.0. `files`: the same
-from the JPEG files of FOLDER (sub-folders are classes) against a bare loop over
-them decoded beforehand: what decoding costs. `read`: examples a second that are
-read back after block_12, shuffled, over those that training above it takes; the
-claim is 5. `memory`: peak memory of a process that extracts `--many` files of
-FOLDER to disk, which must stay below 2 GB, and the rate of the last quarter
-over that of the first.
+All use MobileNetV2 0.35 at 96 pixels.
 
-Medians of paired rounds. Prints a line of JSON for each, and fails when a
-claim does.
+- `engines`: speed of OpenVINO in float32 (if installed) relative to TensorFlow,
+  for the network alone, compiled beforehand; claim 1.3.
+- `loop`: speed of `extract_features` on arrays relative to a bare `tf.function`
+  on slices of the same arrays; claim 1.0.
+- `files`: the same, from the JPEG files of FOLDER (one sub-folder per class),
+  relative to a bare loop over decoded arrays, to measure the cost of decoding.
+- `read`: examples per second read from the store after block_12, shuffled,
+  relative to training of the layers above; claim 5.
+- `memory`: peak memory of a process that extracts `--many` files of FOLDER to
+  disk, at most 2 GB, and the speed of the last quarter relative to the first.
+
+Ratios are medians over paired rounds. Prints a JSON line for each, and fails if
+a claim does not hold.
 """
 
 import argparse
@@ -32,7 +34,7 @@ SIZE = 96
 
 
 def main(options: argparse.Namespace) -> None:
-    """Runs what was asked for."""
+    """Runs the selected benchmarks."""
     failed = []
     for what in options.what:
         if what in ("files", "memory") and options.files is None:
@@ -64,7 +66,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def backbone_of(options):
-    """The backbone under test."""
+    """Returns the backbone under test."""
     import keras_transfer as ktr
 
     return ktr.load_backbone(
@@ -76,7 +78,7 @@ def backbone_of(options):
 
 
 def bare_loop(backbone, images):
-    """What one would write: a compiled function on slices."""
+    """Returns a hand-written loop: a compiled function on slices."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -92,18 +94,18 @@ def bare_loop(backbone, images):
         return network(tf.cast(batch, tf.float32), training=False)
 
     def run():
-        found = [
+        features = [
             compute(images[start : start + 32]).numpy()
             for start in range(0, len(images), 32)
         ]
-        return np.concatenate(found)
+        return np.concatenate(features)
 
     compute(images[:32])
     return run
 
 
 def paired(bare, ours, rounds: int):
-    """The median ratio of two functions that take turns."""
+    """Returns the median ratio of seconds, and the seconds of each round."""
     ratios, seconds = [], []
     for _ in range(rounds):
         times = []
@@ -117,7 +119,7 @@ def paired(bare, ours, rounds: int):
 
 
 def loop(options) -> dict:
-    """Arrays in memory."""
+    """Compares extraction from arrays with a bare loop."""
     import numpy as np
 
     import keras_transfer as ktr
@@ -126,7 +128,7 @@ def loop(options) -> dict:
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (2000, SIZE, SIZE, 3), "uint8")
     quiet = {"store": "memory", "verbose": 0}
-    # Compiling is left out of the loop, and so of both.
+    # The bare loop is compiled beforehand, so subtract compilation from ours.
     compiling = min(
         timed(lambda: ktr.extract_features(backbone, images[:32], **quiet))
         for _ in range(2)
@@ -150,7 +152,7 @@ def loop(options) -> dict:
 
 
 def engines(options) -> dict:
-    """OpenVINO against TensorFlow, the network alone."""
+    """Compares OpenVINO with TensorFlow, for the network alone."""
     import keras
     import numpy as np
 
@@ -189,14 +191,14 @@ def engines(options) -> dict:
 
 
 def timed(function) -> float:
-    """Seconds of a call."""
+    """Returns the seconds of a call."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def files(options) -> dict:
-    """JPEG files against arrays of the same images."""
+    """Compares extraction from JPEG files with a loop over decoded arrays."""
     import keras_transfer as ktr
 
     backbone = backbone_of(options)
@@ -214,7 +216,7 @@ def files(options) -> dict:
 
 
 def read(options) -> dict:
-    """Reading back against training."""
+    """Compares reading from the store with training on the features."""
     import keras
     import numpy as np
 
@@ -262,7 +264,7 @@ def read(options) -> dict:
 
 
 def child(options) -> dict:
-    """Extracts many files to disk and looks at its own memory."""
+    """Extracts many files to disk, and measures memory and speed."""
     import keras_transfer as ktr
 
     backbone = backbone_of(options)
@@ -281,10 +283,10 @@ def child(options) -> dict:
                 )
             )
         started = time.perf_counter()
-        found = ktr.extract_features(
+        features = ktr.extract_features(
             backbone, train, store=folder + "/store", verbose=0
         )
-        total = sum(float(piece.sum()) for piece in found.chunks(4096))
+        total = sum(float(chunk.sum()) for chunk in features.chunks(4096))
         again = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {

@@ -1,20 +1,22 @@
-r"""Seconds of the Keras guide's recipe over ours, everything counted.
+r"""Speed-up over the recipe of the Keras guide, in total seconds.
 
     python tools/bench/frozen_prefix.py --images FOLDER --weights FILE
 
-FOLDER holds `train/<class>/*.jpg` and `test/<class>/*.jpg`; FILE the weights of
-MobileNetV2 0.35. Each run is a process of its own, without the import of
-TensorFlow: reading and decoding the files, building, compiling, extraction and
-training. Baseline and ours take turns; the ratio is the median of the pairs.
+FOLDER holds `train/<class>/*.jpg` and `test/<class>/*.jpg`, FILE the weights of
+MobileNetV2 0.35. Each run is a separate process, and its time includes
+everything after the import of TensorFlow: reading and decoding files, building,
+compiling, extraction and training. Baseline and ours alternate; the ratio is
+the median over pairs.
 
-`probe`: a linear probe, 20 epochs. `exact`: the exact probe against the same
-baseline; its test accuracy must not be lower. `large`: 4,000 images (copies of
-the training images with other brightness), 30 epochs. `depth`: the last 1, 2,
-4, 8 blocks trained, 10 epochs, against plain Keras that trains the same
-variables; the claim is 85 % of the bound `[f + 3(1-f)] / [f/P + 3(1-f)]`, with
-f from measured times of the forward pass.
+- `probe`: a linear probe, 20 epochs.
+- `exact`: the exact probe against the same baseline; its test accuracy must not
+  be lower.
+- `large`: 4,000 images (training images in several brightnesses), 30 epochs.
+- `depth`: the last 1, 2, 4 or 8 blocks, 10 epochs, against plain Keras with the
+  same trainable variables. The claim is 85 % of the bound
+  `[f + 3(1-f)] / [f/P + 3(1-f)]`, with f from measured forward passes.
 
-Prints a line of JSON for each, and fails when a claim does.
+Prints a JSON line for each, and fails if a claim does not hold.
 
 The recipe: https://keras.io/guides/transfer_learning/
 """
@@ -35,7 +37,7 @@ MANY = 4000
 
 
 def main(options: argparse.Namespace) -> None:
-    """Runs the pairs and prints their ratios."""
+    """Runs all pairs, and prints their ratios."""
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         for what in options.what:
@@ -52,7 +54,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def compare(options, what: str, images: Path, depth: int) -> dict:
-    """Measures pairs of baseline and ours."""
+    """Returns the ratios of pairs of baseline and ours."""
     pairs = []
     for _ in range(options.rounds):
         pairs.append(
@@ -92,7 +94,7 @@ def compare(options, what: str, images: Path, depth: int) -> dict:
 
 
 def child(options, what: str, images: Path, depth: int, side: str) -> dict:
-    """Runs one side in a process of its own."""
+    """Runs one side in a separate process."""
     arguments = [
         sys.executable, __file__, "--side", side, "--what", what,
         "--images", str(images), "--weights", options.weights,
@@ -105,7 +107,7 @@ def child(options, what: str, images: Path, depth: int, side: str) -> dict:
 
 
 def multiply(images: Path, folder: Path) -> Path:
-    """Writes more training images, so that there are enough."""
+    """Writes more training images, by changing the brightness."""
     from PIL import Image, ImageEnhance
 
     files = sorted((images / "train").rglob("*.jpg"))
@@ -121,7 +123,7 @@ def multiply(images: Path, folder: Path) -> Path:
 
 
 def baseline(options, what: str, depth: int):
-    """The recipe in plain Keras: decoded once, trained from pixels."""
+    """Runs the recipe in plain Keras, with decoded images cached."""
     import keras
     import tensorflow as tf
 
@@ -159,7 +161,7 @@ def baseline(options, what: str, depth: int):
 
 
 def open_last(base, depth: int) -> None:
-    """Opens the last blocks, all but their BatchNormalization."""
+    """Unfreezes the last blocks, except for BatchNormalization."""
     import keras
 
     names = [f"block_{number}_" for number in range(17 - depth, 17)]
@@ -171,7 +173,7 @@ def open_last(base, depth: int) -> None:
 
 
 def ours(options, what: str, depth: int):
-    """The same with keras_transfer."""
+    """Runs the same training with keras_transfer."""
     import keras_transfer as ktr
 
     data = ktr.load_images(
@@ -194,7 +196,7 @@ def ours(options, what: str, depth: int):
 
 
 def frozen_share(model, depth: int) -> float:
-    """Part of the time of a forward pass that is below the cut."""
+    """Returns the share of the time of a forward pass below the cut."""
     import numpy as np
     import tensorflow as tf
 
@@ -215,14 +217,14 @@ def frozen_share(model, depth: int) -> float:
 
 
 def run_side(options: argparse.Namespace) -> None:
-    """Times one side, then tests it."""
+    """Measures one side, and its test accuracy."""
     import keras
     import numpy as np
     import tensorflow as tf
 
     import keras_transfer as ktr
 
-    ktr.fine_tune  # noqa: B018, the import is not what is timed
+    ktr.fine_tune  # noqa: B018, imports it before timing starts
     tf.constant(0.0)
     keras.utils.set_random_seed(0)
     what, depth = options.what[0], options.depths[0]

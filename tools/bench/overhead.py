@@ -1,13 +1,13 @@
-"""Steps per second of `fine_tune` over those of a bare `model.fit`.
+"""Speed of `fine_tune` relative to a bare `model.fit`, in steps per second.
 
     python tools/bench/overhead.py
     python tools/bench/overhead.py --replicas 2
 
-The same model, images, optimizer and batch size; random weights, no files. Both
-are timed epoch by epoch, in turns, in one process, so that both meet the same
+Both use the same model, images, optimizer and batch size, with random weights
+and no files. Their epochs alternate in one process, to expose them to the same
 noise. With several replicas both train under `tf.distribute.MirroredStrategy`,
-on logical CPUs. Prints one line of JSON, with the median of the ratios of
-neighbouring rounds, and fails below 0.97, or 0.95 with several replicas.
+on logical CPUs. Prints a JSON line with the median ratio of paired rounds, and
+fails below 0.97, or 0.95 with several replicas.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import keras_transfer as ktr
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds of the training steps of each epoch, without what is around."""
+    """Measures the seconds of the training steps of each epoch."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measures and prints."""
+    """Measures and prints the ratio."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * options.replicas
@@ -103,7 +103,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def build(size: int, devices: tf.distribute.Strategy | None) -> keras.Model:
-    """A classifier whose backbone trains."""
+    """Builds a classifier whose backbone trains."""
     backbone = ktr.load_backbone(
         "MobileNetV2", alpha=0.35, weights=None, input_shape=(size, size, 3)
     )

@@ -1,4 +1,4 @@
-r"""Do scores foretell which backbone fine-tunes best?
+r"""Correlation of transfer scores with accuracy after fine-tuning.
 
     python tools/bench/ranking.py --images IMAGES --mobilenet FILE \
         --mobilenet-v2-035 FILE --mobilenet-v2-100 FILE --saved-model FOLDER \
@@ -6,17 +6,17 @@ r"""Do scores foretell which backbone fine-tunes best?
     python tools/bench/ranking.py --table --output ranking.jsonl
 
 Eight sources: MobileNet 0.25, MobileNetV2 0.35 and 1.0 (a model with its own
-1,001 classes), a SavedModel, the embedded ResNet20, and random weights of
-three (with random classifiers, so that LEEP and NCE compare four sources). Four
-targets: flowers12, photos and sketches of PACS in IMAGES at 96 pixels, and
+1,001 classes), a SavedModel, the embedded ResNet20, and random weights of three
+networks (with random classifiers, so that LEEP and NCE compare four sources).
+Four targets: flowers12, photos and sketches of PACS in IMAGES at 96 pixels, and
 scikit-learn's digits at 64. Every score is compared with the test accuracy of
 `fine_tune` with its defaults over 6 epochs (random weights: from scratch over
-20), by the weighted Kendall tau (SciPy's): 1 where it puts all sources in their
-order, near 0 by chance. Beside them stand what needs no look at the images: the
-accuracy on ImageNet (0.1 % for random weights; the embedded one, which never
-saw it, is left out), the number of weights, and a random order (the mean over
-1,000). Each result is a line of JSON, written at once; a second start does what
-is missing.
+20), by SciPy's weighted Kendall tau: 1 for the correct order of all sources,
+about 0 for a random one. Baselines that do not use the images are the accuracy
+on ImageNet (0.1 % for random weights; without the embedded backbone, which was
+not trained on it), the number of parameters, and a random order (mean over
+1,000). Each result is written as a JSON line; the same command resumes after an
+interruption.
 """
 
 import argparse
@@ -32,8 +32,8 @@ import keras_transfer as ktr
 from keras_transfer.evaluation.intervals import mean_interval
 
 SCORES = ("logme", "h_score", "parc", "nleep", "leep", "nce")
-CHANCE = 0.001  # of 1,000 classes
-# Of the published weights, where files do not say it.
+CHANCE = 0.001  # Accuracy of random weights on 1,000 classes.
+# ImageNet accuracies of the published weights.
 TOP1 = {
     "MobileNet 0.25": 0.506,
     "MobileNetV2 0.35": 0.603,
@@ -46,7 +46,7 @@ SOURCES = (*SOURCES, "random MobileNetV2 1.0")
 
 
 def load_source(name: str, options: argparse.Namespace, size: int, seed: int):
-    """A backbone of the grid."""
+    """Loads a source backbone."""
     shape = (size, size, 3)
     if name == "ResNet20":
         return ktr.load_backbone("ResNet20", input_shape=shape)
@@ -77,7 +77,7 @@ def load_source(name: str, options: argparse.Namespace, size: int, seed: int):
 
 
 def load_task(name: str, images: Path):
-    """Training and test images, and their size."""
+    """Returns the images of a target task, and their size."""
     if name == "flowers12":
         folder = images / "flowers12"
         data = ktr.load_images(folder, image_size=96, split=(1.0, 0.0, 0.0))
@@ -102,7 +102,7 @@ TASKS = ("flowers12", "photo", "sketch", "digits")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Runs what is missing in the output."""
+    """Runs everything that the output does not contain yet."""
     path = Path(options.output)
     done = {(row["task"], row["source"], row["seed"]) for row in read(path)}
     for task in TASKS:
@@ -117,10 +117,10 @@ def main(options: argparse.Namespace) -> None:
                 keras.utils.set_random_seed(seed)
                 model = ktr.build_classifier(backbone, data=data)
                 started = time.time()
-                how = {"epochs": 6}
+                settings = {"epochs": 6}
                 if source.startswith("random "):
-                    how = {"strategy": "from-scratch", "epochs": 20}
-                ktr.fine_tune(model, data, seed=seed, verbose=0, **how)
+                    settings = {"strategy": "from-scratch", "epochs": 20}
+                ktr.fine_tune(model, data, seed=seed, verbose=0, **settings)
                 seconds = round(time.time() - started, 1)
                 arrays, _ = data.test.arrays()
                 guesses = model.predict(arrays, verbose=0).argmax(-1)
@@ -131,7 +131,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def rank(options: argparse.Namespace, task: str, data, size: int) -> dict:
-    """The scores of all sources, and what they cost, twice."""
+    """Computes the scores of all sources twice, and measures the cost."""
     backbones = [load_source(name, options, size, seed=0) for name in SOURCES]
     store = ktr.FeatureStore()
     costs = []
@@ -141,7 +141,7 @@ def rank(options: argparse.Namespace, task: str, data, size: int) -> dict:
             backbones, data, scores=SCORES, store=store, verbose=0
         )
         costs.append((ranking.computed, round(time.time() - started, 1)))
-    # Rows are sorted; of one name the second, and so on, in the order given.
+    # Map names in the ranking, which numbers repeated names, to ours.
     names, seen = {}, {}
     for name, backbone in zip(SOURCES, backbones, strict=True):
         count = seen[backbone.name] = seen.get(backbone.name, 0) + 1
@@ -149,9 +149,9 @@ def rank(options: argparse.Namespace, task: str, data, size: int) -> dict:
         names[own] = name
     rows = {}
     for row in ranking.rows:
-        found = {"probe": row.probe.accuracy, **row.scores}
-        found = {k: v if np.isfinite(v) else None for k, v in found.items()}
-        rows[names[row.name]] = found | {"parameters": row.parameters}
+        scores = {"probe": row.probe.accuracy, **row.scores}
+        scores = {k: v if np.isfinite(v) else None for k, v in scores.items()}
+        rows[names[row.name]] = scores | {"parameters": row.parameters}
     passes = costs[0][0] / (len(SOURCES) * len(data.train))
     return {
         "task": task,
@@ -165,7 +165,7 @@ def rank(options: argparse.Namespace, task: str, data, size: int) -> dict:
 
 
 def table(path: Path) -> str:
-    """Accuracies of the sources, then the tau of each score."""
+    """Returns a table of accuracies, and one of the tau of each score."""
     rows = read(path)
     scores = {row["task"]: row for row in rows if row["source"] is None}
     runs: dict[tuple, list[float]] = {}
@@ -185,7 +185,7 @@ def table(path: Path) -> str:
         lines.append(f"| {source} | {' | '.join(cells)} |")
     head = head.replace("| |", "| | mean |", 1)
     head = head.replace("|---|", "|---|---|", 1)
-    lines += ["\nWeighted Kendall tau with it:\n", head]
+    lines += ["\nWeighted Kendall tau of scores with accuracies:\n", head]
     columns = {
         name: [
             tau(
@@ -202,20 +202,20 @@ def table(path: Path) -> str:
     for task in tasks:
         truth = {s: float(np.mean(runs[task, s])) for s in SOURCES}
         columns["ImageNet top-1"].append(tau(known, truth))
-        drawn = [
+        samples = [
             tau(
                 dict(zip(SOURCES, generator.permutation(8), strict=True)), truth
             )
             for _ in range(1000)
         ]
-        columns["random order"].append(float(np.mean(drawn)))
+        columns["random order"].append(float(np.mean(samples)))
     for name, values in columns.items():
         cells = [f"{v:.2f}" if np.isfinite(v) else "-" for v in values]
         mean = f"{np.mean(values):.2f}" if np.isfinite(values).all() else "-"
         lines.append(f"| {name} | {mean} | {' | '.join(cells)} |")
     costs = [
-        f"{task}: {scores[task]['passes']} passes of all, "
-        f"{scores[task]['seconds'][0]} s; again "
+        f"{task}: {scores[task]['passes']} passes per image and source, "
+        f"{scores[task]['seconds'][0]} s; second time "
         f"{scores[task]['computed_again']}, {scores[task]['seconds'][1]} s"
         for task in tasks
     ]
@@ -223,14 +223,14 @@ def table(path: Path) -> str:
 
 
 def tau(score: dict, truth: dict) -> float:
-    """Over the sources that have the score; three at least."""
+    """Returns tau over the sources with a score, NaN for fewer than three."""
     names = [name for name, value in score.items() if value is not None]
     if len(names) < 3:
         return float("nan")
-    found = weightedtau(
+    result = weightedtau(
         [score[name] for name in names], [truth[name] for name in names]
     )
-    return float(found.statistic)
+    return float(result.statistic)
 
 
 if __name__ == "__main__":

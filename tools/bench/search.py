@@ -1,19 +1,21 @@
-r"""Seconds of a plain Keras-Tuner script over ours, everything counted.
+r"""Speed-up of a search over a plain Keras-Tuner script, in total seconds.
 
     python tools/bench/search.py --images FOLDER --weights FILE
 
-FOLDER holds `train/<class>/*.jpg`; FILE the weights of MobileNetV2 0.35. Both
+FOLDER holds `train/<class>/*.jpg`, FILE the weights of MobileNetV2 0.35. Both
 sides search the same grid at 160 pixels: depths 0, 1, 2, 4, three learning
-rates, lambda 0 and 0.01, 24 trials of 5 epochs. The plain script does what
-Keras-Tuner's guide does: a function `build(hp)`, decoded images cached in
-memory, a model for each trial. Each side is a process of its own, without the
-import of TensorFlow: reading, building, extraction, training and the files of
-the tuner are in. They take turns; the ratio is the median of the pairs.
+rates, lambda 0 and 0.01, 24 trials of 5 epochs. The plain script follows
+Keras-Tuner's guide: a function `build(hp)`, decoded images cached in memory, a
+model for each trial. Each side is a separate process, and its time includes
+everything after the import of TensorFlow: reading, building, extraction,
+training and the files of the tuner. The sides alternate; the ratio is the
+median over pairs.
 
-`grid`: the ratio of seconds. `memory`: 100 trials of ours, whose resident
-memory at the end must not exceed that after 20 by more than a tenth.
+- `grid`: the ratio of seconds.
+- `memory`: 100 trials of ours; resident memory at the end must not exceed that
+  after 20 trials by more than a tenth.
 
-Prints a line of JSON for each, and fails when a claim does.
+Prints a JSON line for each, and fails if a claim does not hold.
 """
 
 import argparse
@@ -26,7 +28,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# 10 was the aim; most of our time are steps that nobody can share.
+# Trials cannot share training steps, which take most of our time.
 CLAIMS = {"grid": 6.0, "memory": 1.1}
 SIZE = 160
 EPOCHS = 5
@@ -35,7 +37,7 @@ MANY = 100
 
 
 def main(options: argparse.Namespace) -> None:
-    """Runs the pairs and prints their ratios."""
+    """Runs all pairs, and prints their ratios."""
     failed = []
     for what in options.what:
         row = {"grid": compare, "memory": grow}[what](options)
@@ -47,11 +49,11 @@ def main(options: argparse.Namespace) -> None:
         if not good:
             failed.append(what)
     if failed:
-        sys.exit(f"off the claim: {', '.join(failed)}")
+        sys.exit(f"claims that do not hold: {', '.join(failed)}")
 
 
 def compare(options) -> dict:
-    """Measures pairs of baseline and ours."""
+    """Returns the ratios of pairs of baseline and ours."""
     pairs = [
         [child(options, side) for side in ("ours", "baseline")]
         for _ in range(options.rounds)
@@ -70,14 +72,14 @@ def compare(options) -> dict:
 
 
 def grow(options) -> dict:
-    """Measures memory over many trials."""
+    """Returns the growth of memory over many trials."""
     row = child(options, "many")
     early, late = row["resident"]
     return {"measured": round(late / early, 3), "megabytes": [early, late]}
 
 
 def child(options, side: str) -> dict:
-    """Runs one side in a process of its own."""
+    """Runs one side in a separate process."""
     arguments = [
         sys.executable, __file__, "--side", side,
         "--images", options.images, "--weights", options.weights,
@@ -89,14 +91,14 @@ def child(options, side: str) -> dict:
 
 
 def baseline(options, folder: Path) -> dict:
-    """A plain Keras-Tuner script."""
+    """Runs a plain Keras-Tuner script."""
     import keras
     import keras_tuner
     import tensorflow as tf
 
     train, validation = (
-        part.cache().prefetch(tf.data.AUTOTUNE)
-        for part in keras.utils.image_dataset_from_directory(
+        split.cache().prefetch(tf.data.AUTOTUNE)
+        for split in keras.utils.image_dataset_from_directory(
             Path(options.images) / "train",
             label_mode="categorical",
             image_size=(SIZE, SIZE),
@@ -152,7 +154,7 @@ def baseline(options, folder: Path) -> dict:
 
 
 def open_last(base, depth: int) -> None:
-    """Opens the last blocks, all but their BatchNormalization."""
+    """Unfreezes the last blocks, except for BatchNormalization."""
     import keras
 
     names = [f"block_{number}_" for number in range(17 - depth, 17)]
@@ -164,7 +166,7 @@ def open_last(base, depth: int) -> None:
 
 
 def ours(options, folder: Path, space=None, oracle="grid", trials=24) -> dict:
-    """The same with keras_transfer."""
+    """Runs the same search with keras_transfer."""
     import keras_transfer as ktr
 
     data = ktr.load_images(options.images, image_size=SIZE)
@@ -194,7 +196,7 @@ def ours(options, folder: Path, space=None, oracle="grid", trials=24) -> dict:
 
 
 def many(options, folder: Path) -> dict:
-    """Many random trials; resident memory after 20 and at the end."""
+    """Runs many random trials, and measures memory after 20 and at the end."""
     import keras_transfer as ktr
     from keras_transfer.tuning.trial_runner import TrialRunner
 
@@ -209,25 +211,25 @@ def many(options, folder: Path) -> dict:
     TrialRunner.run = measured
     phase = ktr.Phase(epochs=1)
     space = ktr.SearchSpace(depth=[0, 1, 2], strategy=(phase,))
-    found = ours(options, folder, space, "random", MANY)
-    return {**found, "resident": [resident[19], resident[MANY - 1]]}
+    row = ours(options, folder, space, "random", MANY)
+    return {**row, "resident": [resident[19], resident[MANY - 1]]}
 
 
 def megabytes() -> int:
-    """Resident memory of this process."""
+    """Returns the resident memory of this process."""
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * resource.getpagesize() // 2**20
 
 
 def run_side(options: argparse.Namespace) -> None:
-    """Times one side."""
+    """Measures one side."""
     import keras
-    import keras_tuner  # noqa: F401, the import is not what is timed
+    import keras_tuner  # noqa: F401, imports it before timing starts
     import tensorflow as tf
 
     import keras_transfer as ktr
 
-    ktr.search  # noqa: B018, the import is not what is timed
+    ktr.search  # noqa: B018, imports it before timing starts
     tf.constant(0.0)
     keras.utils.set_random_seed(0)
     side = {"baseline": baseline, "ours": ours, "many": many}[options.side]

@@ -1,17 +1,18 @@
-r"""Test accuracy of ways to transfer, side by side, paired over seeds.
+r"""Test accuracy of transfer methods, compared seed by seed.
 
     python tools/bench/transfer_accuracy.py --images IMAGES --weights FILE \
         --output accuracy.jsonl
     python tools/bench/transfer_accuracy.py --table --output accuracy.jsonl
 
-IMAGES holds `flowers12/` and `pacs_small/{photo,sketch}/`. MobileNetV2 0.35 at
-96 pixels. A seed draws the labelled images (5 or 20 of each class, or all
-training images) and everything random in training; all methods see the same.
-Nobody gets validation images: what is labelled is trained on. Each result is a
-line of JSON, written at once; a second start does what is missing. Seed 0 is
-left out: LP-FT's default rate was chosen on it.
+IMAGES holds `flowers12/` and `pacs_small/{photo,sketch}/`. The backbone is
+MobileNetV2 0.35 at 96 pixels. The seed determines the labelled images (5 or 20
+per class, or all training images) and the randomness of training, for all
+methods alike. There are no validation images: all labelled images are used for
+training. Each result is written as a JSON line; the same command resumes after
+an interruption. Seed 0 is excluded, since the default learning rate of LP-FT
+was chosen on it.
 
-The Keras guide's recipe is written out in `keras_guide` with Keras alone:
+`keras_guide` is the recipe of the Keras guide, in plain Keras:
 https://keras.io/guides/transfer_learning/
 """
 
@@ -33,7 +34,7 @@ QUIET = {"verbose": 0}
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Images to train on, and what to test on by name."""
+    """Images for training, and test sets by name."""
 
     name: str
     train: object
@@ -41,7 +42,7 @@ class Task:
 
 
 def load_tasks(folder: Path, size: int) -> list[Task]:
-    """Loads the three data sets; splits are fixed."""
+    """Loads the three data sets, with fixed splits."""
     flowers = ktr.load_images(
         folder / "flowers12", image_size=size, split=(1.0, 0.0, 0.0)
     )
@@ -66,7 +67,7 @@ def load_tasks(folder: Path, size: int) -> list[Task]:
 
 
 def keras_guide(weights: str, arrays, num_classes: int, size: int):
-    """Two phases as in the guide: the new layer, then all at 1e-5."""
+    """Trains in two phases: the new layer, then all layers at 1e-5."""
     images, labels = arrays
     base = keras.applications.MobileNetV2(
         input_shape=(size, size, 3), alpha=0.35, include_top=False, weights=None
@@ -90,7 +91,7 @@ def keras_guide(weights: str, arrays, num_classes: int, size: int):
 
 
 def with_ktr(weights: str, data, size: int, seed: int, **arguments):
-    """A method of ours: `fine_tune` with its defaults but for `arguments`."""
+    """Trains with `fine_tune`, with defaults except for `arguments`."""
     backbone = ktr.load_backbone(
         "MobileNetV2", alpha=0.35, weights=weights, input_shape=(size, size, 3)
     )
@@ -111,7 +112,7 @@ DEFAULT = "fine_tune (LP-FT)"
 
 
 def main(options: argparse.Namespace) -> None:
-    """Runs what is missing in the output, seed by seed."""
+    """Runs everything that the output does not contain yet, by seed."""
     path = Path(options.output)
     done = {
         tuple(row[k] for k in ("seed", "task", "shots", "method"))
@@ -138,7 +139,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def labelled(data, shots: int | None, seed: int):
-    """The labelled images of a seed."""
+    """Returns data with only the labelled images of a seed."""
     train = data.train
     if shots is not None:
         train = train.shots(shots, seed=seed)
@@ -147,7 +148,7 @@ def labelled(data, shots: int | None, seed: int):
 
 
 def measure(options, task, data, seed: int, method: str) -> dict:
-    """Trains once and tests on each of the task's test sets."""
+    """Trains once, and evaluates on each test set of the task."""
     keras.utils.set_random_seed(seed)
     started = time.time()
     if METHODS[method] is None:
@@ -172,7 +173,7 @@ def measure(options, task, data, seed: int, method: str) -> dict:
 
 
 def table(path: Path) -> str:
-    """Mean and interval; in brackets paired to the linear probe and guide."""
+    """Returns tables of mean accuracies, and of paired differences."""
     runs: dict[tuple, dict[int, float]] = {}
     for row in read(path):
         for test, accuracy in row["accuracy"].items():
@@ -183,7 +184,7 @@ def table(path: Path) -> str:
     for test in tests:
         lines += [
             f"\n**{test}**\n",
-            "| method | 5 a class | 20 a class | all |",
+            "| method | 5 per class | 20 per class | all |",
             "|---|---|---|---|",
         ]
         for method in METHODS:
@@ -211,7 +212,7 @@ def table(path: Path) -> str:
 
 
 def cell(runs: dict, test: str, shots: str, method: str) -> str:
-    """One cell of the table, in percent."""
+    """Returns a cell of the table, in percent."""
     values = [100 * v for v in runs.get((test, shots, method), {}).values()]
     if len(values) < 2:
         return "-"

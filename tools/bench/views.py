@@ -1,13 +1,14 @@
-r"""What fixed views cost in accuracy, and save in time.
+r"""Accuracy and time with fixed augmented views, against new ones per epoch.
 
     python tools/bench/views.py --images FOLDER --weights FILE
 
-The last two blocks and the head of MobileNetV2 0.35 at 96 pixels learn from 20
-labelled images of each class of FOLDER (`train/` and `test/`), 24 epochs from
-the exact probe, with 1, 2, 4 and 8 fixed views of each image, and with new ones
-in each epoch (mirrored, cropped, rotated). A seed draws the labelled images and
-the views. Test accuracy: mean and 95 % interval over seeds, and paired to new
-views in each epoch; seconds: the median, everything counted.
+The last two blocks and the head of MobileNetV2 0.35 at 96 pixels train on 20
+labelled images per class of FOLDER (`train/` and `test/`), for 24 epochs after
+the exact probe, with 1, 2, 4 and 8 fixed views of each image, and with new
+views in each epoch (mirrored, cropped, rotated). The seed determines labelled
+images and views. Reports test accuracy as mean and 95 % interval over seeds,
+the paired difference to new views in each epoch, and the median of total
+seconds.
 """
 
 import argparse
@@ -39,7 +40,7 @@ STRATEGY = (
 
 
 def main(options: argparse.Namespace) -> None:
-    """Trains all, prints a line of JSON and a table."""
+    """Trains all methods, prints a JSON line and a table."""
     data = ktr.load_images(
         options.images, image_size=SIZE, split=(1.0, 0.0, 0.0)
     )
@@ -67,14 +68,14 @@ def main(options: argparse.Namespace) -> None:
             accuracies[name].append(accuracy)
             print(seed, name, f"{accuracy:.1f} %", flush=True)
     print(json.dumps({"accuracies": accuracies, "seconds": seconds}))
-    print("| views | accuracy | against new ones | seconds |")
+    print("| views | accuracy | difference to new views | seconds |")
     print("|---|---|---|---|")
-    for name, found in accuracies.items():
-        mean, half = mean_interval(found)
-        other, wide = paired_interval(found, accuracies[DIRECT])
+    for name, values in accuracies.items():
+        mean, half = mean_interval(values)
+        difference, width = paired_interval(values, accuracies[DIRECT])
         print(
             f"| {name} | {mean:.1f} % +- {half:.1f} | "
-            + ("" if name == DIRECT else f"{other:+.1f} +- {wide:.1f}")
+            + ("" if name == DIRECT else f"{difference:+.1f} +- {width:.1f}")
             + f" | {statistics.median(seconds[name]):.0f} |"
         )
 

@@ -1,1 +1,1 @@
-"""Backbones of KerasHub."""
+"""Backbones from KerasHub."""

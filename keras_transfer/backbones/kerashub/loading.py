@@ -25,23 +25,23 @@ from keras_transfer.structure import graph
 PREFIX = "kerashub:"
 
 
-# Addresses that KerasHub knows by themselves.
+# Handles that KerasHub resolves without our prefix.
 ADDRESSES = ("hf://", "kaggle://", "modelscope://")
 
 
-# The half for images of a network for images and text.
+# Attribute of a network for images and text that takes the images.
 _IMAGE_PART = "vision_encoder"
 
 
 def is_handle(source: object) -> bool:
-    """Whether `source` names something of KerasHub."""
+    """Returns `True` if `source` is a handle of KerasHub."""
     return isinstance(source, str) and source.startswith((PREFIX, *ADDRESSES))
 
 
 def is_backbone(source: object) -> bool:
-    """Whether `source` is an object of KerasHub, or was made of one here.
+    """Returns `True` for a KerasHub object, or a `KerasHubNetwork`.
 
-    Imports nothing: where there is such an object, KerasHub is imported.
+    It does not import KerasHub, which any such object has imported.
     """
     return isinstance(source, keras.Model) and any(
         kind.__module__.startswith("keras_hub.") or kind is KerasHubNetwork
@@ -56,26 +56,25 @@ def build(
     pretrained: bool = True,
     pixel_range: str | None = None,
 ) -> tuple[keras.Model, BackboneSpec]:
-    """Makes a backbone of a network of KerasHub that takes images.
+    """Makes a backbone from a KerasHub network that takes images.
 
     Args:
         source: `"kerashub:"` and the name of a preset or a folder; an address
-            (`"hf://..."`); a backbone or a task of KerasHub, of which a copy is
-            taken.
+            (`"hf://..."`); a backbone or a task of KerasHub, which is copied.
         input_shape: `(height, width, channels)`, or `None` for that of the
             network.
-        pretrained: Whether to take its weights. Defaults to `True`.
-        pixel_range: A key of `NORMALIZATIONS`. Defaults to `None`: what its
-            own image converter does.
+        pretrained: Whether to use its weights. Defaults to `True`.
+        pixel_range: A key of `NORMALIZATIONS`. Defaults to `None`: that of its
+            image converter.
 
     Returns:
-        The functional model and what is known about it.
+        The functional model, and its spec.
 
     Raises:
         ImportError: If KerasHub is not installed.
-        ValueError: If there is no such preset, it takes no images or does not
-            fit `input_shape`, or nobody says what pixels it takes.
-        ConnectionError: If it has to be fetched and cannot be.
+        ValueError: If there is no such preset, it does not take images or fit
+            `input_shape`, or its pixel range is unknown.
+        ConnectionError: If a download fails.
     """
     shape = None if input_shape is None else (*input_shape[:2], 3)
     if input_shape is not None and input_shape[-1] not in (1, 3):
@@ -85,19 +84,19 @@ def build(
         )
     if isinstance(source, keras.Model):
         name = source.name
-        found, converter = _parts_of(source)
-        network = _network(found, shape, pretrained=pretrained, copied=True)
+        backbone, converter = _parts_of(source)
+        network = _network(backbone, shape, pretrained=pretrained, copied=True)
     else:
         name = source
-        found = load(source, shape, pretrained)
+        backbone = load(source, shape, pretrained)
         converter = load_converter(source)
-        network = _network(found, shape, pretrained=pretrained, copied=False)
+        network = _network(backbone, shape, pretrained=pretrained, copied=False)
     normalization = pixel_range or _normalization_of(converter)
     if normalization is None or (
         isinstance(normalization, str) and normalization not in NORMALIZATIONS
     ):
         raise ValueError(
-            "`pixel_range` must say what the network was trained on, since "
+            "`pixel_range` must be the pixel range of the pretraining, since "
             f"{name!r} has no image converter: one of "
             f"{', '.join(map(repr, NORMALIZATIONS))}. Received: "
             f"pixel_range={pixel_range!r}"
@@ -115,11 +114,11 @@ def build(
 
 
 def clone(model: keras.Model) -> keras.Model:
-    """Returns a network like `model`, with weights of its own.
+    """Returns a clone of `model`, with weights of its own.
 
     Args:
-        model: Any functional model, also one that was made here, which Keras
-            would clone layer by layer.
+        model: Any functional model, including a `KerasHubNetwork`, which
+            `keras.models.clone_model` would clone layer by layer.
     """
     if isinstance(model, KerasHubNetwork):
         return KerasHubNetwork.from_config(model.get_config())
@@ -134,17 +133,17 @@ def load(
     """Loads a backbone of KerasHub.
 
     Args:
-        handle: As `build` takes it; `"kerashub:"` may be missing.
+        handle: Handle, as for `build`, with or without `"kerashub:"`.
         image_shape: Shape of the images, or `None` for its own.
-        pretrained: Whether to take its weights.
+        pretrained: Whether to use its weights.
 
     Returns:
         The backbone.
 
     Raises:
-        ImportError: If KerasHub, or what it fetches with, is not installed.
+        ImportError: If KerasHub, or its download client, is not installed.
         ValueError: If there is no such preset, or it does not fit.
-        ConnectionError: If it has to be fetched and cannot be.
+        ConnectionError: If a download fails.
     """
     hub = import_keras_hub()
     preset = handle.removeprefix(PREFIX)
@@ -155,8 +154,8 @@ def load(
         )
     except ImportError:
         raise
-    except Exception as err:  # It raises what its transports raise.
-        raise _explained(handle, preset, image_shape, err, hub) from err
+    except Exception as err:  # Any error of its download clients.
+        raise _explain(handle, preset, image_shape, err, hub) from err
 
 
 def load_converter(handle: str) -> Any:
@@ -176,21 +175,21 @@ def _beside(handle: str, kind: Any) -> Any:
         return None
 
 
-def _explained(
+def _explain(
     handle: str, preset: str, shape: object, err: Exception, hub: Any
 ) -> Exception:
-    """Says what the user can do about an error of KerasHub."""
+    """Returns an error of ours, with a remedy, for one of KerasHub."""
     first = (str(err).strip() or type(err).__name__).splitlines()[0]
     if Path(preset, "config.json").is_file() and shape is not None:
         return ValueError(
-            f"`input_shape` must fit {handle!r}; without it the network takes "
-            f"the images that it was made for. Received: input_shape={shape}. "
-            f"KerasHub says: {first}"
+            f"`input_shape` must fit {handle!r}; omit it for the image size of "
+            f"the pretraining. Received: input_shape={shape}. KerasHub says: "
+            f"{first}"
         )
     if Path(preset).is_dir():
         return ValueError(
-            "`source` must be a folder that KerasHub reads: of a preset, of "
-            "Hugging Face or of timm (config.json and its weights). Received: "
+            "`source` must be a folder that KerasHub reads: of a preset, from "
+            "Hugging Face or timm (config.json and its weights). Received: "
             f"source={handle!r}. KerasHub says: {first}"
         )
     known = hub.models.Backbone.presets
@@ -203,14 +202,14 @@ def _explained(
         )
     return ConnectionError(
         f"Preset {preset!r} is not in the cache and could not be fetched "
-        f"({first}). Ways out: connect to the internet once; point "
-        "KAGGLEHUB_CACHE (or HF_HOME) to a cache that has it; "
-        f"{PREFIX!r} and the folder of a copy of it."
+        f"({first}). Either connect to the internet once, or set "
+        "KAGGLEHUB_CACHE (or HF_HOME) to a cache that has it, or pass "
+        f"{PREFIX!r} and the folder of a copy."
     )
 
 
 def _parts_of(source: keras.Model) -> tuple[keras.Model, Any]:
-    """The backbone and the image converter of an object of KerasHub."""
+    """Returns the backbone and image converter of a KerasHub object."""
     preprocessor = getattr(source, "preprocessor", None)
     return (
         getattr(source, "backbone", source),
@@ -225,13 +224,13 @@ def _network(
     pretrained: bool,
     copied: bool,
 ) -> keras.Model:
-    """Makes one graph of a backbone with one input, its images.
+    """Makes one graph of a backbone, with the images as its only input.
 
     Args:
-        source: A backbone of KerasHub, or what was made of one here.
+        source: A backbone of KerasHub, or a `KerasHubNetwork`.
         shape: Shape of the images, or `None` for its own.
-        pretrained: Whether to take its weights.
-        copied: Whether to leave `source` alone; else it is taken as it is.
+        pretrained: Whether to use its weights.
+        copied: Whether to copy `source`; else it becomes part of the result.
     """
     ends = graph.tensors_in(source)
     fits = len(ends) == 1 and tuple(ends[0].shape[1:]) == shape
@@ -248,29 +247,29 @@ def _network(
         part = _IMAGE_PART
         inputs = graph.tensors_in(getattr(whole, part))
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        taken = ", ".join(f"{t.name} {tuple(t.shape[1:])}" for t in inputs)
+        shapes = ", ".join(f"{t.name} {tuple(t.shape[1:])}" for t in inputs)
         raise ValueError(
             f"`source` must take images. Received: {source.name!r}, a "
-            f"{type(whole).__name__}, which takes {taken}. For text there is "
+            f"{type(whole).__name__}, which takes {shapes}. For text use "
             "`build_text_classifier`."
         )
     network = KerasHubNetwork(whole, part=part, still=pretrained)
     below = list(graph.layers_below(network))[1:]
     if any(not type(x).__module__.startswith("keras.") for x in below):
         return network
-    # Nothing in it needs KerasHub: a saved model opens without it.
+    # All layers are built into Keras, so a saved model loads without KerasHub.
     return keras.Model(network.inputs[0], network.outputs[0], name=network.name)
 
 
 def copy_of(
     source: keras.Model, pretrained: bool, shape: tuple | None = None
 ) -> keras.Model:
-    """Makes another backbone of the same kind.
+    """Returns a copy of a backbone, possibly for images of another shape.
 
     Args:
-        source: A backbone of KerasHub, or what was made of one here.
-        pretrained: Whether to take its weights.
-        shape: Of the images, or `None` for the same. Defaults to `None`.
+        source: A backbone of KerasHub, or a `KerasHubNetwork`.
+        pretrained: Whether to copy its weights.
+        shape: Shape of the images, or `None` for the same. Defaults to `None`.
 
     Raises:
         ValueError: If it does not fit `shape`.
@@ -292,8 +291,8 @@ def _set_shape(config: dict[str, Any], shape: tuple, source: object) -> None:
     names = {"image_shape", "input_shape"} & set(options)
     if not names:
         raise ValueError(
-            "`input_shape` must be left out for "
-            f"{type(source).__name__}, which takes images of one shape. "
+            "`input_shape` must be omitted for "
+            f"{type(source).__name__}, whose image shape is fixed. "
             f"Received: input_shape={shape}"
         )
     options[names.pop()] = shape
@@ -307,14 +306,14 @@ def _set_weights(
     except ValueError as err:
         raise ValueError(
             f"`input_shape` must fit the weights of {source.name!r}, some of "
-            "which belong to places in the image. Received: "
-            f"input_shape={shape}. Leave it out, and load the images in the "
-            f"size of the network, {tuple(source.input_shape[1:3])}."
+            "which depend on positions in the image. Received: "
+            f"input_shape={shape}. Omit it, and load the images in the size of "
+            f"the network, {tuple(source.input_shape[1:3])}."
         ) from err
 
 
 def _normalization_of(converter: Any) -> str | Normalization | None:
-    """What `x * scale + offset` of an image converter is as mean and std."""
+    """Returns `x * scale + offset` of an image converter as mean and std."""
     if converter is None:
         return None
     scale = np.broadcast_to(
@@ -323,10 +322,12 @@ def _normalization_of(converter: Any) -> str | Normalization | None:
     offset = np.broadcast_to(
         0.0 if converter.offset is None else converter.offset, 3
     )
-    found = Normalization(
+    normalization = Normalization(
         tuple((-offset / scale).tolist()), tuple((1.0 / scale).tolist())
     )
     for name, known in NORMALIZATIONS.items():
-        if not known.bgr and np.allclose(found[:2], known[:2], rtol=1e-6):
+        if not known.bgr and np.allclose(
+            normalization[:2], known[:2], rtol=1e-6
+        ):
             return name
-    return found
+    return normalization

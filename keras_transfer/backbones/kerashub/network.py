@@ -10,12 +10,13 @@ from typing import Any
 import keras
 
 from keras_transfer.backbones import tokens
-from keras_transfer.backbones.dropout import still_dropout
+from keras_transfer.backbones.dropout import turn_off_dropout
 from keras_transfer.structure import graph
 from keras_transfer.structure.adapters import settle
 
-# Between its blocks tensors cross whose shapes KerasHub states wrongly.
-_WHOLE = ("XLNetBackbone",)
+# Networks that cannot be taken apart. KerasHub states wrong shapes for tensors
+# between the blocks of XLNet.
+_INDIVISIBLE = ("XLNetBackbone",)
 
 
 _INTERPOLATED = "interpolated_position_embeddings"
@@ -25,27 +26,25 @@ _INTERPOLATED = "interpolated_position_embeddings"
 class KerasHubNetwork(keras.Model):
     """A functional model over the layers of a KerasHub backbone.
 
-    KerasHub keeps the blocks of a transformer within one layer, and makes its
-    networks anew from one config of all: that of a single layer often does not
-    say how to make it. So the graph goes through the layers that are stacks of
-    others, which makes their parts blocks, and the config is KerasHub's own,
-    with what is trainable beside it.
+    KerasHub nests the blocks of a transformer in one layer, and recreates its
+    networks from a single config, since the config of a nested layer is often
+    incomplete. So this graph opens layers that are stacks of others, to make
+    their parts blocks, and its config is that of KerasHub, plus the positions
+    of trainable layers.
 
     Args:
-        hub: The backbone, or what `keras.saving` serializes it to. It becomes
+        hub: The backbone, or its serialization by `keras.saving`. It becomes
             part of this network.
-        part: Name of the attribute of it that is meant, such as
-            `"vision_encoder"`. Defaults to `None`, all of it.
-        text: For a network that takes text, the arguments of
-            `read_tokens` beside the network.
-            Defaults to `None`, one that takes images.
-        still: Whether what drops at random is off. Defaults to `True`.
+        part: Attribute of `hub` to use instead of all of it, such as
+            `"vision_encoder"`. Defaults to `None`.
+        text: Arguments of `read_tokens` besides the network, for a text
+            network. Defaults to `None`, for images.
+        still: Whether dropout is turned off. Defaults to `True`.
         adapters: Ranks of low-rank adapters by the position of their layer.
             Defaults to `None`, none.
-        closed: Positions of the layers in it that do not train. Defaults to
-            `()`.
+        closed: Positions of the frozen layers. Defaults to `()`.
         name: Name of the model. Defaults to `"backbone"`.
-        **options: Of every model, such as `trainable`.
+        **options: Further arguments of `keras.Model`, such as `trainable`.
 
     Raises:
         ImportError: If KerasHub is not installed.
@@ -78,24 +77,24 @@ class KerasHubNetwork(keras.Model):
         else:
             inputs, features = read_tokens(network, **text)
         super().__init__(inputs, features, name=name, **options)
-        # As text: Keras would wrap a dictionary and look for layers in it.
-        self._made_of = json.dumps(
+        # As text, since Keras would track the contents of a dictionary.
+        self._arguments = json.dumps(
             {"hub": hub, "part": part, "text": text, "still": still}
         )
         if still:
-            still_dropout(self)
+            turn_off_dropout(self)
         layers = list(graph.layers_below(self))
-        for place, rank in (adapters or {}).items():
-            layers[int(place)].enable_lora(rank)
+        for position, rank in (adapters or {}).items():
+            layers[int(position)].enable_lora(rank)
         for index, layer in enumerate(layers):
-            if index:  # not the model itself
+            if index:  # Index 0 is the model itself.
                 layer.trainable = index not in closed
             if hasattr(layer, _INTERPOLATED):
-                _save_as_they_are(layer)
+                _save_unchanged(layer)
         settle(layers)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what the network is made of, and which layers are closed."""
+        """Returns the config of the backbone, and the frozen layers."""
         layers = list(enumerate(graph.layers_below(self)))
         closed = [i for i, layer in layers if i and not layer.trainable]
         ranks = {
@@ -104,7 +103,7 @@ class KerasHubNetwork(keras.Model):
             if getattr(layer, "lora_enabled", False)
         }
         return {
-            **json.loads(self._made_of),
+            **json.loads(self._arguments),
             "adapters": ranks,
             "closed": closed,
             "name": self.name,
@@ -115,7 +114,7 @@ class KerasHubNetwork(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> KerasHubNetwork:
-        """Makes the network anew, without its weights."""
+        """Creates a network from its config, without weights."""
         return cls(**config)
 
 
@@ -136,13 +135,13 @@ def import_keras_hub() -> Any:
 
 
 def read_images(network: keras.Model) -> tuple[keras.KerasTensor, ...]:
-    """Runs a network on one batch of images.
+    """Builds the graph of a network that takes images.
 
     Args:
         network: A functional model with one input.
 
     Returns:
-        The input and the features.
+        The symbolic input and features.
     """
     (end,) = graph.tensors_in(network)
     images = keras.Input(end.shape[1:], dtype=end.dtype, name="image")
@@ -152,75 +151,75 @@ def read_images(network: keras.Model) -> tuple[keras.KerasTensor, ...]:
 def read_tokens(
     network: keras.Model, *, pad: int, pooling: str
 ) -> tuple[keras.KerasTensor, ...]:
-    """Runs a network on one batch of token ids.
+    """Builds the graph of a network that takes token ids.
 
     Args:
-        network: A functional model that takes `token_ids` and, if it likes,
+        network: A functional model that takes `token_ids` and, optionally,
             `padding_mask` and `segment_ids`.
-        pad: Id of the token that stands for nothing.
-        pooling: As `keras_transfer.backbones.tokens.pool` takes it.
+        pad: Id of the padding token.
+        pooling: Pooling, as for `keras_transfer.backbones.tokens.pool`.
 
     Returns:
-        The input, int32 `(batch, length)` with -1 beyond the end of a text,
-        and the features `(batch, channels)`.
+        The symbolic input, int32 `(batch, length)` with -1 after the end of a
+        text, and features `(batch, channels)`.
 
     Raises:
-        ValueError: If the network takes something else.
+        ValueError: If the network has other inputs.
     """
     token_ids = keras.Input((None,), dtype="int32", name="tokens")
     mask = token_ids >= 0
-    given = {
+    tensors = {
         "token_ids": keras.ops.where(mask, token_ids, pad),
         "padding_mask": mask,
         "segment_ids": keras.ops.zeros_like(token_ids),
     }
     ends = graph.tensors_in(network)
     names = [end.name for end in ends]
-    if not {"token_ids"} <= set(names) <= set(given):
+    if not {"token_ids"} <= set(names) <= set(tensors):
         raise ValueError(
-            "`source` must take text: token_ids and, if it likes, "
+            "`source` must take text: token_ids and, optionally, "
             f"padding_mask and segment_ids. Received: {network.name!r}, a "
             f"{type(network).__name__}, which takes {', '.join(names)}."
         )
-    given = {
-        end.name: keras.ops.cast(given[end.name], end.dtype) for end in ends
+    tensors = {
+        end.name: keras.ops.cast(tensors[end.name], end.dtype) for end in ends
     }
-    outputs = unfold(network, [given[name] for name in names])
+    outputs = unfold(network, [tensors[name] for name in names])
     if isinstance(outputs, dict):
         outputs = outputs["sequence_output"]
-    # The mask as the blocks read it: one tensor less that crosses a cut.
-    mask = given.get("padding_mask", mask)
+    # Reuse the mask of the blocks, so that one tensor less crosses a cut.
+    mask = tensors.get("padding_mask", mask)
     return token_ids, tokens.pool(outputs, mask, pooling)
 
 
 def unfold(network: keras.Model, inputs: Any) -> Any:
-    """Calls a network with the stacks of layers in it taken apart.
+    """Calls a network, with the layers in its stacks called one by one.
 
     Args:
         network: A functional model; its layers are shared.
         inputs: Symbolic tensor, or a list of several.
 
     Returns:
-        What the network returns.
+        The outputs of the network.
     """
-    if type(network).__name__ in _WHOLE:
+    if type(network).__name__ in _INDIVISIBLE:
         ends = graph.tensors_in(network)
-        given = zip(ends, keras.tree.flatten(inputs), strict=True)
-        return network({end.name: tensor for end, tensor in given})
+        pairs = zip(ends, keras.tree.flatten(inputs), strict=True)
+        return network({end.name: tensor for end, tensor in pairs})
     outputs = graph.inline(network, inputs, parts=_opened)
     flat = keras.tree.flatten(outputs)
     if len(keras.Model(inputs, flat).weights) == len(network.weights):
         return outputs
-    # A stack has weights that no layer in it is asked for.
+    # A stack has weights of its own, which its layers do not include.
     return graph.inline(network, inputs)
 
 
-def _save_as_they_are(layer: keras.layers.Layer) -> None:
-    """Makes a layer save its variables, and not others in their place.
+def _save_unchanged(layer: keras.layers.Layer) -> None:
+    """Makes a layer save its variables without interpolation.
 
-    DINOv2 saves position embeddings in the size of its pretraining: what it
-    learned in another size comes back blurred, or does not come back at all
-    where the sum of the changes is negative.
+    DINOv2 saves position embeddings in the size of its pretraining. Embeddings
+    trained in another size are blurred by that, or lost where the sum of the
+    changes is negative.
     """
     for name in ("save_own_variables", "load_own_variables"):
         plain = getattr(keras.layers.Layer, name)
@@ -228,19 +227,19 @@ def _save_as_they_are(layer: keras.layers.Layer) -> None:
 
 
 def _last(inputs: keras.KerasTensor, outputs: Any) -> keras.KerasTensor:
-    """Of several outputs the one that most of the network leads to."""
+    """Returns the output that depends on the largest part of the network."""
     ends = keras.tree.flatten(outputs)
     if len(ends) == 1:
         return ends[0]
-    found = [len(graph.steps(keras.Model(inputs, end))) for end in ends]
-    return ends[found.index(max(found))]
+    sizes = [len(graph.steps(keras.Model(inputs, end))) for end in ends]
+    return ends[sizes.index(max(sizes))]
 
 
 def _opened(operation: keras.Operation) -> Callable[..., Any] | None:
-    """Returns what calls the layers of a stack one by one."""
+    """Returns a function that calls the layers of a stack one by one."""
     if not _is_stack(operation):
         return None
-    # Keras wants each name once in a graph, and each stack counts from 0.
+    # Names must be unique in a graph, but each stack counts from 0.
     for part in _parts(operation):
         if not part.name.startswith(operation.name):
             part.name = f"{operation.name}_{part.name}"
@@ -250,12 +249,12 @@ def _opened(operation: keras.Operation) -> Callable[..., Any] | None:
 def _call(stack: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
     try:
         return stack.call(*args, **kwargs)
-    except Exception:  # Whatever a layer raises that wants real tensors.
+    except Exception:  # Some layers fail on symbolic tensors, with any error.
         return stack(*args, **kwargs)
 
 
 def _is_stack(operation: keras.Operation) -> bool:
-    """Whether a layer keeps others in a list, and no weights itself."""
+    """Returns `True` for a list of layers without weights of its own."""
     if not isinstance(operation, keras.layers.Layer):
         return False
     if type(operation).__module__.startswith("keras."):
@@ -265,14 +264,14 @@ def _is_stack(operation: keras.Operation) -> bool:
         return False
     return any(
         isinstance(value, list | tuple)
-        and sum(isinstance(each, keras.layers.Layer) for each in value) > 1
+        and sum(isinstance(item, keras.layers.Layer) for item in value) > 1
         for name, value in vars(operation).items()
         if not name.startswith("_")
     )
 
 
 def _parts(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """The layers that a layer is made of, not those within them."""
+    """Returns the direct sublayers of a layer."""
     below = list(graph.layers_below(layer))[1:]
     inner = {
         id(x) for part in below for x in list(graph.layers_below(part))[1:]

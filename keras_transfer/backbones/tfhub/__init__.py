@@ -1,1 +1,1 @@
-"""Backbones of TensorFlow Hub: SavedModels."""
+"""Backbones from TensorFlow Hub: SavedModels."""

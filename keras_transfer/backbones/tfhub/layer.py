@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Of the folders that layers unpack SavedModels into.
+# Prefix of the temporary folders into which layers unpack SavedModels.
 _PREFIX = "keras_transfer-saved-model-"
 
 
@@ -35,35 +35,35 @@ class SavedModelLayer(keras.layers.Layer):
 
     The SavedModel has TF-Hub's reusable interface (`__call__`, `variables`,
     `trainable_variables`, `regularization_losses`) or signatures. Its variables
-    are the layer's weights: no copies. It runs in inference mode, so that
-    moving averages stay as they are, unless it is trainable and `training_mode`
-    is on. Trainable it adds its regularization losses.
+    become the layer's weights, without a copy. It runs in inference mode, so
+    that moving averages do not update, unless it is trainable and
+    `training_mode` is on. A trainable layer adds its regularization losses.
 
-    A `.keras` file of a model with this layer holds the SavedModel, and needs
-    neither its folder nor TF-Hub; it needs `import keras_transfer`, and runs
-    the graph in it, whatever that does: open files of people you trust. What
-    comes in a file or an archive is unpacked into a temporary folder, which
-    goes with the layer.
+    A `.keras` file of a model with this layer contains the SavedModel, and
+    needs neither its folder nor TF-Hub, but `import keras_transfer`. Loading it
+    runs the graph it contains, so open only files that you trust. Files and
+    archives are unpacked into a temporary folder, which is deleted with the
+    layer.
 
     Args:
         saved_model: Folder with `saved_model.pb`, or an archive of it. `None`
-            for a layer whose SavedModel comes with a `.keras` file. Defaults to
+            for a layer whose SavedModel is in a `.keras` file. Defaults to
             `None`.
         signature: Name of the signature to run, or `None` for `__call__`.
             Defaults to `None`.
-        output: Key of the output, where there are several. Defaults to `None`.
-        training_mode: Whether a trainable layer is told that it is in training:
-            BatchNormalization then moves, and dropout drops. Defaults to
-            `False`: few examples spoil what many were averaged over.
-        known: What `get_config` wrote down of the SavedModel. Defaults to
+        output: Key of the output, if there are several. Defaults to `None`.
+        training_mode: Whether a trainable layer runs in training mode, which
+            updates BatchNormalization statistics and enables dropout. Defaults
+            to `False`, since few examples would degrade the statistics.
+        known: Description of the SavedModel, from `get_config`. Defaults to
             `None`.
-        **kwargs: Arguments of `keras.layers.Layer`. `trainable` is `False`
-            unless it is given.
+        **kwargs: Further arguments of `keras.layers.Layer`. `trainable` is
+            `False` unless given.
 
     Raises:
         ValueError: If there is no such SavedModel, signature or output, or it
-            cannot be run: TF-Hub's format for TensorFlow 1, operations that
-            TensorFlow does not have, several inputs, ragged or sparse ones.
+            cannot run: TF-Hub's format for TensorFlow 1, operations that this
+            TensorFlow lacks, several inputs, ragged or sparse ones.
 
     Example:
 
@@ -89,7 +89,7 @@ class SavedModelLayer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("trainable", False)
-        # Inputs are cast by what the SavedModel takes, not by Keras' policy.
+        # Inputs are cast to the dtype of the SavedModel, not of Keras' policy.
         super().__init__(autocast=False, **kwargs)
         self.supports_jit = False
         self._signature = signature
@@ -108,7 +108,7 @@ class SavedModelLayer(keras.layers.Layer):
                 f"saved_model={saved_model!r}"
             )
         if self._program is None:
-            # A file fills them; what runs comes with it.
+            # Placeholders, until a file loads the SavedModel and its values.
             variables = self._known["variables"]
             self._track([np.zeros(v["shape"], v["dtype"]) for v in variables])
         self.built = True
@@ -116,13 +116,13 @@ class SavedModelLayer(keras.layers.Layer):
     # --- The SavedModel ---
 
     def _find(self, path: Path) -> Path:
-        """Returns a folder that stays as long as the layer does."""
+        """Returns a folder that exists as long as the layer."""
         borrowed = any(part.startswith(_PREFIX) for part in path.parts)
         if path.is_file():
             return self._extract(path)
         if not borrowed or not path.is_dir():
             return path
-        # It goes with the layer that it was unpacked for.
+        # The folder is deleted with another layer, so copy it.
         shutil.copytree(path, folder := self._make_folder())
         return folder
 
@@ -141,12 +141,12 @@ class SavedModelLayer(keras.layers.Layer):
                 "`saved_model` must be a folder or an archive (.tar.gz) with a "
                 f"SavedModel. Received: saved_model={str(archive)!r}: {err}"
             ) from err
-        found = sorted(folder.rglob(FILE), key=lambda f: len(f.parts))
-        return found[0].parent if found else folder
+        files = sorted(folder.rglob(FILE), key=lambda f: len(f.parts))
+        return files[0].parent if files else folder
 
     @property
     def takes(self) -> tf.TensorSpec:
-        """Shape, with the batch, and dtype of what the SavedModel takes."""
+        """Shape, batch included, and dtype of the input of the SavedModel."""
         import tensorflow as tf
 
         return tf.TensorSpec(
@@ -154,7 +154,7 @@ class SavedModelLayer(keras.layers.Layer):
         )
 
     def _take(self, folder: Path) -> None:
-        """Loads the SavedModel; its variables become the layer's."""
+        """Loads the SavedModel; its variables become those of the layer."""
         program = read_program(folder, self._signature)
         values = [*program.trainable, *program.frozen]
         if not self._known:
@@ -162,20 +162,20 @@ class SavedModelLayer(keras.layers.Layer):
         if self._weights_of():
             for variable, value in zip(self._weights_of(), values, strict=True):
                 value.assign(variable.value)
-                # The same variable object, since an optimizer may know it
-                # already, over the memory that the SavedModel reads.
+                # Keep the variable object, which an optimizer may hold, but
+                # let it use the memory that the SavedModel reads.
                 variable.value._handle = value.handle
         else:
             self._track(values)
         self._folder = folder
-        # As an attribute of the layer, Keras would track what it holds.
+        # Bypasses Keras, which would track the contents of an attribute.
         object.__setattr__(self, "_program", program)
 
     def _weights_of(self) -> list[keras.Variable]:
         return [*self._trainable_variables, *self._non_trainable_variables]
 
     def _track(self, values: Sequence[Any]) -> None:
-        """Makes variables of the layer: around those given, or of arrays."""
+        """Adds weights that wrap the given variables, or hold the arrays."""
         for item, value in zip(self._known["variables"], values, strict=True):
             self._track_variable(
                 keras.Variable(
@@ -192,12 +192,12 @@ class SavedModelLayer(keras.layers.Layer):
         values = [*program.trainable, *program.frozen]
         names = _names([value.name for value in values])
         shape = self._infer(program, program.spec.shape)
-        taken = program.spec.shape
-        taken = None if taken.rank is None else taken.as_list()
+        spec = program.spec
+        input_shape = None if spec.shape.rank is None else spec.shape.as_list()
         return {
             "digest": digest_folder(folder),
-            "input_shape": taken,
-            "input_dtype": program.spec.dtype.name,
+            "input_shape": input_shape,
+            "input_dtype": spec.dtype.name,
             "output_shape": list(shape)[1:],
             "variables": [
                 {
@@ -213,12 +213,12 @@ class SavedModelLayer(keras.layers.Layer):
     # --- Keras ---
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Runs the SavedModel; in inference mode where the layer is frozen."""
+        """Runs the SavedModel, in inference mode if the layer is frozen."""
         program = self._program
         if program is None:
             raise ValueError(
                 f"Layer {self.name!r} must have its SavedModel. Received: a "
-                "layer made from a config alone, whose folder is gone. Load "
+                "layer made from a config alone, whose folder is deleted. Load "
                 "the whole `.keras` file with `keras.models.load_model`."
             )
         learns = bool(training) and self.trainable and self._training_mode
@@ -244,13 +244,13 @@ class SavedModelLayer(keras.layers.Layer):
     def _choose(self, outputs: Any) -> Any:
         if not isinstance(outputs, Mapping):
             if self._output is not None or isinstance(outputs, list | tuple):
-                what = "one tensor"
+                count = "one tensor"
                 if isinstance(outputs, list | tuple):
-                    what = f"{len(outputs)} tensors without names"
+                    count = f"{len(outputs)} tensors without names"
                 raise ValueError(
-                    "`output` must be None for a SavedModel that gives one "
-                    "tensor; those with names are chosen by it. Received: "
-                    f"output={self._output!r}, and {what}."
+                    "`output` must be None for a SavedModel with one output, "
+                    "and several outputs must have names. Received: "
+                    f"output={self._output!r}, and {count}."
                 )
             return outputs
         if self._output is None and len(outputs) == 1:
@@ -271,22 +271,22 @@ class SavedModelLayer(keras.layers.Layer):
             return self._run(program, inputs, False)
 
         spec = tf.TensorSpec(shape, program.spec.dtype)
-        found = run.get_concrete_function(spec).structured_outputs
-        if not isinstance(found, tf.Tensor):
+        outputs = run.get_concrete_function(spec).structured_outputs
+        if not isinstance(outputs, tf.Tensor):
             raise ValueError(
                 "`saved_model` must hold a SavedModel whose outputs are dense "
-                f"tensors. Received: {type(found).__name__}."
+                f"tensors. Received: {type(outputs).__name__}."
             )
-        return tuple(found.shape)
+        return tuple(outputs.shape)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
-        """Returns what the SavedModel makes of a shape, batch included."""
+        """Returns the output shape of an input shape, batch included."""
         if self._program is None:
             return (input_shape[0], *self._known["output_shape"])
         return self._infer(self._program, input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, and what is known of the SavedModel."""
+        """Returns the arguments, and a description of the SavedModel."""
         return {
             **super().get_config(),
             "saved_model": None if self._folder is None else str(self._folder),
@@ -306,7 +306,7 @@ class SavedModelLayer(keras.layers.Layer):
         shutil.copytree(self._folder, inner_path, dirs_exist_ok=True)
 
     def load_assets(self, inner_path: str) -> None:
-        """Takes the SavedModel out of a `.keras` file."""
+        """Reads the SavedModel from a `.keras` file."""
         if self._program is not None:
             return
         shutil.copytree(inner_path, folder := self._make_folder())
@@ -314,7 +314,7 @@ class SavedModelLayer(keras.layers.Layer):
 
 
 def _names(paths: list[str]) -> list[str]:
-    """Names for variables: unique, stable and without slashes."""
+    """Returns names for variables: unique, stable and without slashes."""
     names: list[str] = []
     for path in paths:
         name = base = path.partition(":")[0].replace("/", ".")

@@ -17,7 +17,7 @@ from keras_transfer.backbones.tfhub.layer import SavedModelLayer
 PREFIX = "hub:"
 
 
-# Where the SavedModel takes images of any size.
+# Default image size for a SavedModel that takes any size.
 _SIZE = 224
 
 
@@ -30,30 +30,30 @@ def build(
     output: str | None = None,
     training_mode: bool = False,
 ) -> tuple[keras.Model, BackboneSpec]:
-    """Makes a backbone of a SavedModel that takes images.
+    """Makes a backbone from a SavedModel that takes images.
 
     Args:
         handle: A folder, an archive, or the address of a model on tfhub.dev or
             Kaggle.
         input_shape: `(height, width, channels)`, or `None` for that of the
-            SavedModel, 224 x 224 where it takes any.
+            SavedModel (224 x 224 if it takes any size).
         pixel_range: A key of `NORMALIZATIONS`. Defaults to `"[0, 1]"`, TF-Hub's
             convention for images.
         signature: Name of the signature to run. Defaults to `None`, `__call__`.
-        output: Key of the output, where there are several. Defaults to `None`.
-        training_mode: Whether BatchNormalization moves where it trains.
-            Defaults to `False`.
+        output: Key of the output, if there are several. Defaults to `None`.
+        training_mode: Whether BatchNormalization statistics update where it
+            trains. Defaults to `False`.
 
     Returns:
-        The functional model and what is known about it.
+        The functional model, and its spec.
 
     Raises:
-        ValueError: If it cannot be found or run, or takes no images.
-        ConnectionError: If it has to be fetched and cannot be.
+        ValueError: If it cannot be found or run, or does not take images.
+        ConnectionError: If a download fails.
     """
     if pixel_range not in NORMALIZATIONS:
         raise ValueError(
-            "`pixel_range` must be what the SavedModel takes, one of "
+            "`pixel_range` must be that of the SavedModel, one of "
             f"{', '.join(map(repr, NORMALIZATIONS))}. "
             f"Received: pixel_range={pixel_range!r}"
         )
@@ -64,22 +64,24 @@ def build(
         training_mode=training_mode,
         name=name_of(handle),
     )
-    taken = layer.takes
-    own = tuple(taken.shape[1:]) if taken.shape.rank is not None else ()
-    if len(own) != 3 or not taken.dtype.is_floating:
+    input_spec = layer.takes
+    own: tuple[int | None, ...] = ()
+    if input_spec.shape.rank is not None:
+        own = tuple(input_spec.shape[1:])
+    if len(own) != 3 or not input_spec.dtype.is_floating:
         raise ValueError(
             "`source` must take images: floating-point numbers of shape "
             "(batch, height, width, channels). Received: source="
-            f"{PREFIX + handle!r}, which takes {taken.dtype.name} of shape "
-            f"{tuple(taken.shape)}."
+            f"{PREFIX + handle!r}, which takes {input_spec.dtype.name} of "
+            f"shape {tuple(input_spec.shape)}."
         )
     shape = input_shape or tuple(
         size or other
         for size, other in zip(own, (_SIZE, _SIZE, 3), strict=True)
     )
     fits = len(shape) == 3 and all(
-        wanted is None or wanted == given
-        for wanted, given in zip(own, shape, strict=True)
+        side is None or side == size
+        for side, size in zip(own, shape, strict=True)
     )
     if not fits:
         raise ValueError(
@@ -100,17 +102,17 @@ def build(
 
 
 def find(handle: str) -> Path:
-    """Returns the folder or archive of a handle, fetching it where need be.
+    """Returns the folder or archive of a handle, downloaded if necessary.
 
     Args:
         handle: A folder, a `.tar.gz` file or an address.
 
     Returns:
-        Where it is: of what was fetched, TF-Hub's cache (`TFHUB_CACHE_DIR`).
+        The path; for downloads, in TF-Hub's cache (`TFHUB_CACHE_DIR`).
 
     Raises:
-        ValueError: If there is nothing there.
-        ConnectionError: If it cannot be fetched.
+        ValueError: If it does not exist.
+        ConnectionError: If the download fails.
     """
     if Path(handle).exists():
         return Path(handle)
@@ -118,16 +120,16 @@ def find(handle: str) -> Path:
         raise ValueError(
             f"`source` must be {PREFIX!r} and an existing folder, a `.tar.gz` "
             "file or the address of a model (https://...). Received: "
-            f"source={PREFIX + handle!r}, where there is nothing."
+            f"source={PREFIX + handle!r}, which does not exist."
         )
     import tensorflow_hub
 
     try:
         return Path(tensorflow_hub.resolve(handle))
-    except Exception as err:  # Resolvers raise what their transport raises.
+    except Exception as err:  # Any error of the download clients.
         raise ConnectionError(
             f"Model {handle!r} is not in TF-Hub's cache and could not be "
-            f"fetched ({str(err).splitlines()[0]}). Ways out: connect to the "
-            "internet once; point TFHUB_CACHE_DIR to a cache that has it; "
-            f"`load_backbone({PREFIX!r} + folder)` with a copy of it."
+            f"fetched ({str(err).splitlines()[0]}). Either connect to the "
+            "internet once, or set TFHUB_CACHE_DIR to a cache that has it, or "
+            f"call `load_backbone({PREFIX!r} + folder)` with a copy."
         ) from err

@@ -1,4 +1,4 @@
-"""What a TensorFlow 2 SavedModel has to run: its functions and variables."""
+"""Functions and variables of a TensorFlow 2 SavedModel."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 FILE = "saved_model.pb"
 
 
-# What TF-Hub's format for TensorFlow 1 has beside it.
+# Additional file in TF-Hub's format for TensorFlow 1.
 _OLD_FILE = "tfhub_module.pb"
 
 
 class Program(NamedTuple):
-    """What a layer runs.
+    """A function of a SavedModel, and its variables.
 
     Attributes:
-        loaded: The restored object; it keeps its variables alive.
-        function: From one tensor to a tensor, or a structure of them.
+        loaded: The restored object, which keeps its variables alive.
+        function: Function from one tensor to a tensor, or a structure of them.
         takes_training: Whether it has a `training` argument.
-        input_name: Keyword of its input, or `None` where it is the first
+        input_name: Keyword of its input, or `None` for the first positional
             argument.
-        spec: What it takes: shape with the batch, and dtype.
-        trainable: Its trainable variables.
-        frozen: Its other variables, such as moving averages.
-        losses: Functions that give its regularization losses.
+        spec: Shape, batch included, and dtype of its input.
+        trainable: Trainable variables.
+        frozen: Other variables, such as moving averages.
+        losses: Functions that return the regularization losses.
     """
 
     loaded: Any
@@ -44,17 +44,17 @@ class Program(NamedTuple):
 
 
 def read_program(folder: Path, signature: str | None) -> Program:
-    """Loads a SavedModel and finds what to run in it.
+    """Loads a SavedModel, and selects a function of it.
 
     Args:
-        folder: Where `saved_model.pb` is.
+        folder: Folder with `saved_model.pb`.
         signature: Name of the signature, or `None` for `__call__`.
 
     Returns:
         A `Program`.
 
     Raises:
-        ValueError: If it cannot be run, with the reason.
+        ValueError: If it cannot run; the message tells the reason.
     """
     import tensorflow as tf
 
@@ -67,8 +67,8 @@ def read_program(folder: Path, signature: str | None) -> Program:
         raise ValueError(
             "`saved_model` must hold a SavedModel of TensorFlow 2. Received: "
             f"saved_model={str(folder)!r}, which is in TF-Hub's format for "
-            "TensorFlow 1: its graph cannot be trained or saved anew. Look for "
-            "a newer version of the same model."
+            "TensorFlow 1, and cannot be trained or saved again. Look for a "
+            "newer version of the same model."
         )
     try:
         loaded = tf.saved_model.load(str(folder))
@@ -90,14 +90,14 @@ def read_program(folder: Path, signature: str | None) -> Program:
             f"Received: signature={signature!r}"
         )
     function = loaded.signatures[signature]
-    given = function.structured_input_signature[1]
-    if len(given) != 1:
+    inputs = function.structured_input_signature[1]
+    if len(inputs) != 1:
         raise ValueError(
             f"`signature` must take one input. Received: {signature!r}, which "
-            f"takes {', '.join(sorted(given)) or 'none'}."
+            f"takes {', '.join(sorted(inputs)) or 'none'}."
         )
-    ((name, spec),) = given.items()
-    learn = {id(v) for v in function.trainable_variables}
+    ((name, spec),) = inputs.items()
+    trainable = {id(v) for v in function.trainable_variables}
     return Program(
         loaded,
         function,
@@ -105,7 +105,7 @@ def read_program(folder: Path, signature: str | None) -> Program:
         input_name=name,
         spec=_dense(spec),
         trainable=tuple(function.trainable_variables),
-        frozen=tuple(v for v in function.variables if id(v) not in learn),
+        frozen=tuple(v for v in function.variables if id(v) not in trainable),
         losses=(),
     )
 
@@ -115,7 +115,7 @@ def _reusable(loaded: Any) -> Program:
     if not traces:
         raise ValueError(
             "`saved_model` must hold a SavedModel whose `__call__` was traced. "
-            "Received: one that can be called with nothing."
+            "Received: one without any traced call."
         )
     specs, flags = [], set()
     for trace in traces:
@@ -123,13 +123,13 @@ def _reusable(loaded: Any) -> Program:
         specs.append(args[0] if args else next(iter(kwargs.values())))
         named = {**dict(enumerate(args)), **kwargs}
         flags |= {value for value in named.values() if isinstance(value, bool)}
-    # Not every object lists them; those that the function reads are known.
+    # Not every object lists its variables, but its traces do.
     used = {id(v): v for trace in traces for v in trace.variables}
-    every = tuple(getattr(loaded, "variables", used.values()))
+    variables = tuple(getattr(loaded, "variables", used.values()))
     trainable = getattr(loaded, "trainable_variables", None)
     if trainable is None:
-        trainable = [v for v in every if v.trainable]
-    learn = {id(v) for v in trainable}
+        trainable = [v for v in variables if v.trainable]
+    trainable_ids = {id(v) for v in trainable}
     return Program(
         loaded,
         loaded,
@@ -137,7 +137,7 @@ def _reusable(loaded: Any) -> Program:
         input_name=None,
         spec=_dense(specs[0]),
         trainable=tuple(trainable),
-        frozen=tuple(v for v in every if id(v) not in learn),
+        frozen=tuple(v for v in variables if id(v) not in trainable_ids),
         losses=tuple(getattr(loaded, "regularization_losses", ())),
     )
 
@@ -154,7 +154,7 @@ def _dense(spec: Any) -> tf.TensorSpec:
 
 
 def digest_folder(folder: Path) -> str:
-    """Returns a digest of a SavedModel's graph and assets, not its values."""
+    """Returns a digest of a SavedModel's graph and assets, without values."""
     digest = hashlib.blake2b(digest_size=16)
     files = [folder / FILE, *sorted((folder / "assets").rglob("*"))]
     for file in files:
@@ -165,6 +165,6 @@ def digest_folder(folder: Path) -> str:
 
 
 def is_same(folder: Path, known: Mapping[str, Any]) -> bool:
-    """Whether a folder has the SavedModel that was written down."""
-    found = (folder / FILE).is_file()
-    return found and digest_folder(folder) == known["digest"]
+    """Returns `True` if a folder has the SavedModel of a description."""
+    exists = (folder / FILE).is_file()
+    return exists and digest_folder(folder) == known["digest"]

@@ -1,7 +1,7 @@
-"""The processes that train together, on one machine or on several.
+"""The processes of a training, on one machine or on several.
 
-They form a team: the first one, the chief, alone reads and writes the folder of
-a run, and tells the others what it holds.
+Only the first process, the chief, reads and writes the folder of a run. It
+shares the contents with the others.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Bytes that travel at once: every process holds as many of each other one.
-_AT_ONCE = 32 * 2**20
+# Every process receives a chunk of this size from each other one.
+_BYTES_PER_CHUNK = 32 * 2**20
 
 
 class ProcessGroup:
-    """The processes that a strategy spans; of one, where it spans no other.
+    """The processes that a strategy spans, often just this one.
 
-    Everything but `is_chief` is to be called by all of them, in the same
-    order.
+    All processes must call the methods, in the same order.
 
     Args:
         strategy: The strategy, or `None`.
 
     Attributes:
-        rank: The number of this process, from 0.
-        size: How many there are.
+        rank: Number of this process, from 0.
+        size: Number of processes.
 
     Example:
 
@@ -67,70 +66,73 @@ class ProcessGroup:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the process that writes."""
+        """`True` in the process that writes files."""
         return self.rank == 0
 
     def part_of(self, replicas: int) -> tuple[int, int, int]:
-        """Returns which parts of a batch are for this process.
+        """Returns the shards of a batch that this process computes.
 
         Args:
-            replicas: How many parts there are.
+            replicas: Number of shards, one for each replica.
 
         Returns:
-            The first part, the one after the last, and `replicas`.
+            Tuple `(first, end, replicas)`: the index of the first shard, and
+            that after the last one.
         """
-        here = replicas // self.size
-        return self.rank * here, (self.rank + 1) * here, replicas
+        local = replicas // self.size
+        return self.rank * local, (self.rank + 1) * local, replicas
 
     def gather(self, content: bytes) -> list[bytes]:
-        """Returns what each process gave, by rank.
+        """Returns the contents of all processes, by rank.
 
         Args:
-            content: What this one gives.
+            content: Content of this process.
 
         Returns:
-            The contents of all.
+            List of contents.
 
         Raises:
-            RuntimeError: If another process is gone.
+            RuntimeError: If another process has stopped.
         """
         if self.size == 1:
             return [content]
         length = np.array([len(content)], np.int64)
         lengths = np.frombuffer(self._exchange(length.tobytes()), np.int64)
-        left = lengths.copy()
-        parts: list[list[bytes]] = [[] for _ in left]
-        for start in range(0, int(left.max()), _AT_ONCE):
-            some = content[start : start + _AT_ONCE]
-            joined = self._exchange(some + b"\0" * (-len(some) % 4))
-            sizes = 4 * -(-left.clip(max=_AT_ONCE) // 4)
+        remaining = lengths.copy()
+        chunks: list[list[bytes]] = [[] for _ in remaining]
+        for start in range(0, int(remaining.max()), _BYTES_PER_CHUNK):
+            chunk = content[start : start + _BYTES_PER_CHUNK]
+            # Padded, since the exchange works in units of four bytes.
+            joined = self._exchange(chunk + b"\0" * (-len(chunk) % 4))
+            sizes = 4 * -(-remaining.clip(max=_BYTES_PER_CHUNK) // 4)
             stops = np.cumsum(sizes)
-            for part, stop, size in zip(parts, stops, sizes, strict=True):
-                part.append(joined[stop - size : stop])
-            left = (left - _AT_ONCE).clip(min=0)
+            for received, stop, size in zip(chunks, stops, sizes, strict=True):
+                received.append(joined[stop - size : stop])
+            remaining = (remaining - _BYTES_PER_CHUNK).clip(min=0)
         return [
-            b"".join(part)[: int(length)]
-            for part, length in zip(parts, lengths, strict=True)
+            b"".join(received)[: int(length)]
+            for received, length in zip(chunks, lengths, strict=True)
         ]
 
     def share(
         self, make: Callable[[], Mapping[str, np.ndarray] | None]
     ) -> dict[str, np.ndarray] | None:
-        """Returns in all processes what the chief makes.
+        """Computes arrays in the chief, and returns them in all processes.
 
         Args:
-            make: Makes arrays by name, or `None`; called by the chief.
+            make: Function that returns arrays by name, or `None`. Only the
+                chief calls it.
 
         Returns:
-            What `make` returned.
+            The result of `make`.
 
         Raises:
-            RuntimeError: If `make` failed, in the others; the chief raises
-                what it raised.
+            RuntimeError: If `make` failed; the chief raises the original error
+                instead.
         """
         if self.size == 1:
-            made = make()
-            return None if made is None else dict(made)
+            arrays = make()
+            return None if arrays is None else dict(arrays)
         content, error = b"", None
         if self.is_chief:
             try:
@@ -147,41 +149,41 @@ class ProcessGroup:
             )
         return _decode(received)
 
-    def check_same(self, what: Mapping[str, Any]) -> None:
-        """Raises unless all processes were given the same.
+    def check_same(self, values: Mapping[str, Any]) -> None:
+        """Raises unless all processes call it with the same values.
 
         Args:
-            what: Plain values by name.
+            values: Plain values by name.
 
         Raises:
-            ValueError: In all of them, if they were not; it names what
-                differs, and where.
+            ValueError: If values differ; raised in all processes, with the
+                differences.
         """
         if self.size == 1:
             return
-        plain = json.loads(json.dumps(what, default=str))
-        found = [
+        plain = json.loads(json.dumps(values, default=str))
+        by_rank = [
             json.loads(content)
             for content in self.gather(json.dumps(plain).encode())
         ]
-        for rank, other in enumerate(found):
-            different = list(differences("", other, found[0]))
-            if different:
-                places = "\n  ".join(
-                    text.replace(" there", f" on worker {rank}").replace(
-                        " here", " on worker 0"
-                    )
-                    for text in different
+        for rank, other in enumerate(by_rank):
+            lines = [
+                text.replace(" there", f" on worker {rank}").replace(
+                    " here", " on worker 0"
                 )
+                for text in differences("", other, by_rank[0])
+            ]
+            if lines:
+                received = "\n  ".join(lines)
                 raise ValueError(
                     "All workers must make the same calls with the same data "
                     "and arguments (hexadecimal digests stand for models and "
-                    f"data). Received:\n  {places}"
+                    f"data). Received:\n  {received}"
                 )
 
     def _exchange(self, content: bytes) -> bytes:
-        """Joins contents by rank, each of a multiple of four bytes."""
-        # Numbers that nothing computes with on the way.
+        """Joins contents by rank, each a multiple of four bytes long."""
+        # As float32, which `gather` supports, and copies without arithmetic.
         array = np.frombuffer(content, np.float32)
         with together(self):
             return np.asarray(self._join(array)).tobytes()
@@ -193,30 +195,31 @@ class ProcessGroup:
         strategy = self._strategy
         if strategy is None:
             return np.asarray
-        here = strategy.num_replicas_in_sync // self.size
+        local = strategy.num_replicas_in_sync // self.size
 
         @tf.function(
             input_signature=[tf.TensorSpec([None], tf.float32)],
             autograph=False,
         )
         def join(array: tf.Tensor) -> tf.Tensor:
-            def give() -> tf.Tensor:
-                # The first replica of each process has something to give.
+            def contribute() -> tf.Tensor:
+                # The array from the first replica of each process, an empty
+                # one from the others.
                 context = tf.distribute.get_replica_context()
-                first = context.replica_id_in_sync_group % here == 0
+                first = context.replica_id_in_sync_group % local == 0
                 return array[: tf.size(array) * tf.cast(first, tf.int32)]
 
-            return strategy.gather(strategy.run(give), axis=0)
+            return strategy.gather(strategy.run(contribute), axis=0)
 
         return join
 
 
 @contextlib.contextmanager
-def together(team: ProcessGroup) -> Iterator[None]:
-    """Says in plain words when another process of a team is gone.
+def together(process_group: ProcessGroup) -> Iterator[None]:
+    """Explains TensorFlow's errors if another process has stopped.
 
     Args:
-        team: The processes.
+        process_group: The processes.
 
     Yields:
         Nothing.
@@ -229,7 +232,7 @@ def together(team: ProcessGroup) -> Iterator[None]:
     >>> with together(ProcessGroup(None)):
     ...     pass
     """
-    if team.size == 1:
+    if process_group.size == 1:
         yield
         return
     import tensorflow as tf
@@ -249,15 +252,15 @@ def together(team: ProcessGroup) -> Iterator[None]:
         if isinstance(
             err, errors.InvalidArgumentError | errors.InternalError
         ) and not re.search("collective|task:", text, re.IGNORECASE):
-            raise  # Nothing that another process has a part in.
-        told = re.search(r"aborted by:[^\n]*|[^\n]*task:\d[^\n]*", text)
-        reason = told.group() if told else text[:200]
+            raise  # The error does not involve another process.
+        match = re.search(r"aborted by:[^\n]*|[^\n]*task:\d[^\n]*", text)
+        reason = match.group() if match else text[:200]
         raise RuntimeError(
-            "Another worker stopped, cannot be reached any more, or does "
-            "something else than this one. What it wrote first says why. All "
-            "must make the same calls, with the same `devices`; start all of "
-            "them again, and a run with a `directory` goes on after its last "
-            f"whole epoch. TensorFlow says: {reason:.300}"
+            "Another worker has stopped, cannot be reached, or does something "
+            "else than this one; its first error message tells the cause. All "
+            "workers must make the same calls, with the same `devices`. "
+            "Restart all of them: a run with a `directory` resumes after its "
+            f"last complete epoch. TensorFlow says: {reason:.300}"
         ) from err
 
 
