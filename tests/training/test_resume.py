@@ -106,7 +106,7 @@ def test_lp_ft_and_scratch_go_on(data, tmp_path):
 
 
 def test_many_steps_in_one_call_go_on(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_transfer.training.loop._LONG", 1)
+    monkeypatch.setattr("keras_transfer.training.compiling._LONG", 1)
     strategy = [
         ktr.Phase("top", depth=1, epochs=4, learning_rate=1e-2),
         ktr.Phase("head", depth=0, epochs=2, learning_rate=1e-2),

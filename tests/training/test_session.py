@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 from features._counting import Counting, passed
-from keras_transfer.training.batched_heads import Request
-from keras_transfer.training.session import TrainingSession
+from keras_transfer.tuning.execution.batched_heads import Request
+from keras_transfer.tuning.execution.session import TrainingSession
 
 import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
-from keras_transfer.training.loop import Runner
-from keras_transfer.training.settings import Settings
+from keras_transfer.training.loop import TrainingLoop
+from keras_transfer.training.settings import make_settings
 
 from ._tiny import arrays_of, assert_law, assert_same, make_model
 
@@ -39,7 +39,7 @@ def compare(data, kinds, make=make_model, penalties=(None,), **arguments):
     model = make()
     before = arrays_of(model)
     bench = TrainingSession(
-        model, data, kinds, Settings(**arguments), count=len(kinds) * 2
+        model, data, kinds, make_settings(**arguments), count=len(kinds) * 2
     )
     rates = (1e-2, 2e-3, 5e-3, 1e-3, 3e-2)
     pairs = zip(rates, [*penalties, penalties[0]], strict=False)
@@ -109,7 +109,7 @@ def test_every_setting_is_the_same(data, arguments):
 @pytest.mark.parametrize("policy", [None, "mixed_bfloat16"])
 def test_runs_side_by_side_equal_runs_alone(data, policy):
     kinds = [tuple(ktr.FineTune(depth=d, epochs=2)) for d in (1, 2)]
-    settings = Settings(store="memory", mixed_precision=policy)
+    settings = make_settings(store="memory", mixed_precision=policy)
     model = make_model(dropout=0.5)
     before = arrays_of(model)
     bench = TrainingSession(model, data, kinds, settings, count=6)
@@ -148,7 +148,7 @@ def test_runs_side_by_side_equal_runs_alone(data, policy):
 
 def test_what_passes_the_whole_network_is_not_side_by_side(data):
     kinds = [(phase(1),), (phase(2),)]
-    bench = TrainingSession(make_model(), data, kinds, Settings(store=False))
+    bench = TrainingSession(make_model(), data, kinds, make_settings(store=False))
     requests = [Request(kind, None, 0) for kind in kinds]
     assert bench.run_side_by_side(requests) is None
     bench.close()
@@ -157,17 +157,17 @@ def test_what_passes_the_whole_network_is_not_side_by_side(data):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_one_that_fails_stops_the_other(data, monkeypatch, depth):
     kinds = [(phase(1, epochs=40),), (phase(2, epochs=40),)]
-    bench = TrainingSession(make_model(), data, kinds, Settings(store="memory"))
-    record = Runner._record
+    bench = TrainingSession(make_model(), data, kinds, make_settings(store="memory"))
+    record = TrainingLoop._record
     rows = []
 
-    def failing(self, row):
+    def failing(self, run, row):
         if row["depth"] == depth:
             raise KeyError("broken")
         rows.append(row)
-        return record(self, row)
+        return record(self, run, row)
 
-    monkeypatch.setattr(Runner, "_record", failing)
+    monkeypatch.setattr(TrainingLoop, "_record", failing)
     with pytest.raises(KeyError, match="broken"):
         bench.run_side_by_side([Request(kind, None, 0) for kind in kinds])
     assert len(rows) < 40
@@ -224,7 +224,7 @@ def test_a_second_run_of_a_depth_traces_nothing(data):
     y = keras.Model(head.input, x, name="head")(backbone(y))
     traced = keras.Model(inputs, y)
     bench = TrainingSession(
-        traced, data, [(phase(0),), (phase(1),)], Settings(), count=6
+        traced, data, [(phase(0),), (phase(1),)], make_settings(), count=6
     )
     counts = []
     for rate in (1e-2, 1e-3, 1e-4):
@@ -251,7 +251,7 @@ def test_each_image_passes_once(data):
 
     kinds = [(phase(depth),) for depth in (2, 0, 1)]
     bench = TrainingSession(
-        make(), data, kinds, Settings(store="memory"), count=9
+        make(), data, kinds, make_settings(store="memory"), count=9
     )
     images = {
         name: getattr(data, name).arrays()[0]
@@ -269,7 +269,7 @@ def test_each_image_passes_once(data):
 
 def test_a_run_that_diverges_says_so_and_the_next_one_is_fine(data):
     model = make_model()
-    bench = TrainingSession(model, data, [(phase(1),)], Settings(), count=2)
+    bench = TrainingSession(model, data, [(phase(1),)], make_settings(), count=2)
     lost = bench.run((phase(1, 1e30),))
     assert "learning rate" in lost.error or "not finite" in lost.error
     found = bench.run((phase(1),))
@@ -299,7 +299,7 @@ def big(data):
 def test_a_model_is_left_as_it_was_where_the_bench_fails(data):
     model = make_model()
     policies = [layer.dtype_policy.name for layer in model._flatten_layers()]
-    settings = Settings(
+    settings = make_settings(
         store=FeatureStore(limit=1000), mixed_precision="mixed_bfloat16"
     )
     with pytest.raises(ValueError, match="`store` must have room"):
@@ -312,11 +312,11 @@ def test_a_model_is_left_as_it_was_where_the_bench_fails(data):
 def test_from_scratch_is_refused(data):
     with pytest.raises(ValueError, match="from pretrained weights"):
         TrainingSession(
-            make_model(), data, [tuple(ktr.FromScratch())], Settings()
+            make_model(), data, [tuple(ktr.FromScratch())], make_settings()
         )
     with pytest.raises(ValueError, match="must open the last blocks"):
         TrainingSession(
-            make_model(), data, [tuple(ktr.Surgical("block_1"))], Settings()
+            make_model(), data, [tuple(ktr.Surgical("block_1"))], make_settings()
         )
 
 
@@ -345,7 +345,7 @@ def test_heads_at_once_equal_runs_alone(data, exact, arguments):
     ]
     kinds = [requests[0].phases, (phase(1),)]
     model = make_model()
-    bench = TrainingSession(model, data, kinds, Settings(**arguments), count=3)
+    bench = TrainingSession(model, data, kinds, make_settings(**arguments), count=3)
     found = bench.run_together(requests)
     for request, one in zip(requests, found, strict=True):
         wanted = bench.run(
@@ -374,7 +374,7 @@ def test_heads_at_once_equal_runs_alone(data, exact, arguments):
 )
 def test_heads_of_every_penalty(data, penalty):
     bench = TrainingSession(
-        make_model(), data, [(phase(0),)], Settings(), count=2
+        make_model(), data, [(phase(0),)], make_settings(), count=2
     )
     requests = [Request((phase(0, r),), penalty, 0) for r in (1e-1, 1e-2)]
     for one, request in zip(
@@ -389,7 +389,7 @@ def test_heads_of_every_penalty(data, penalty):
 
 def test_a_head_that_diverges_leaves_the_others(data):
     bench = TrainingSession(
-        make_model(), data, [(phase(0),)], Settings(optimizer="sgd"), count=2
+        make_model(), data, [(phase(0),)], make_settings(optimizer="sgd"), count=2
     )
     lost, fine = bench.run_together(
         [Request((phase(0, rate),), None, 0) for rate in (1e38, 1e-2)]
@@ -440,7 +440,7 @@ def test_a_head_that_diverges_leaves_the_others(data):
 )
 def test_what_cannot_be_at_once(data, arguments, phases, penalty):
     bench = TrainingSession(
-        make_model(), data, [phases], Settings(**arguments), count=2
+        make_model(), data, [phases], make_settings(**arguments), count=2
     )
     requests = [Request(phases, penalty, 0)] * 2
     assert bench.run_together(requests) is None
@@ -451,13 +451,13 @@ def test_a_constrained_head_is_trained_alone(data):
     model = make_model()
     dense = [layer for layer in model.get_layer("head").layers if layer.weights]
     dense[-1].kernel_constraint = keras.constraints.MaxNorm(0.1)
-    bench = TrainingSession(model, data, [(phase(0),)], Settings(), count=2)
+    bench = TrainingSession(model, data, [(phase(0),)], make_settings(), count=2)
     assert bench.run_together([Request((phase(0),), None, 0)] * 2) is None
     bench.close()
 
 
 def test_a_head_with_dropout_is_trained_alone(data):
     model = make_model(dropout=0.5)
-    bench = TrainingSession(model, data, [(phase(0),)], Settings(), count=2)
+    bench = TrainingSession(model, data, [(phase(0),)], make_settings(), count=2)
     assert bench.run_together([Request((phase(0),), None, 0)] * 2) is None
     bench.close()

@@ -20,7 +20,7 @@ from pathlib import Path
 import keras
 
 import keras_transfer as ktr
-from keras_transfer.training.loop import Runner
+from keras_transfer.training.loop import TrainingLoop
 
 SPACE = {
     "learning_rate": (1e-3, 1e-1),
@@ -35,15 +35,15 @@ def search(directory, log):
     """A search that writes down each epoch."""
     from training._tiny import make_data, make_model
 
-    record = Runner._record
+    record = TrainingLoop._record
 
-    def noting(self, row):
-        goes_on = record(self, row)
+    def noting(self, run, row):
+        goes_on = record(self, run, row)
         with open(log, "a") as file:
             file.write("x")
         return goes_on
 
-    Runner._record = noting
+    TrainingLoop._record = noting
     ktr.search(
         make_model(),
         make_data(),

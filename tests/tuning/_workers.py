@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import keras
-from keras_transfer.training.session import TrainingSession
+from keras_transfer.tuning.execution.session import TrainingSession
 
 import keras_transfer as ktr
 from keras_transfer.tuning import workers

@@ -9,7 +9,7 @@ import keras_tuner
 import numpy as np
 import pytest
 from features._counting import Counting, passed
-from keras_transfer.training.session import TrainingSession
+from keras_transfer.tuning.execution.session import TrainingSession
 from training._tiny import arrays_of, assert_same, make_model
 
 import keras_transfer as ktr
