@@ -29,7 +29,8 @@ def main(what, out=""):
         raise FileNotFoundError("there are no images here")
     if what == "caught" and rank == 0:
         time.sleep(600)  # As if an error had been caught.
-    seed = rank if what == "data" else 0
+    other = rank if what == "arguments" else 0
+    seed = other
     data = make_images(24, seed)
     if what == "dataset":
         import tensorflow as tf
@@ -40,10 +41,10 @@ def main(what, out=""):
         make_model(),
         data,
         batch_size=1 if what == "batch" else 8,
-        epochs=1 + (what == "epochs" and rank),
-        store=False if what == "store" and rank else "memory",
+        epochs=1 + other,
+        store=False if other else "memory",
         callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/{rank}.keras")]
-        if what == "checkpoints" or (what == "callbacks" and not rank)
+        if what == "checkpoints" or (what == "arguments" and not rank)
         else [],
         devices=devices,
         verbose=0,

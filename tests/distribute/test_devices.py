@@ -42,7 +42,7 @@ def test_replicas_give_the_numbers_of_one_device(runs, case, place):
         json.loads((runs / f"{case}-{where}.json").read_text())
         for where in ("1", place)
     )
-    assert len(one) >= 3
+    assert len(one) >= 2
     np.testing.assert_allclose(several, one, rtol=0, atol=bound)
     ours, theirs = (
         np.load(runs / f"{case}-{where}.npz") for where in (place, "1")

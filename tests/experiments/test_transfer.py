@@ -364,7 +364,9 @@ def test_what_is_no_good_is_said_at_once(wrong, error, message, monkeypatch):
     def trained(*_, **__):
         raise AssertionError("It began to train.")
 
-    monkeypatch.setattr("keras_transfer.training.loop.TrainingLoop.run", trained)
+    monkeypatch.setattr(
+        "keras_transfer.training.loop.TrainingLoop.run", trained
+    )
     with pytest.raises(error, match=message):
         ktr.compare_transfer(make_backbone(), make_data(), **wrong)
 

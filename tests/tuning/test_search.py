@@ -9,11 +9,11 @@ import keras_tuner
 import numpy as np
 import pytest
 from features._counting import Counting, passed
-from keras_transfer.tuning.execution.session import TrainingSession
 from training._tiny import arrays_of, assert_same, make_model
 
 import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
+from keras_transfer.tuning.execution.session import TrainingSession
 from keras_transfer.tuning.trial_runner import TrialRunner
 
 PHASE = (ktr.Phase(epochs=2, schedule="constant"),)
@@ -219,10 +219,10 @@ def test_linear_heads_of_a_grid_are_one_computation(data, monkeypatch):
 def test_other_oracles(data, oracle, tmp_path):
     space = {"learning_rate": (1e-4, 1e-1), "depth": [0, 1]}
     arguments = {
-        "space": space, "oracle": oracle, "max_trials": 5, "epochs": 3
+        "space": space, "oracle": oracle, "max_trials": 4, "epochs": 3
     }  # fmt: skip
     result = search(data, directory=tmp_path / "a", **arguments)
-    assert len(result.rows) >= 5
+    assert len(result.rows) >= 4
     assert all(row["status"] == "completed" for row in result.rows)
     again = search(data, directory=tmp_path / "b", **arguments)
     values = [without_time_of(r) for r in (result, again)]
@@ -308,7 +308,7 @@ def test_without_a_penalty_there_is_no_lambda():
 def test_executions_of_a_strategy_that_probes(data):
     """The best row may be the probe, which has no training loss."""
     space = {"learning_rate": [1e-2, 1e-6], "depth": 1, "lambda_": 0}
-    result = search(data, space=space, executions_per_trial=3, epochs=2)
+    result = search(data, space=space, executions_per_trial=2, epochs=1)
     assert all(row["status"] == "completed" for row in result.rows)
     assert all(row["val_loss"] > 0 for row in result.rows)
     one = search(
@@ -436,7 +436,7 @@ def test_a_function_of_the_users(data):
     result = search(data, build, space=None, epochs=2)
     assert len(result.rows) == 8
     assert sum(result.plans[-1].extracted.values()) == 0  # All was there.
-    for row in result.rows[:3]:
+    for row in result.rows[:2]:
         hp = keras_tuner.HyperParameters()
         hp.values = {name: row[name] for name in ("dropout", "depth", "rate")}
         model = build(hp)
