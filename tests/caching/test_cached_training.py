@@ -870,6 +870,15 @@ def test_only_a_plain_linear_head_is_trained_on_folded_numbers():
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [0, 2])
 def test_a_real_network(assets, depth):
+    """By small steps of SGD, which do not amplify the last bits.
+
+    A cache computes activations in other batches than training does, so that
+    last bits differ, and a unit at the edge of its ReLU6 passes a gradient in
+    one run and none in the other. Adam makes a step of almost full length of
+    that gradient, however small it is: at a rate of 1e-4 weights were up to
+    5e-5 apart. SGD at 1e-3 is unstable here: without a cache, another last bit
+    in the kernel of the head grew to 9e-5 in two epochs.
+    """
     backbone = ktr.load_backbone(
         "MobileNetV2",
         alpha=0.35,
@@ -885,6 +894,6 @@ def test_a_real_network(assets, depth):
         return ktr.build_classifier(backbone, data=data)
 
     strategy = [
-        ktr.Phase("train", depth=depth, epochs=3, learning_rate=1e-3),
+        ktr.Phase("train", depth=depth, epochs=2, learning_rate=1e-4),
     ]
-    both(data, make, strategy=strategy)
+    both(data, make, strategy=strategy, optimizer="sgd")
