@@ -74,11 +74,14 @@ CASES = {
     "half-accumulation": ONE_PHASE
     | {"mixed_precision": "mixed_float16", "gradient_accumulation_steps": 2},
 }
-# What four devices and two processes run as well.
-FEW = [
-    "linear-probe", "layer-decay", "cached", "last-two", "batch-norm-last",
-    "probed-each-pass",
-]  # fmt: skip
+# What runs on four devices, and on two processes, as well.
+FEW = {
+    "4": ["layer-decay", "last-two", "batch-norm-last"],
+    "workers": [
+        "linear-probe", "layer-decay", "cached", "batch-norm-last",
+        "probed-each-pass",
+    ],
+}  # fmt: skip
 
 
 def main(out, counts):
@@ -96,7 +99,7 @@ def main(out, counts):
         if isinstance(arguments["strategy"], str):
             arguments["epochs"] = 2
         for place, devices in places.items():
-            if place not in ("1", "2") and name not in FEW:
+            if name not in FEW.get(place, CASES):
                 continue
             # Heads of workers differ, unless somebody sees to it.
             rank = json.loads(os.environ.get("TF_CONFIG", "{}"))

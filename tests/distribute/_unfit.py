@@ -23,31 +23,44 @@ def main(what, out=""):
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     from training._tiny import make_images, make_model
 
-    if what == "builder":
-        make_model(devices=devices)
     if what == "raises" and rank == 1:
         raise FileNotFoundError("there are no images here")
     if what == "caught" and rank == 0:
         time.sleep(600)  # As if an error had been caught.
     other = rank if what == "arguments" else 0
-    seed = other
-    data = make_images(24, seed)
-    if what == "dataset":
+
+    def fine_tune(data, batch_size=8, **arguments):
+        ktr.fine_tune(
+            make_model(),
+            data,
+            batch_size=batch_size,
+            devices=devices,
+            verbose=0,
+            **arguments,
+        )
+
+    if what == "arguments":
         import tensorflow as tf
 
         # Each worker has an order of its own.
-        data = tf.data.Dataset.from_tensor_slices(data).shuffle(24).batch(8)
-    ktr.fine_tune(
-        make_model(),
-        data,
-        batch_size=1 if what == "batch" else 8,
+        dataset = tf.data.Dataset.from_tensor_slices(make_images(24))
+        dataset = dataset.shuffle(24).batch(8)
+        for refused in (
+            lambda: make_model(devices=devices),
+            lambda: fine_tune(make_images(24), batch_size=1),
+            lambda: fine_tune(dataset),
+        ):
+            try:
+                refused()
+            except (ValueError, TypeError) as err:
+                print(err, flush=True)
+    fine_tune(
+        make_images(24, other),
         epochs=1 + other,
         store=False if other else "memory",
         callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/{rank}.keras")]
         if what == "checkpoints" or (what == "arguments" and not rank)
         else [],
-        devices=devices,
-        verbose=0,
     )
 
 

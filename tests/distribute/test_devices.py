@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("case", "place"),
     [(case, "2") for case in CASES if case != "per-replica"]
-    + [(case, place) for case in FEW for place in ("4", "workers")],
+    + [(case, place) for place, cases in FEW.items() for case in cases],
 )
 def test_replicas_give_the_numbers_of_one_device(runs, case, place):
     # Half precision says little from the fourth digit on.

@@ -232,35 +232,27 @@ def test_the_same_model_goes_on_after_an_interrupt(
         assert_same(model, arrays_of(peace), atol=1e-6)
 
 
-def test_an_optimizer_of_ones_own_goes_on(data, tmp_path):
-    class Own(keras.optimizers.Adam):
-        pass
-
-    peace, model = make_model(), make_model()
-    ktr.fine_tune(peace, data, optimizer=Own(), **QUIET)
-    with pytest.raises(KeyboardInterrupt):
-        ktr.fine_tune(
-            make_model(),
-            data,
-            optimizer=Own(),
-            directory=tmp_path / "run",
-            callbacks=[StopAfter(3)],
-            **QUIET,
-        )
-    ktr.fine_tune(
-        model, data, optimizer=Own(), directory=tmp_path / "run", **QUIET
-    )
-    assert_same(model, arrays_of(peace), atol=1e-6)
+class Own(keras.optimizers.Adam):
+    """An optimizer of the user's."""
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"augment": ktr.Augmentation(mixup=0.3), "batch_size": 7},
-        {"gradient_accumulation_steps": 3, "batch_size": 10},
-        {"mixed_precision": "mixed_float16", "class_weight": {0: 2.0}},
+        {
+            "augment": ktr.Augmentation(mixup=0.3),
+            "batch_size": 7,
+            "optimizer": Own(),
+        },
+        {
+            # Steps that no epoch ends with.
+            "gradient_accumulation_steps": 3,
+            "batch_size": 10,
+            "mixed_precision": "mixed_float16",
+            "class_weight": {0: 2.0},
+        },
     ],
-    ids=["mixup", "unaligned accumulation", "float16"],
+    ids=["mixup-own-optimizer", "accumulation-float16"],
 )
 def test_more_that_has_a_state(data, tmp_path, arguments):
     peace, model = make_model(), make_model()
