@@ -29,15 +29,9 @@ def main(what, out=""):
         time.sleep(600)  # As if an error had been caught.
     other = rank if what == "arguments" else 0
 
-    def fine_tune(data, batch_size=8, **arguments):
-        ktr.fine_tune(
-            make_model(),
-            data,
-            batch_size=batch_size,
-            devices=devices,
-            verbose=0,
-            **arguments,
-        )
+    def fine_tune(data, **arguments):
+        common = {"batch_size": 8, "epochs": 1, "verbose": 0}
+        ktr.fine_tune(make_model(), data, devices=devices, **common | arguments)
 
     if what == "arguments":
         import tensorflow as tf
@@ -45,22 +39,26 @@ def main(what, out=""):
         # Each worker has an order of its own.
         dataset = tf.data.Dataset.from_tensor_slices(make_images(24))
         dataset = dataset.shuffle(24).batch(8)
-        for refused in (
+        save = keras.callbacks.ModelCheckpoint
+        for call in (
             lambda: make_model(devices=devices),
             lambda: fine_tune(make_images(24), batch_size=1),
             lambda: fine_tune(dataset),
+            lambda: fine_tune(
+                make_images(24), callbacks=[save(f"{out}/{rank}.keras")]
+            ),
         ):
             try:
-                refused()
+                call()
             except (ValueError, TypeError) as err:
                 print(err, flush=True)
     fine_tune(
         make_images(24, other),
         epochs=1 + other,
         store=False if other else "memory",
-        callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/{rank}.keras")]
-        if what == "checkpoints" or (what == "arguments" and not rank)
-        else [],
+        callbacks=[]
+        if other or what != "arguments"
+        else [keras.callbacks.ModelCheckpoint(f"{out}/last.keras")],
     )
 
 
