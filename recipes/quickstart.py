@@ -190,6 +190,6 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="seconds only")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
-        arguments |= {"seeds": 2, "epochs": 1, "shots": 2}
+        arguments |= {"seeds": 1, "epochs": 1, "shots": 2}
     arguments["shots"] = arguments["shots"] or None  # 0: all
     print(json.dumps(main(Config(**arguments))))

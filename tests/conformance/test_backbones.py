@@ -31,7 +31,7 @@ from ._table import (
     enliven,
 )
 
-slow = pytest.mark.slow
+exhaustive = pytest.mark.exhaustive
 
 NAMES = (
     "cat",
@@ -160,21 +160,21 @@ def test_sizes_and_weights_are_those_of_keras(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("ConvNeXtTiny", marks=slow),
-        pytest.param("DenseNet121", marks=slow),
-        pytest.param("EfficientNetB0", marks=slow),
-        pytest.param("EfficientNetV2B0", marks=slow),
-        pytest.param("InceptionResNetV2", marks=slow),
-        pytest.param("InceptionV3", marks=slow),
+        pytest.param("ConvNeXtTiny", marks=exhaustive),
+        pytest.param("DenseNet121", marks=exhaustive),
+        pytest.param("EfficientNetB0", marks=exhaustive),
+        pytest.param("EfficientNetV2B0", marks=exhaustive),
+        pytest.param("InceptionResNetV2", marks=exhaustive),
+        pytest.param("InceptionV3", marks=exhaustive),
         "MobileNet",
         "MobileNetV2",
         "MobileNetV3Small",
-        "NASNetMobile",
-        pytest.param("ResNet50", marks=slow),
-        pytest.param("ResNet50V2", marks=slow),
+        pytest.param("NASNetMobile", marks=exhaustive),
+        pytest.param("ResNet50", marks=exhaustive),
+        pytest.param("ResNet50V2", marks=exhaustive),
         "VGG16",
-        pytest.param("VGG19", marks=slow),
-        pytest.param("Xception", marks=slow),
+        pytest.param("VGG19", marks=exhaustive),
+        pytest.param("Xception", marks=exhaustive),
     ],
 )
 def test_published_weights_are_asked_for_without_a_size(name, monkeypatch):

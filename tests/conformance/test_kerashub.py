@@ -13,14 +13,32 @@ hub = pytest.importorskip("keras_hub")
 _QUICK = ("Bert", "GPT2", "ResNet", "ViT")
 
 
+# Those that CI runs: plain layers, stacks of blocks, embeddings of positions
+# that are interpolated, blocks that cannot be called one by one, several
+# outputs; and every set of inputs, shared weights, experts, a network that is
+# one block.
+_STRUCTURES = {
+    *("ResNet", "EfficientNet", "MobileNet", "ViT"),
+    *("DINOV2", "DeiT", "HGNetV2", "MiT"),
+    *("Bert", "Albert", "FNet", "ESM", "DebertaV3", "GPT2", "Mixtral", "XLNet"),
+}
+
+
+def speed(family):
+    """The marks that say who runs a family."""
+    if family not in _STRUCTURES:
+        return [pytest.mark.exhaustive]
+    return [] if family in _QUICK else [pytest.mark.slow]
+
+
 def families(table):
-    """The families as parameters; CI runs them all."""
+    """The families as parameters."""
     marks = {"XLNet": pytest.mark.filterwarnings("ignore:Gradients do not exi")}
     return [
         pytest.param(
             name,
             marks=[
-                *([] if name in _QUICK else [pytest.mark.slow]),
+                *speed(name),
                 *([marks[name]] if name in marks else []),
             ],
         )

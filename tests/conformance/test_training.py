@@ -8,7 +8,7 @@ from keras_transfer import build_classifier, unfreeze
 
 from ._table import BY_NAME, USER_MODEL, enliven
 
-slow = pytest.mark.slow
+slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
 
 
 def build(name):
@@ -29,10 +29,10 @@ def arrays(weights):
         ("ResNet50", 2),
         ("MobileNetV2", 2),
         pytest.param("EfficientNetB0", 2, marks=slow),
-        pytest.param("EfficientNetV2B0", 2, marks=slow),
+        pytest.param("EfficientNetV2B0", 2, marks=exhaustive),
         pytest.param("ConvNeXtTiny", 2, marks=slow),
-        pytest.param("NASNetMobile", 2, marks=slow),
-        pytest.param("DenseNet121", 2, marks=slow),
+        pytest.param("NASNetMobile", 2, marks=exhaustive),
+        pytest.param("DenseNet121", 2, marks=exhaustive),
         ("ResNet20", 2),
         ("ResNet20", "all"),
         (USER_MODEL, 2),
@@ -72,7 +72,7 @@ def test_fit_changes_what_is_unfrozen_and_nothing_else(name, depth):
     "name",
     [
         "EfficientNetB0",
-        pytest.param("EfficientNetV2B0", marks=slow),
+        pytest.param("EfficientNetV2B0", marks=exhaustive),
         pytest.param("NASNetMobile", marks=slow),
         "MobileNetV3Small",
     ],

@@ -15,10 +15,11 @@ import tensorflow as tf
 
 import keras_transfer as ktr
 
-ALL = {"depth": "all", "epochs": 3, "learning_rate": 1e-3}
-FINE_TUNE = {"strategy": "fine-tune", "depth": 1}
-# With a loss that is scaled, as on a GPU.
-MIXED = FINE_TUNE | {"mixed_precision": "mixed_float16"}
+ALL = {"depth": "all", "epochs": 2, "learning_rate": 1e-3}
+# One phase, since each is traced anew on each number of devices.
+ONE_PHASE = {
+    "strategy": [ktr.Phase("last", depth=1, epochs=2, learning_rate=1e-3)]
+}
 
 
 def squared(labels, outputs):
@@ -26,9 +27,9 @@ def squared(labels, outputs):
     return keras.ops.mean(keras.ops.square(labels - outputs))
 
 
+# What is independent shares a case.
 CASES = {
     "linear-probe": {"strategy": "linear-probe"},
-    "penalty": FINE_TUNE | {"penalty": ktr.L2SP(0.3, 0.1)},
     "layer-decay": {
         "strategy": [ktr.Phase(layer_decay=0.5, **ALL)],
         "penalty": ktr.L2SP(0.3, 0.1),
@@ -36,19 +37,23 @@ CASES = {
         "store": False,
         "batch_size": 14,
     },
-    "cached": {"strategy": "fine-tune", "depth": 2, "store": "memory"},
-    "ema_momentum": FINE_TUNE | {"ema_momentum": 0.9},
-    "clipped": FINE_TUNE | {"global_clipnorm": 1e-3, "batch_size": 14},
-    "accumulation": FINE_TUNE | {"gradient_accumulation_steps": 2},
+    "cached": {
+        "strategy": "fine-tune",
+        "depth": 2,
+        "store": "memory",
+        "penalty": ktr.L2SP(0.3, 0.1),
+        "ema_momentum": 0.9,
+    },
     # 48 examples: three batches of 14, and one of 6.
-    "uneven": FINE_TUNE | {"batch_size": 14},
+    "clipped": ONE_PHASE | {"global_clipnorm": 1e-3, "batch_size": 14},
+    "accumulation": ONE_PHASE | {"gradient_accumulation_steps": 2},
     # Two batches of 23, and one of 2, fewer than four replicas.
-    "last-two": FINE_TUNE | {"batch_size": 23},
-    "activations": FINE_TUNE
+    "last-two": ONE_PHASE | {"batch_size": 23},
+    "activations": ONE_PHASE
     | {"penalty": ktr.FeatureMap(0.1), "batch_size": 14},
     "lp-ft": {"strategy": "lp-ft", "depth": 1},
     "probed-each-pass": {"strategy": "lp-ft", "depth": 1, "store": False},
-    "regression-loss": FINE_TUNE
+    "regression-loss": ONE_PHASE
     | {"loss": squared, "class_weight": "balanced"},
     # Steps of Adam do not shrink with gradients that ought to be zero.
     "batch-norm": {
@@ -65,14 +70,18 @@ CASES = {
         "strategy": [ktr.Phase(train_batch_norm="per-replica", **ALL)],
         "optimizer": "sgd",
     },
-    "half": MIXED,
-    "half-accumulation": MIXED | {"gradient_accumulation_steps": 2},
+    # With a loss that is scaled, as on a GPU.
+    "half-accumulation": ONE_PHASE
+    | {"mixed_precision": "mixed_float16", "gradient_accumulation_steps": 2},
 }
-# What four devices and two processes run as well.
-FEW = [
-    "linear-probe", "layer-decay", "cached", "last-two", "batch-norm-last",
-    "probed-each-pass",
-]  # fmt: skip
+# What runs on four devices, and on two processes, as well.
+FEW = {
+    "4": ["layer-decay", "last-two", "batch-norm-last"],
+    "workers": [
+        "linear-probe", "layer-decay", "cached", "batch-norm-last",
+        "probed-each-pass",
+    ],
+}  # fmt: skip
 
 
 def main(out, counts):
@@ -88,9 +97,9 @@ def main(out, counts):
     for name, case in CASES.items():
         arguments = {"batch_size": 16, "verbose": 0, **case}
         if isinstance(arguments["strategy"], str):
-            arguments["epochs"] = 3
+            arguments["epochs"] = 2
         for place, devices in places.items():
-            if place not in ("1", "2") and name not in FEW:
+            if name not in FEW.get(place, CASES):
                 continue
             # Heads of workers differ, unless somebody sees to it.
             rank = json.loads(os.environ.get("TF_CONFIG", "{}"))

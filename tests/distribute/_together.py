@@ -1,4 +1,4 @@
-"""`python -m distribute._together STORE OUT [DATA]`: one of the workers."""
+"""`python -m distribute._together OUT`: one of the workers."""
 
 import json
 import os
@@ -37,34 +37,32 @@ def make_backbone(counter):
     return ktr.load_backbone(network, pixel_range="[0, 1]")
 
 
-def main(store, out, seed="0"):
+def main(out):
     """Extracts, and writes down what and how many passed."""
     devices = ktr.connect_workers(timeout=200)
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-    generator = np.random.default_rng(int(seed) * rank)
+    generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (41, 8, 8, 3)).astype("uint8")
     backbone = make_backbone(Counter())
-    if store == "memory":
-        store = ktr.FeatureStore()
-        if rank == 0:  # One of them knows some already.
-            ktr.extract_features(backbone, images[:7], store=store, verbose=0)
-            Counter.counted = 0
-    else:
-        store = Path(store)
-    counts = []
-    for number in range(2):  # The second time everything is there.
-        features = ktr.extract_features(
-            backbone,
-            images,
-            store=store,
-            devices=devices,
-            batch_size=4,
-            verbose=0,
-        )
-        counts.append(Counter.counted)
-        if number == 0:
-            np.save(Path(out) / f"{rank}.npy", features.values)
-    Path(out, f"{rank}.json").write_text(json.dumps(counts))
+    memory = ktr.FeatureStore()
+    if rank == 0:  # One of them knows some already.
+        ktr.extract_features(backbone, images[:7], store=memory, verbose=0)
+    for place, store in (("folder", Path(out) / "store"), ("memory", memory)):
+        Counter.counted = 0
+        counts = []
+        for number in range(2):  # The second time everything is there.
+            features = ktr.extract_features(
+                backbone,
+                images,
+                store=store,
+                devices=devices,
+                batch_size=4,
+                verbose=0,
+            )
+            counts.append(Counter.counted)
+            if number == 0:
+                np.save(Path(out) / f"{place}-{rank}.npy", features.values)
+        Path(out, f"{place}-{rank}.json").write_text(json.dumps(counts))
 
 
 if __name__ == "__main__":

@@ -23,30 +23,42 @@ def main(what, out=""):
     rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     from training._tiny import make_images, make_model
 
-    if what == "builder":
-        make_model(devices=devices)
     if what == "raises" and rank == 1:
         raise FileNotFoundError("there are no images here")
     if what == "caught" and rank == 0:
         time.sleep(600)  # As if an error had been caught.
-    seed = rank if what == "data" else 0
-    data = make_images(24, seed)
-    if what == "dataset":
+    other = rank if what == "arguments" else 0
+
+    def fine_tune(data, **arguments):
+        common = {"batch_size": 8, "epochs": 1, "verbose": 0}
+        ktr.fine_tune(make_model(), data, devices=devices, **common | arguments)
+
+    if what == "arguments":
         import tensorflow as tf
 
         # Each worker has an order of its own.
-        data = tf.data.Dataset.from_tensor_slices(data).shuffle(24).batch(8)
-    ktr.fine_tune(
-        make_model(),
-        data,
-        batch_size=1 if what == "batch" else 8,
-        epochs=1 + (what == "epochs" and rank),
-        store=False if what == "store" and rank else "memory",
-        callbacks=[keras.callbacks.ModelCheckpoint(f"{out}/{rank}.keras")]
-        if what == "checkpoints" or (what == "callbacks" and not rank)
-        else [],
-        devices=devices,
-        verbose=0,
+        dataset = tf.data.Dataset.from_tensor_slices(make_images(24))
+        dataset = dataset.shuffle(24).batch(8)
+        save = keras.callbacks.ModelCheckpoint
+        for call in (
+            lambda: make_model(devices=devices),
+            lambda: fine_tune(make_images(24), batch_size=1),
+            lambda: fine_tune(dataset),
+            lambda: fine_tune(
+                make_images(24), callbacks=[save(f"{out}/{rank}.keras")]
+            ),
+        ):
+            try:
+                call()
+            except (ValueError, TypeError) as err:
+                print(err, flush=True)
+    fine_tune(
+        make_images(24, other),
+        epochs=1 + other,
+        store=False if other else "memory",
+        callbacks=[]
+        if other or what != "arguments"
+        else [keras.callbacks.ModelCheckpoint(f"{out}/last.keras")],
     )
 
 

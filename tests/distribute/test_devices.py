@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize(
     ("case", "place"),
     [(case, "2") for case in CASES if case != "per-replica"]
-    + [(case, place) for case in FEW for place in ("4", "workers")],
+    + [(case, place) for place, cases in FEW.items() for case in cases],
 )
 def test_replicas_give_the_numbers_of_one_device(runs, case, place):
     # Half precision says little from the fourth digit on.
@@ -42,7 +42,7 @@ def test_replicas_give_the_numbers_of_one_device(runs, case, place):
         json.loads((runs / f"{case}-{where}.json").read_text())
         for where in ("1", place)
     )
-    assert len(one) >= 3
+    assert len(one) >= 2
     np.testing.assert_allclose(several, one, rtol=0, atol=bound)
     ours, theirs = (
         np.load(runs / f"{case}-{where}.npz") for where in (place, "1")

@@ -51,8 +51,9 @@ def test_workers_come_to_the_same_weights(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "worker"])
-@pytest.mark.parametrize("moment", range(2))
+@pytest.mark.parametrize(
+    ("victim", "moment"), [(0, 0), (1, 1)], ids=["chief", "worker"]
+)
 def test_killed_at_any_moment(undisturbed, tmp_path, victim, moment):
     generator = random.Random(f"{victim} {moment}")
     workers = start(tmp_path)
@@ -83,50 +84,61 @@ def test_another_number_of_workers_goes_on(undisturbed, tmp_path):
         assert_same(undisturbed, file.values(), 1e-5)
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What two workers extracted, to a folder and to memory."""
+    folder = tmp_path_factory.mktemp("together")
+    Workers(folder, "distribute._together", [folder]).succeed()
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "memory"])
-def test_two_workers_compute_each_example_once(tmp_path, place):
-    store = tmp_path / "store" if place == "folder" else "memory"
-    Workers(tmp_path, "distribute._together", [store, tmp_path]).succeed()
+def test_two_workers_compute_each_example_once(together, place):
     first, second = (
-        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)
+        json.loads((together / f"{place}-{rank}.json").read_text())
+        for rank in (0, 1)
     )
     assert first[0] + second[0] == 41
     assert abs(first[0] - second[0]) <= 1
     # And none when they are there.
     assert (first[1], second[1]) == (first[0], second[0])
-    ours, theirs = (np.load(tmp_path / f"{rank}.npy") for rank in (0, 1))
+    ours, theirs = (
+        np.load(together / f"{place}-{rank}.npy") for rank in (0, 1)
+    )
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("data", "\n  data: "),
-        ("epochs", "phases[1].epochs: 2 on worker 1, 1 on worker 0"),
-        ("store", "store: True on worker 1, 'FeatureStore' on worker 0"),
-        ("raises", "its first error message tells the cause"),
-        ("dataset", "first batches: "),
-        ("callbacks", "callbacks: [] on worker 1, ['ModelCheckpoint'] on"),
-        ("batch", "`batch_size` must be at least the number of replicas"),
+MESSAGES = {
+    "arguments": [
+        # What each worker refuses, and goes on.
+        "fails with several workers",
+        "`batch_size` must be at least the number of replicas",
+        "first batches: ",
+        # What ends it.
+        "\n  data: ",
+        "phases[1].epochs: 2 on worker 1, 1 on worker 0",
+        "store: True on worker 1, 'FeatureStore' on worker 0",
+        "callbacks: [] on worker 1, ['ModelCheckpoint'] on",
     ],
-)
-def test_what_does_not_fit_ends_in_bounded_time(tmp_path, what, message):
-    workers = Workers(tmp_path, "distribute._unfit", [what])
+    "raises": ["its first error message tells the cause"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", MESSAGES)
+def test_what_does_not_fit_ends_in_bounded_time(tmp_path, what):
+    workers = Workers(tmp_path, "distribute._unfit", [what, tmp_path])
     started = time.monotonic()
     codes = workers.wait()
     assert time.monotonic() - started < PATIENCE / 2
     assert 0 not in codes
-    assert message in workers.log(0)
-
-
-@pytest.mark.slow
-def test_all_may_save_in_between(tmp_path):
-    arguments = ["checkpoints", tmp_path]
-    Workers(tmp_path, "distribute._unfit", arguments).succeed()
-    assert (tmp_path / "0.keras").exists()
-    assert (tmp_path / "1.keras").exists()
+    log = workers.logs[0].read_text()
+    for message in MESSAGES[what]:
+        assert message in log
+    if what == "arguments":  # Before that, all saved in between.
+        assert (tmp_path / "0.keras").exists()
+        assert (tmp_path / "1.keras").exists()
 
 
 @pytest.mark.slow
@@ -136,13 +148,6 @@ def test_who_waits_for_a_worker_that_lives_gives_up(tmp_path):
     assert "does something else than this one" in workers.log(1)
     assert workers.processes[0].poll() is None
     workers.kill(0)
-
-
-@pytest.mark.slow
-def test_builders_are_for_one_machine(tmp_path):
-    workers = Workers(tmp_path, "distribute._unfit", ["builder"])
-    assert 0 not in workers.wait()
-    assert "fails with several workers" in workers.log(0)
 
 
 def test_a_peer_that_does_not_come_ends_in_bounded_time(tmp_path, monkeypatch):

@@ -123,7 +123,8 @@ def test_all_ways_see_the_same_labels(monkeypatch):
     def spy(build, data, folds, *, labels_per_class, seed, **arguments):
         result = run(
             build, data, folds, labels_per_class=labels_per_class, seed=seed,
-            **arguments | {"epochs": 1, "strategy": "linear-probe"},
+            **arguments
+            | {"epochs": None, "strategy": ktr.LinearProbe(exact=True)},
         )  # fmt: skip
         seen.append(
             (labels_per_class, [sorted(e.ids) for e in result.evaluations])

@@ -201,7 +201,8 @@ def kill(folder, kills, seed):
     for number in range(int(kills)):
         directory = folder / f"store{number}"
         child = start(directory, folder / f"first{number}.npy")
-        moment = generator.randrange(passes)
+        # One in each of as many parts of the extraction.
+        moment = int((number + generator.random()) / int(kills) * passes)
         wait_for(folder / f"first{number}.log", moment)
         time.sleep(generator.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)

@@ -237,10 +237,10 @@ def test_summary_counts_what_trains(classifier):
         ("VGG16", 13),
         ("ResNet50", 18),
         ("MobileNetV2", 54),
-        ("EfficientNetB0", 61),
-        ("InceptionV3", 21),
         ("NASNetMobile", 3),
-        pytest.param("DenseNet121", 67, marks=pytest.mark.slow),
+        pytest.param("EfficientNetB0", 61, marks=pytest.mark.exhaustive),
+        pytest.param("InceptionV3", 21, marks=pytest.mark.exhaustive),
+        pytest.param("DenseNet121", 67, marks=pytest.mark.exhaustive),
     ],
 )
 def test_number_of_weighted_pieces_between_single_tensors(name, pieces):

@@ -23,8 +23,8 @@ import keras_transfer as ktr
 from . import _tiny
 
 PHASES = (
-    ktr.Phase("head", depth=0, epochs=3, learning_rate=1e-2),
-    ktr.Phase("two", depth=2, epochs=5, learning_rate=1e-2, layer_decay=0.5),
+    ktr.Phase("head", depth=0, epochs=2, learning_rate=1e-2),
+    ktr.Phase("two", depth=2, epochs=3, learning_rate=1e-2, layer_decay=0.5),
 )
 
 
@@ -85,7 +85,8 @@ def main(folder, kills, seed):
     for number in range(kills):
         directory = folder / f"run{number}"
         result = folder / f"run{number}.npz"
-        moment = generator.uniform(0, seconds)
+        # One in each of as many parts of the run.
+        moment = (number + generator.uniform(0, 1)) / kills * seconds
         child = start(directory, result)
         time.sleep(moment)
         os.kill(child, signal.SIGKILL)

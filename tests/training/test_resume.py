@@ -1,8 +1,10 @@
 """A run that was stopped goes on, and ends where it would have ended."""
 
+import functools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,7 @@ from ._tiny import arrays_of, assert_same, make_images, make_model
 
 PHASES = (
     ktr.Phase("head", depth=0, epochs=2, learning_rate=1e-2),
-    ktr.Phase("two", depth=2, epochs=3, learning_rate=1e-2),
+    ktr.Phase("two", depth=2, epochs=2, learning_rate=1e-2),
 )
 QUIET = {"verbose": 0, "strategy": PHASES}
 
@@ -47,23 +49,65 @@ def interrupted(data, directory, epochs, **arguments):
         )
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(data):
+    """Runs to the end, by the dropout of the model; only read."""
+
+    @functools.cache
+    def run(dropout=0.0):
+        return ktr.fine_tune(make_model(dropout=dropout), data, **QUIET)
+
+    return run
+
+
+@pytest.fixture
+def stopped(_stopped, tmp_path):
+    """A function that copies the folder of a run stopped after some epochs."""
+
+    def copy(epochs):
+        shutil.copytree(_stopped(epochs), tmp_path / "run")
+        return tmp_path / "run"
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def _stopped(data, tmp_path_factory):
+    @functools.cache
+    def run(epochs):
+        folder = tmp_path_factory.mktemp("stopped") / "run"
+        interrupted(data, folder, epochs)
+        return folder
+
+    return run
+
+
+# Each moment, within a phase and between two, and each kind of state once.
 @pytest.mark.parametrize(
-    "arguments",
+    ("epochs", "arguments"),
     [
-        {},
-        {
-            "ema_momentum": 0.8,
-            "penalty": ktr.L2SP(0.1),
-            "gradient_accumulation_steps": 2,
-        },
-        {"penalty": ktr.FeatureMap(0.01)},
+        (1, {"penalty": ktr.FeatureMap(0.01)}),
+        (2, {}),
+        (
+            3,
+            {
+                "ema_momentum": 0.8,
+                "penalty": ktr.L2SP(0.1),
+                "gradient_accumulation_steps": 2,
+            },
+        ),
     ],
-    ids=["plain", "ema-l2sp-accumulation", "feature-map"],
+    ids=["feature-map", "plain", "ema-l2sp-accumulation"],
 )
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_goes_on_and_ends_the_same(data, tmp_path, epochs, arguments):
-    peace = make_model(dropout=0.2)
-    expected = ktr.fine_tune(peace, data, **QUIET, **arguments)
+def test_goes_on_and_ends_the_same(
+    data, tmp_path, uninterrupted, epochs, arguments
+):
+    if arguments:
+        expected = ktr.fine_tune(
+            make_model(dropout=0.2), data, **QUIET, **arguments
+        )
+    else:
+        expected = uninterrupted(0.2)
 
     interrupted(data, tmp_path / "run", epochs, **arguments)
     # Another head and other dropout seeds: the run's own come back.
@@ -75,7 +119,7 @@ def test_goes_on_and_ends_the_same(data, tmp_path, epochs, arguments):
         model, data, directory=tmp_path / "run", **QUIET, **arguments
     )
 
-    assert_same(model, arrays_of(peace), atol=1e-6)
+    assert_same(model, arrays_of(expected.model), atol=1e-6)
     for row, other in zip(run.rows, expected.rows, strict=True):
         for name in ("phase", "epoch", "learning_rate"):
             assert row[name] == other[name]
@@ -86,8 +130,8 @@ def test_goes_on_and_ends_the_same(data, tmp_path, epochs, arguments):
 
 def test_lp_ft_and_scratch_go_on(data, tmp_path):
     strategies = {
-        "lp-ft": ktr.LPFT(epochs=3),
-        "scratch": ktr.FromScratch(epochs=3),
+        "lp-ft": ktr.LPFT(epochs=2),
+        "scratch": ktr.FromScratch(epochs=2),
     }
     for name, strategy in strategies.items():
         arguments = {"strategy": strategy, "verbose": 0}
@@ -98,7 +142,7 @@ def test_lp_ft_and_scratch_go_on(data, tmp_path):
                 make_model(),
                 data,
                 directory=tmp_path / name,
-                callbacks=[StopAfter(2)],
+                callbacks=[StopAfter(1)],
                 **arguments,
             )
         ktr.fine_tune(model, data, directory=tmp_path / name, **arguments)
@@ -108,13 +152,13 @@ def test_lp_ft_and_scratch_go_on(data, tmp_path):
 def test_many_steps_in_one_call_go_on(data, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_transfer.training.compiling._MIN_STEPS", 1)
     strategy = [
-        ktr.Phase("top", depth=1, epochs=4, learning_rate=1e-2),
+        ktr.Phase("top", depth=1, epochs=3, learning_rate=1e-2),
         ktr.Phase("head", depth=0, epochs=2, learning_rate=1e-2),
     ]
     arguments = {"strategy": strategy, "ema_momentum": 0.8, "verbose": 0}
     peace, model = make_model(), make_model()
     ktr.fine_tune(peace, data, **arguments)
-    for epochs in (1, 2, 2):
+    for epochs in (1, 3):  # Within the first phase, and the second.
         with pytest.raises(KeyboardInterrupt):
             ktr.fine_tune(
                 make_model(),
@@ -144,9 +188,15 @@ def test_patience_is_counted_over_the_stop(data, tmp_path):
     assert len(run.rows) == 4
 
 
-def test_a_finished_run_is_read(data, tmp_path):
-    first, second = make_model(), make_model()
-    one = ktr.fine_tune(first, data, directory=tmp_path / "run", **QUIET)
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A run to its end, with its folder; only read."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return ktr.fine_tune(make_model(), data, directory=folder, **QUIET), folder
+
+
+def test_a_finished_run_is_read(data, finished):
+    (one, folder), second = finished, make_model()
     epochs = []
 
     class Count(keras.callbacks.Callback):
@@ -154,20 +204,21 @@ def test_a_finished_run_is_read(data, tmp_path):
             epochs.append(epoch)
 
     two = ktr.fine_tune(
-        second, data, directory=tmp_path / "run", callbacks=[Count()], **QUIET
+        second, data, directory=folder, callbacks=[Count()], **QUIET
     )
 
     assert not epochs
     assert two.rows == one.rows
-    assert_same(second, arrays_of(first))
-    assert not list((tmp_path / "run").glob(".*partial"))
-    assert len(list((tmp_path / "run").glob("best-*.npz"))) == 1
+    assert_same(second, arrays_of(one.model))
+    assert not list(folder.glob(".*partial"))
+    assert len(list(folder.glob("best-*.npz"))) == 1
 
 
-def test_the_same_model_goes_on_after_an_interrupt(data, tmp_path):
+def test_the_same_model_goes_on_after_an_interrupt(
+    data, tmp_path, uninterrupted
+):
     """In a notebook the model is the one that was interrupted."""
-    peace, model = make_model(), make_model()
-    ktr.fine_tune(peace, data, **QUIET)
+    peace, model = uninterrupted().model, make_model()
     with pytest.raises(KeyboardInterrupt):
         ktr.fine_tune(
             model,
@@ -181,35 +232,27 @@ def test_the_same_model_goes_on_after_an_interrupt(data, tmp_path):
         assert_same(model, arrays_of(peace), atol=1e-6)
 
 
-def test_an_optimizer_of_ones_own_goes_on(data, tmp_path):
-    class Own(keras.optimizers.Adam):
-        pass
-
-    peace, model = make_model(), make_model()
-    ktr.fine_tune(peace, data, optimizer=Own(), **QUIET)
-    with pytest.raises(KeyboardInterrupt):
-        ktr.fine_tune(
-            make_model(),
-            data,
-            optimizer=Own(),
-            directory=tmp_path / "run",
-            callbacks=[StopAfter(3)],
-            **QUIET,
-        )
-    ktr.fine_tune(
-        model, data, optimizer=Own(), directory=tmp_path / "run", **QUIET
-    )
-    assert_same(model, arrays_of(peace), atol=1e-6)
+class Own(keras.optimizers.Adam):
+    """An optimizer of the user's."""
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"augment": ktr.Augmentation(mixup=0.3), "batch_size": 7},
-        {"gradient_accumulation_steps": 3, "batch_size": 10},
-        {"mixed_precision": "mixed_float16", "class_weight": {0: 2.0}},
+        {
+            "augment": ktr.Augmentation(mixup=0.3),
+            "batch_size": 7,
+            "optimizer": Own(),
+        },
+        {
+            # Steps that no epoch ends with.
+            "gradient_accumulation_steps": 3,
+            "batch_size": 10,
+            "mixed_precision": "mixed_float16",
+            "class_weight": {0: 2.0},
+        },
     ],
-    ids=["mixup", "unaligned accumulation", "float16"],
+    ids=["mixup-own-optimizer", "accumulation-float16"],
 )
 def test_more_that_has_a_state(data, tmp_path, arguments):
     peace, model = make_model(), make_model()
@@ -238,7 +281,10 @@ def test_a_call_that_fails_at_once_leaves_the_directory_free(tmp_path):
             **QUIET,
         )
     ktr.fine_tune(
-        make_model(), (images, labels), directory=tmp_path / "run", **QUIET
+        make_model(),
+        (images, labels),
+        directory=tmp_path / "run",
+        **QUIET | {"strategy": PHASES[:1]},
     )
 
 
@@ -282,24 +328,21 @@ def test_a_frozen_backbone_is_written_once(data, tmp_path):
         ({"augment": ktr.Augmentation()}, "augment: None there"),
     ],
 )
-def test_other_settings_are_refused(data, tmp_path, arguments, match):
-    interrupted(data, tmp_path / "run", 1)
-    files = {p: p.read_bytes() for p in (tmp_path / "run").glob("*.npz")}
+def test_other_settings_are_refused(data, stopped, arguments, match):
+    folder = stopped(1)
+    files = {p: p.read_bytes() for p in folder.glob("*.npz")}
     with pytest.raises(ValueError, match=match):
         ktr.fine_tune(
             make_model(dropout=0.2),
             data,
-            directory=tmp_path / "run",
+            directory=folder,
             **{**QUIET, **arguments},
         )
-    assert files == {
-        p: p.read_bytes() for p in (tmp_path / "run").glob("*.npz")
-    }
+    assert files == {p: p.read_bytes() for p in folder.glob("*.npz")}
 
 
-def test_other_data_and_models_are_refused(data, tmp_path):
-    folder = tmp_path / "run"
-    interrupted(data, folder, 1)
+def test_other_data_and_models_are_refused(data, stopped):
+    folder = stopped(1)
     other = ktr.load_images({"train": make_images(30, seed=5)})
     with pytest.raises(ValueError, match="data:"):
         ktr.fine_tune(make_model(dropout=0.2), other, directory=folder, **QUIET)
@@ -326,24 +369,24 @@ def test_a_folder_with_other_files_is_refused(data, model, tmp_path):
 
 def test_a_directory_in_use_is_refused(data, model, tmp_path):
     folder = tmp_path / "run"
+    quiet = QUIET | {"strategy": PHASES[:1]}
     refused = []
 
     class Second(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
             try:
-                ktr.fine_tune(make_model(), data, directory=folder, **QUIET)
+                ktr.fine_tune(make_model(), data, directory=folder, **quiet)
             except ValueError as err:
                 refused.append(str(err))
 
-    ktr.fine_tune(model, data, directory=folder, callbacks=[Second()], **QUIET)
-    assert len(refused) == 5
+    ktr.fine_tune(model, data, directory=folder, callbacks=[Second()], **quiet)
+    assert len(refused) == 2
     assert "another process is using" in refused[0]
 
 
 @pytest.mark.parametrize("name", ["run.json", "state.npz", "start.npz"])
-def test_a_broken_file_is_named(data, tmp_path, name):
-    folder = tmp_path / "run"
-    interrupted(data, folder, 3)
+def test_a_broken_file_is_named(data, stopped, name):
+    folder = stopped(3)
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=name):
@@ -361,12 +404,9 @@ def test_a_directory_that_cannot_be_made_raises_at_once(data, model, tmp_path):
     assert_same(model, before)
 
 
-def test_a_full_disk_leaves_the_last_state_whole(data, tmp_path):
+def test_a_full_disk_leaves_the_last_state_whole(data, stopped, uninterrupted):
     """The system refuses files above a size, in the middle of a write."""
-    folder = tmp_path / "run"
-    peace = make_model(dropout=0.2)
-    ktr.fine_tune(peace, data, **QUIET)
-    interrupted(data, folder, 2)
+    folder, peace = stopped(1), uninterrupted(0.2).model
     before = (folder / "state.npz").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
@@ -385,9 +425,8 @@ def test_a_full_disk_leaves_the_last_state_whole(data, tmp_path):
     assert_same(model, arrays_of(peace), atol=1e-6)
 
 
-def test_states_hold_no_pickles(data, tmp_path):
-    interrupted(data, tmp_path / "run", 1)
-    for path in (tmp_path / "run").glob("*.npz"):
+def test_states_hold_no_pickles(stopped):
+    for path in stopped(1).glob("*.npz"):
         with np.load(path, allow_pickle=False) as file:
             assert all(file[name].dtype != object for name in file.files)
 
@@ -413,31 +452,27 @@ def kill_runs(tmp_path, kills, seed):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_killed_run_goes_on(tmp_path):
-    for killed in kill_runs(tmp_path, 2, seed=1):
-        assert killed["difference"] <= 1e-6, killed
-
-
-@pytest.mark.slow
-def test_killed_at_20_moments(tmp_path):
-    found = kill_runs(tmp_path, 20, seed=0)
-    assert len(found) == 20
+@pytest.mark.parametrize(
+    "kills", [6, pytest.param(20, marks=pytest.mark.exhaustive)]
+)
+def test_killed_at_any_moment(tmp_path, kills):
+    found = kill_runs(tmp_path, kills, seed=0)
+    assert len(found) == kills
     # The moments fell before, within and after the first saved epoch.
     assert {"state.npz" in killed["left"] for killed in found} == {True, False}
     for killed in found:
         assert killed["difference"] <= 1e-6, killed
 
 
-def test_says_what_differs_by_its_place(data, tmp_path):
-    ktr.fine_tune(make_model(), data, directory=tmp_path / "run", **QUIET)
+def test_says_what_differs_by_its_place(data, finished):
     other = (PHASES[0], ktr.Phase("two", depth=2, epochs=7, learning_rate=1e-2))
     with pytest.raises(
-        ValueError, match=r"phases\[1\]\.epochs: 3 there, 7 here"
+        ValueError, match=r"phases\[1\]\.epochs: 2 there, 7 here"
     ) as error:
         ktr.fine_tune(
             make_model(),
             data,
-            directory=tmp_path / "run",
+            directory=finished[1],
             **QUIET | {"strategy": other},
         )
     assert "phases[0]" not in str(error.value)

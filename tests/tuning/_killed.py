@@ -96,7 +96,8 @@ def main(folder, kills, seed):
     for number in range(kills):
         directory, log = folder / f"search{number}", folder / f"{number}.log"
         child = start(directory, log)
-        moment = generator.randrange(epochs)
+        # One in each of as many parts of the search.
+        moment = int((number + generator.random()) / kills * epochs)
         wait_for(log, moment)
         time.sleep(generator.uniform(0, 0.1))
         os.kill(child, signal.SIGKILL)

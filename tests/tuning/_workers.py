@@ -28,7 +28,7 @@ def main(folder):
         return run(self, phases, **options)
 
     TrainingSession.run = noting
-    space = SPACE | {"learning_rate": [1e-1, 3e-2, 1e-2], "lambda_": [0, 0.1]}
+    space = SPACE | {"learning_rate": [1e-1, 1e-2], "lambda_": [0, 0.1]}
     result = ktr.search(
         make_model(),
         make_data(),

@@ -39,14 +39,12 @@ def check(found):
         assert killed["again"] <= killed["epochs"] - left + 3, killed
 
 
-def test_killed_search_goes_on(tmp_path):
-    check(kill_searches(tmp_path, 1, seed=1))
-
-
-@pytest.mark.slow
-def test_killed_at_10_moments(tmp_path):
-    found = kill_searches(tmp_path, 10, seed=0)
-    assert len(found) == 10
+@pytest.mark.parametrize(
+    "kills", [3, pytest.param(10, marks=pytest.mark.exhaustive)]
+)
+def test_killed_at_any_moment(tmp_path, kills):
+    found = kill_searches(tmp_path, kills, seed=0)
+    assert len(found) == kills
     assert len({killed["left"] for killed in found}) > 2
     check(found)
 

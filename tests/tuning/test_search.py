@@ -44,7 +44,9 @@ def found(data, tmp_path_factory):
 def test_each_trial_is_its_run_alone(data, found):
     result, _ = found
     assert len(result.rows) == 8
-    for row in result.rows:
+    trials = sorted(result.rows, key=lambda row: int(row["trial"]))
+    # Each value with each of the other two, in the order of the grid.
+    for row in (trials[place] for place in (0, 3, 5, 6)):
         run = ktr.fine_tune(
             make_model(),
             data,
@@ -221,10 +223,10 @@ def test_linear_heads_of_a_grid_are_one_computation(data, monkeypatch):
 def test_other_oracles(data, oracle, tmp_path):
     space = {"learning_rate": (1e-4, 1e-1), "depth": [0, 1]}
     arguments = {
-        "space": space, "oracle": oracle, "max_trials": 5, "epochs": 3
+        "space": space, "oracle": oracle, "max_trials": 4, "epochs": 3
     }  # fmt: skip
     result = search(data, directory=tmp_path / "a", **arguments)
-    assert len(result.rows) >= 5
+    assert len(result.rows) >= 4
     assert all(row["status"] == "completed" for row in result.rows)
     again = search(data, directory=tmp_path / "b", **arguments)
     values = [without_time_of(r) for r in (result, again)]
@@ -310,7 +312,7 @@ def test_without_a_penalty_there_is_no_lambda():
 def test_executions_of_a_strategy_that_probes(data):
     """The best row may be the probe, which has no training loss."""
     space = {"learning_rate": [1e-2, 1e-6], "depth": 1, "lambda_": 0}
-    result = search(data, space=space, executions_per_trial=3, epochs=2)
+    result = search(data, space=space, executions_per_trial=2, epochs=1)
     assert all(row["status"] == "completed" for row in result.rows)
     assert all(row["val_loss"] > 0 for row in result.rows)
     one = search(
@@ -438,7 +440,7 @@ def test_a_function_of_the_users(data):
     result = search(data, build, space=None, epochs=2)
     assert len(result.rows) == 8
     assert sum(result.plans[-1].extracted.values()) == 0  # All was there.
-    for row in result.rows[:3]:
+    for row in result.rows[:2]:
         hp = keras_tuner.HyperParameters()
         hp.values = {name: row[name] for name in ("dropout", "depth", "rate")}
         model = build(hp)

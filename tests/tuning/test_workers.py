@@ -72,7 +72,7 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path):
     one.send_signal(signal.SIGKILL)
     found = answer(two)
     assert answer(chief) == found == alone
-    assert found["rows"] == 18
+    assert found["rows"] == 12
     assert found["status"] == ["completed"]
     one.communicate()
 
@@ -80,7 +80,7 @@ def test_a_chief_and_two_workers_one_of_which_dies(tmp_path):
     events = [json.loads(line) for line in lines]
     assert any(event["event"] == "lost" for event in events)
     ended = [e["trial"] for e in events if e["event"] == "end"]
-    assert len(ended) == len(set(ended)) == 18
+    assert len(ended) == len(set(ended)) == 12
 
 
 def test_a_trial_goes_from_the_dead_to_the_living(tmp_path):
