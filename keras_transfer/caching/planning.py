@@ -334,7 +334,7 @@ def _measure(
     inputs = networks.look(model, shape)
     np.asarray(forward(inputs)[0])
     # The result is read, since calls return before a GPU has finished.
-    seconds = time_of(lambda: np.asarray(forward(inputs)[0]), least=0.1)
+    seconds = time_of(lambda: np.asarray(forward(inputs)[0]), min_seconds=0.1)
     flops = max(
         c.frozen_flops
         for c in candidates.values()

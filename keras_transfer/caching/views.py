@@ -120,7 +120,7 @@ def make_views(
         Tuple of `View`.
 
     Raises:
-        ValueError: If `count` is no integer above 0.
+        ValueError: If `count` is not an integer above 0.
 
     Example:
 

@@ -83,9 +83,9 @@ class Phase:
         is_valid = self.depth in (None, "all") or is_integer(self.depth)
         if not is_valid or (is_integer(self.depth) and int(self.depth) < 0):  # type: ignore[arg-type]
             refuse("depth", 'an integer from 0, "all" or None', self.depth)
-        least = 0 if self.exact_probe else 1
-        if not is_integer(self.epochs) or self.epochs < least:
-            refuse("epochs", f"an integer of at least {least}", self.epochs)
+        minimum = 0 if self.exact_probe else 1
+        if not is_integer(self.epochs) or self.epochs < minimum:
+            refuse("epochs", f"an integer of at least {minimum}", self.epochs)
         for field in ("learning_rate", "layer_decay", "head_multiplier"):
             value = getattr(self, field)
             if not is_number(value) or not 0 < value < math.inf:

@@ -314,7 +314,7 @@ def resolve(
     >>> [phase.name for phase in resolve("lp-ft", epochs=5)]
     ['linear probe', 'fine-tune']
     """
-    given = {
+    overrides = {
         name: value
         for name, value in (
             ("depth", depth),
@@ -331,16 +331,19 @@ def resolve(
                 f"Received: strategy={strategy!r}."
                 f"{did_you_mean(strategy, _BY_NAME)}"
             )
-        if strategy in ("linear-probe", "from-scratch") and "depth" in given:
+        if (
+            strategy in ("linear-probe", "from-scratch")
+            and "depth" in overrides
+        ):
             fixed = 0 if strategy == "linear-probe" else "all"
-            if given.pop("depth") != fixed:
+            if overrides.pop("depth") != fixed:
                 raise ValueError(
                     f'`depth` must be {fixed!r} or left out for "{strategy}". '
                     f"Received: depth={depth!r}"
                 )
         if strategy == "fine-tune" and not has_head:
-            given["head_epochs"] = 0
-        return tuple(_BY_NAME[strategy](**given))
+            overrides["head_epochs"] = 0
+        return tuple(_BY_NAME[strategy](**overrides))
     phases = (
         [p for p in strategy if isinstance(p, Phase)]
         if isinstance(strategy, Sequence)
@@ -353,10 +356,10 @@ def resolve(
         )
     if not phases:
         raise ValueError("`strategy` must hold a `Phase`. Received: none.")
-    if given:
+    if overrides:
         raise ValueError(
-            f"`{next(iter(given))}` must be left out where the phases of "
-            f"`strategy` say it. Received: {given}. Use `dataclasses.replace("
-            "phase, ...)`, or the strategy's name."
+            f"`{next(iter(overrides))}` must be left out where the phases of "
+            f"`strategy` set it. Received: {overrides}. Use "
+            "`dataclasses.replace(phase, ...)`, or the strategy's name."
         )
     return tuple(phases)

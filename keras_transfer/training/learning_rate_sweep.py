@@ -348,9 +348,9 @@ class _Sweep(keras.callbacks.Callback):
         ]
         if not smoothed:
             return False
-        least = min(smoothed)
+        minimum = min(smoothed)
         # Four times the minimum, also where losses are negative.
-        return smoothed[-1] > least + 3 * abs(least)
+        return smoothed[-1] > minimum + 3 * abs(minimum)
 
 
 @contextlib.contextmanager

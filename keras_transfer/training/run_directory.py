@@ -209,7 +209,7 @@ class RunDirectory:
             raise ValueError(
                 f"`directory` must hold best-{row}.npz, the weights of its "
                 f"best epoch. Received: {str(self.path)!r} without it. Choose "
-                "another directory to start anew."
+                "another directory to start a new run."
             )
         return self._whole(arrays)
 
@@ -249,7 +249,7 @@ class RunDirectory:
             raise ValueError(
                 f"`directory` must hold complete files. Received: "
                 f"{str(path)!r}, which cannot be read ({err}). It was changed "
-                "after it was written; choose another directory to start anew."
+                "after it was written; choose another directory for a new run."
             ) from err
 
     def _write(self, name: str, arrays: dict[str, np.ndarray]) -> None:

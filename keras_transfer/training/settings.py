@@ -29,14 +29,14 @@ _EXCLUDED = (
 )
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not is_integer(value) or value < least:
-        refuse(name, f"an integer of at least {least}", value)
+def _check_integer(name: str, value: Any, minimum: int) -> None:
+    if not is_integer(value) or value < minimum:
+        refuse(name, f"an integer of at least {minimum}", value)
 
 
-def _check_optional_integer(name: str, value: Any, least: int) -> None:
-    if value is not None and (not is_integer(value) or value < least):
-        refuse(name, f"None or an integer of at least {least}", value)
+def _check_optional_integer(name: str, value: Any, minimum: int) -> None:
+    if value is not None and (not is_integer(value) or value < minimum):
+        refuse(name, f"None or an integer of at least {minimum}", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,13 +183,13 @@ class OptimizerSettings:
         return template
 
     def _overrides(self) -> dict[str, Any]:
-        given = {
+        overrides = {
             "global_clipnorm": self.global_clipnorm,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "ema_momentum": self.ema_momentum,
         }
-        given = {k: v for k, v in given.items() if v is not None}
-        return given | ({"use_ema": True} if self.ema_momentum else {})
+        overrides = {k: v for k, v in overrides.items() if v is not None}
+        return overrides | ({"use_ema": True} if self.ema_momentum else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -429,8 +429,8 @@ def _by_group(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, kind in _GROUPS.items():
         names = {field.name for field in dataclasses.fields(kind)}
         parts[name] = {k: v for k, v in values.items() if k in names}
-    known = {key for part in parts.values() for key in part}
-    unknown = [name for name in values if name not in known]
+    recognized = {key for part in parts.values() for key in part}
+    unknown = [name for name in values if name not in recognized]
     if unknown:
         raise TypeError(f"Unknown argument: {', '.join(unknown)}.")
     return parts

@@ -372,16 +372,16 @@ def _check_value(name: str, value: Any) -> None:
         keras.optimizers.get(value)
 
 
-def check_fields(given: Mapping[str, Any]) -> SearchSpace:
+def check_fields(values: Mapping[str, Any]) -> SearchSpace:
     """Makes a space from a dict, as in `space={"depth": [0, 1]}`."""
     names = [field.name for field in dataclasses.fields(SearchSpace)]
-    for name in given:
+    for name in values:
         if name not in names:
             raise ValueError(
                 f"`space` must have the keys {', '.join(names)}. Received: "
                 f"{name!r}.{did_you_mean(str(name), names)}"
             )
-    return SearchSpace(**given)
+    return SearchSpace(**values)
 
 
 def _refuse(name: str, rule: str, value: object) -> NoReturn:

@@ -210,8 +210,8 @@ class FeatureStore:
             Number of bytes freed.
 
         Raises:
-            ValueError: If `key` is that of no entry or of several, or another
-                process is computing what was to be removed.
+            ValueError: If `key` matches no entry or several, or another process
+                is writing to an entry to be removed.
             OSError: If the folder cannot be written to.
         """
         self._sweep()
