@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 # The engine where numbers need not be those of the model beyond five digits:
-# folded networks, and networks that start from their outputs or are too large
-# for an exact key.
+# folded networks, networks that start from their outputs, and networks that are
+# too large to fold.
 FOLDED = "tensorflow, folded"
 
 

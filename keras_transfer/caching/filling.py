@@ -175,9 +175,8 @@ def fill(
             return {"missing": missing}
 
         missing = (group.share(find_missing) or {})["missing"]
-        if (
-            group.size > 1 and store.directory is None
-        ):  # Each process has its own memory.
+        # In memory, each process misses other examples.
+        if group.size > 1 and store.directory is None:
             missing = missing_anywhere(_missing(entries, digests, once), group)
         if missing.any():
             part = share_of(missing, group)

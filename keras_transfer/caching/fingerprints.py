@@ -156,12 +156,12 @@ def _config_of(value: Any) -> Any:
 
 
 def _unique_text(value: Any) -> str:
-    """Returns a text that matches nothing else, in no other process."""
+    """Returns a text that is unique in this and any other process."""
     return f"{type(value).__qualname__} {id(value)} of process {os.getpid()}"
 
 
 def _attributes_of(layer: keras.layers.Layer) -> Any:
-    """Describes the attributes of a layer beside weights and sublayers."""
+    """Describes the attributes of a layer besides weights and sublayers."""
     every_layer = vars(keras.layers.Layer())
     held = {
         name: value
@@ -192,7 +192,7 @@ def _held(value: Any) -> Any:
 
 
 def _call_of(step: graph.Step) -> str:
-    """Describes the arguments of a call beside tensors, order included."""
+    """Describes the arguments of a call besides tensors, in order."""
     args, kwargs = keras.tree.map_structure(
         lambda value: (
             "tensor"

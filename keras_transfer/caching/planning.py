@@ -76,9 +76,9 @@ def make_plan(
     networks = networks or networks_for(model, phases)
     group = group or ProcessGroup(None)
     draft = _draft(model, data, phases, sets, policy, networks)
-    chooses = isinstance(policy.store, Choice)
+    is_automatic = isinstance(policy.store, Choice)
     passes = sum(c.passes for c in draft.candidates.values())
-    if chooses and passes <= 1 and not policy.views:
+    if is_automatic and passes <= 1 and not policy.views:
         for place in list(draft.candidates):
             if not phases[place].exact_probe:
                 draft.drop(place, "each example passes once")
@@ -93,13 +93,13 @@ def make_plan(
     rates = None
     # A named store is always used, and a single pass costs the same with and
     # without a cache.
-    weighed = chooses and passes > 1
+    weighed = is_automatic and passes > 1
     if draft.candidates and (weighed or always_measure):
         rates = _measure_for_all(
             lambda: _measure(model, data, draft, len(phases), store, networks),
             group,
         )
-    if rates is not None and chooses and not policy.views:
+    if rates is not None and is_automatic and not policy.views:
         _drop_what_is_slower(draft, rates, policy.batch_size)
     planned = set(draft.candidates)
     _drop_what_does_not_fit(draft, store, group)
@@ -205,10 +205,8 @@ def _cut_of(
         return cut
     shape = data.indexed["train"].examples.shape
     if has_children(model):
-        (input_shape,) = output_shapes(
-            model.get_layer("preprocessing"), [shape]
-        )
-        if None in input_shape:
+        (given,) = output_shapes(model.get_layer("preprocessing"), [shape])
+        if None in given:
             return Ineligible(
                 "texts of a batch are padded to its longest one "
                 "(`bucketing=True`)"

@@ -195,9 +195,8 @@ class ReplicaTrainer:
     def _learn(self, *shard: Any) -> dict[str, tf.Tensor]:
         """One step on all replicas; returns the metrics so far."""
         self._strategy.run(self._learn_shard, shard)
-        if (
-            self._group.size > 1
-        ):  # Reading metrics communicates between machines.
+        # Reading metrics would communicate between machines in each step.
+        if self._group.size > 1:
             return {}
         metrics = [self._mean, *self._metrics]
         return {metric.name: metric.result() for metric in metrics}
