@@ -73,8 +73,7 @@ def open_entries(
         networks: Models from inputs to the tensors that are cached.
         examples: The inputs.
         views: Views of each input.
-        dtype: Dtype of cached floating-point numbers. Defaults to
-            `"float32"`.
+        dtype: Dtype of cached floating-point numbers. Defaults to `"float32"`.
         engine: Name of the engine that computes the networks. Defaults to
             `"tensorflow"`.
 

@@ -62,8 +62,8 @@ def make_plan(
         policy: Cache policy of the run.
         networks: Compiled networks, reused after a measurement. Defaults to
             `None`.
-        always_measure: Whether to measure even where no decision depends on
-            it. Defaults to `False`.
+        always_measure: Whether to measure even where no decision depends on it.
+            Defaults to `False`.
         group: Processes that train; the first one decides for all. Defaults to
             `None`: this one.
 

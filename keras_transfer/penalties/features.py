@@ -84,8 +84,8 @@ class FeatureMap(ActivationPenalty):
     Args:
         strength: Coefficient, at least 0.
         blocks: Names of blocks, or patterns for them such as `"conv4_*"`; see
-            `keras_transfer.blocks`. Defaults to `None`, the last block of
-            each resolution.
+            `keras_transfer.blocks`. Defaults to `None`, the last block of each
+            resolution.
 
     Example:
 

@@ -66,8 +66,8 @@ class FineTune(_Strategy):
         learning_rate: Highest rate of the second phase, that of the head.
             Defaults to `1e-3`.
         epochs: Passes over the data in the second phase. Defaults to `10`.
-        head_epochs: Passes with the head alone first; `0` for none. Defaults
-            to `1`.
+        head_epochs: Passes with the head alone first; `0` for none. Defaults to
+            `1`.
         layer_decay: Factor in `(0, 1]` of the rate from block to block.
             Defaults to `0.9`.
 
@@ -208,8 +208,8 @@ class Surgical(_Strategy):
         blocks: Names of blocks, or patterns; see `blocks(model)`.
         learning_rate: Highest rate. Defaults to `3e-4`.
         epochs: Passes over the data. Defaults to `10`.
-        head_epochs: Passes with the head alone first; `0` for none. Defaults
-            to `1`.
+        head_epochs: Passes with the head alone first; `0` for none. Defaults to
+            `1`.
 
     Example:
 
@@ -294,12 +294,12 @@ def resolve(
             `"gradual-unfreezing"`, `"from-scratch"`, or a sequence of `Phase`.
         depth: Blocks to train, for a strategy by name. Defaults to `None`, its
             own default.
-        learning_rate: Highest rate, for a strategy by name. Defaults to
-            `None`, its own default.
+        learning_rate: Highest rate, for a strategy by name. Defaults to `None`,
+            its own default.
         epochs: Epochs of the main phase, for a strategy by name. Defaults to
             `None`, its own default.
-        has_head: Whether the model has a head, which `"fine-tune"` trains
-            alone first. Defaults to `True`.
+        has_head: Whether the model has a head, which `"fine-tune"` trains alone
+            first. Defaults to `True`.
 
     Returns:
         Tuple of `Phase`.

@@ -87,8 +87,8 @@ class ReplicaTrainer:
             validation_data: Validation batches. Defaults to `None`.
             class_weight: Weight of each class index. Defaults to `None`.
             callbacks: Keras callbacks. With several workers they receive
-                metrics at the end of each epoch, not of each batch. Defaults
-                to `()`.
+                metrics at the end of each epoch, not of each batch. Defaults to
+                `()`.
             verbose: `1` for a progress bar. Defaults to `0`.
             shuffle: Not used: the order is that of the batches. Defaults to
                 `False`.
@@ -348,8 +348,8 @@ def split(
         batches: Batches of (inputs, labels, weights), as `_weighted` makes.
         part: Index of the first shard, index after the last, and number of
             shards.
-        sizes: Number of examples in each whole batch, where `batches` hold
-            only the shard of this process. Defaults to `None`: whole batches.
+        sizes: Number of examples in each whole batch, where `batches` hold only
+            the shard of this process. Defaults to `None`: whole batches.
 
     Returns:
         `tf.data.Dataset` of (inputs, labels, weights, real, size), one per

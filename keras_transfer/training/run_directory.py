@@ -143,8 +143,7 @@ class RunDirectory:
         early can be repeated with other arguments.
 
         Args:
-            start: The weights at the start. Defaults to `()`, which omits
-                them.
+            start: The weights at the start. Defaults to `()`, which omits them.
         """
         manifest = self.path / "run.json"
         if not manifest.exists():
@@ -282,8 +281,8 @@ def open_directory(
         A `RunDirectory`.
 
     Raises:
-        ValueError: If the directory belongs to another run, holds other
-            files, or is in use.
+        ValueError: If the directory belongs to another run, holds other files,
+            or is in use.
         OSError: If it cannot be written to.
     """
     folder = Path(path)

@@ -95,8 +95,8 @@ class RunState:
         """Gives all processes the values of the first one.
 
         Args:
-            variables: Variables whose values were computed in each process:
-                the last bits of a sum are not the same on all machines.
+            variables: Variables whose values were computed in each process: the
+                last bits of a sum are not the same on all machines.
         """
         if self._group.size > 1:
             local = Begun(copies(variables), None, None)

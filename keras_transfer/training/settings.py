@@ -80,8 +80,7 @@ class OptimizerSettings:
 
     Attributes:
         optimizer: A Keras optimizer or its name. Defaults to `"adam"`.
-        global_clipnorm: Largest norm of the whole gradient. Defaults to
-            `None`.
+        global_clipnorm: Largest norm of the whole gradient. Defaults to `None`.
         gradient_accumulation_steps: Batches whose gradients are averaged into
             one update. Defaults to `None`.
         ema_momentum: Momentum of a moving average of the weights. Defaults to
@@ -131,8 +130,8 @@ class OptimizerSettings:
             A Keras optimizer, not built.
 
         Raises:
-            ValueError: If there is no such optimizer, or its learning rate is
-                a schedule.
+            ValueError: If there is no such optimizer, or its learning rate is a
+                schedule.
             TypeError: If it is not an optimizer.
         """
         template = self._template()
@@ -200,8 +199,8 @@ class LossSettings:
         loss: A Keras loss. Defaults to `None`: chosen by the task.
         class_weight: Weight of each class index, or `"balanced"`. Defaults to
             `None`.
-        label_smoothing: Fraction of each label that is spread over all
-            classes. Defaults to `0.0`.
+        label_smoothing: Fraction of each label that is spread over all classes.
+            Defaults to `0.0`.
     """
 
     loss: str | keras.losses.Loss | Callable[..., Any] | None = None

@@ -59,12 +59,12 @@ class SearchSpace:
     list may hold one range: `[0, (1e-4, 1)]` is 0, or a number in the range.
 
     Args:
-        learning_rate: Highest rate of the last phase. Defaults to
-            `(1e-5, 1e-2)`.
-        lambda_: Factor of the coefficients of `penalty`. Defaults to
-            `[0, (1e-4, 1.0)]`.
-        depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`: those of 0, 1, 2 and 4 that the backbone has.
+        learning_rate: Highest rate of the last phase. Defaults to `(1e-5,
+            1e-2)`.
+        lambda_: Factor of the coefficients of `penalty`. Defaults to `[0,
+            (1e-4, 1.0)]`.
+        depth: Blocks to train, counted from the output, or `"all"`. Defaults to
+            `None`: those of 0, 1, 2 and 4 that the backbone has.
         strategy: `"lp-ft"`, `"fine-tune"`, `"linear-probe"`,
             `"gradual-unfreezing"`, or a tuple of `Phase`, whose last one takes
             depth and rate; in a list any of them. Defaults to `None`, as
