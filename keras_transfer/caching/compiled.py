@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 # The engine where numbers need not be those of the model beyond five digits:
-# folded networks, and networks that start from their outputs or are too large
-# for an exact key.
+# folded networks, networks that start from their outputs, and networks that are
+# too large to fold.
 FOLDED = "tensorflow, folded"
 
 
@@ -43,12 +43,12 @@ def compiled(
     Args:
         network: Model from inputs to tensors.
         shape: Shape of one input.
-        folded: Whether weights become constants, with their values at the
-            first call. TensorFlow then folds BatchNormalization into kernels:
-            1.4 times the speed on a CPU, but results differ from the sixth
-            digit on, which training can amplify. Defaults to `False`.
-        strategy: Strategy that splits a batch over the devices of this
-            process. Defaults to `None`: one device.
+        folded: Whether weights become constants, with their values at the first
+            call. TensorFlow then folds BatchNormalization into kernels: 1.4
+            times the speed on a CPU, but results differ from the sixth digit
+            on, which training can amplify. Defaults to `False`.
+        strategy: Strategy that splits a batch over the devices of this process.
+            Defaults to `None`: one device.
 
     Returns:
         Function of inputs `(batch, ...)` of any dtype; it returns a list of

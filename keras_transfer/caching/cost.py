@@ -101,8 +101,8 @@ class Candidate:
         # With it, each view of an example is extracted once.
         first = self.train * self.views + self.held_out
         # Bytes that are written once and read in each pass.
-        moved = (first + self.passes * examples) * self.row_bytes
-        cached = self.epochs * epoch + first * below + moved / rates.gather
+        num_bytes = (first + self.passes * examples) * self.row_bytes
+        cached = self.epochs * epoch + first * below + num_bytes / rates.gather
         return cached, direct
 
 
@@ -154,18 +154,18 @@ def count_flops(network: keras.Model, shapes: Sequence[tuple[int, ...]]) -> int:
     return total
 
 
-def time_of(function: Callable[[], Any], least: float = 0.2) -> float:
+def time_of(function: Callable[[], Any], min_seconds: float = 0.2) -> float:
     """Times a function and returns the shortest time of a call.
 
     Args:
         function: Function to time; already called once, so that it is warm.
-        least: Seconds for which calls are repeated. Defaults to `0.2`.
+        min_seconds: Seconds for which calls are repeated. Defaults to `0.2`.
 
     Returns:
         Seconds.
     """
     best = math.inf
-    until = time.perf_counter() + least
+    until = time.perf_counter() + min_seconds
     while time.perf_counter() < until:
         started = time.perf_counter()
         function()
@@ -178,7 +178,7 @@ def measure_memory() -> float:
     rows = np.zeros((_PROBE_BYTES // 4096, 1024), np.float32)
     rows[:] = 1.0  # so that the system allocates the pages
     order = np.random.default_rng(0).permutation(len(rows))[:2048]
-    return order.size * 4096 / time_of(lambda: rows[order], least=0.02)
+    return order.size * 4096 / time_of(lambda: rows[order], min_seconds=0.02)
 
 
 def measure_disk(folder: Path) -> float:
@@ -205,7 +205,7 @@ def measure_disk(folder: Path) -> float:
         file.flush()
         mapped = np.memmap(file, np.float32, "r", shape=rows.shape)
         order = np.random.default_rng(0).permutation(len(rows))[:2048]
-        seconds = time_of(lambda: mapped[order].sum(), least=0.02)
+        seconds = time_of(lambda: mapped[order].sum(), min_seconds=0.02)
     return order.size * 4096 / seconds
 
 

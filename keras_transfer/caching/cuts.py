@@ -57,9 +57,9 @@ def find_cut(model: keras.Model) -> Cut | Ineligible:
         if any(changing):
             break
         frozen += 1
-    while frozen and (name := _random_below(backbone, blocks[frozen - 1])):
+    while frozen and (layer := _random_below(backbone, blocks[frozen - 1])):
         frozen -= 1
-        reason = f"layer {name} of its first blocks is random"
+        reason = f"layer {layer} of its first blocks is random"
     if whole and frozen == len(blocks):
         frozen -= 1
         reason = "it is one block"

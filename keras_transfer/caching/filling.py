@@ -73,8 +73,7 @@ def open_entries(
         networks: Models from inputs to the tensors that are cached.
         examples: The inputs.
         views: Views of each input.
-        dtype: Dtype of cached floating-point numbers. Defaults to
-            `"float32"`.
+        dtype: Dtype of cached floating-point numbers. Defaults to `"float32"`.
         engine: Name of the engine that computes the networks. Defaults to
             `"tensorflow"`.
 
@@ -175,9 +174,8 @@ def fill(
             return {"missing": missing}
 
         missing = (group.share(find_missing) or {})["missing"]
-        if (
-            group.size > 1 and store.directory is None
-        ):  # Each process has its own memory.
+        # In memory, each process misses other examples.
+        if group.size > 1 and store.directory is None:
             missing = missing_anywhere(_missing(entries, digests, once), group)
         if missing.any():
             part = share_of(missing, group)

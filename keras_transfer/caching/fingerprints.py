@@ -35,7 +35,7 @@ _LAYERS_VERSION = 1
 
 
 def digest_network(
-    network: keras.Model, known: dict[int, bytes] | None = None
+    network: keras.Model, layer_digests: dict[int, bytes] | None = None
 ) -> str:
     """Returns a digest of structure and weights.
 
@@ -44,18 +44,18 @@ def digest_network(
 
     Args:
         network: A functional model.
-        known: Digests of layers by their `id`, read and extended, for networks
-            that share layers. Defaults to `None`.
+        layer_digests: Digests of layers by their `id`, read and extended, for
+            networks that share layers. Defaults to `None`.
 
     Returns:
         Hexadecimal digits.
     """
-    known = {} if known is None else known
+    layer_digests = {} if layer_digests is None else layer_digests
     inputs = graph.tensors_in(network)
-    given = [
+    input_digests = [
         _digest(f"input {i} {tensor.dtype}") for i, tensor in enumerate(inputs)
     ]
-    return _digest(*_follow(network, given, known)).hex()
+    return _digest(*_follow(network, input_digests, layer_digests)).hex()
 
 
 def describe_software() -> dict[str, str]:
@@ -77,18 +77,22 @@ def make_key(description: Mapping[str, Any]) -> str:
 
 
 def _follow(
-    model: keras.Model, given: Sequence[bytes], known: dict[int, bytes]
+    model: keras.Model,
+    input_digests: Sequence[bytes],
+    layer_digests: dict[int, bytes],
 ) -> list[bytes]:
     """Returns the digests of the outputs of a graph, from those of its inputs.
 
     Args:
         model: A functional model.
-        given: Digests of its inputs.
-        known: Digests of layers by their `id`.
+        input_digests: Digests of its inputs.
+        layer_digests: Digests of layers by their `id`.
     """
     digests = {
         id(tensor): digest
-        for tensor, digest in zip(graph.tensors_in(model), given, strict=True)
+        for tensor, digest in zip(
+            graph.tensors_in(model), input_digests, strict=True
+        )
     }
     for step in graph.steps(model):
         if not step.inputs:
@@ -105,11 +109,15 @@ def _follow(
                     step.inputs, ends, inputs, strict=True
                 )
             ]
-            outputs = _follow(step.operation, cast, known)
+            outputs = _follow(step.operation, cast, layer_digests)
         else:
-            if id(step.operation) not in known:
-                known[id(step.operation)] = _digest_operation(step.operation)
-            call = _digest(known[id(step.operation)], _call_of(step), *inputs)
+            if id(step.operation) not in layer_digests:
+                layer_digests[id(step.operation)] = _digest_operation(
+                    step.operation
+                )
+            call = _digest(
+                layer_digests[id(step.operation)], _call_of(step), *inputs
+            )
             outputs = [
                 _digest(f"output {i}", call) for i in range(len(step.outputs))
             ]
@@ -148,12 +156,12 @@ def _config_of(value: Any) -> Any:
 
 
 def _unique_text(value: Any) -> str:
-    """Returns a text that matches nothing else, in no other process."""
+    """Returns a text that is unique in this and any other process."""
     return f"{type(value).__qualname__} {id(value)} of process {os.getpid()}"
 
 
 def _attributes_of(layer: keras.layers.Layer) -> Any:
-    """Describes the attributes of a layer beside weights and sublayers."""
+    """Describes the attributes of a layer besides weights and sublayers."""
     every_layer = vars(keras.layers.Layer())
     held = {
         name: value
@@ -184,7 +192,7 @@ def _held(value: Any) -> Any:
 
 
 def _call_of(step: graph.Step) -> str:
-    """Describes the arguments of a call beside tensors, order included."""
+    """Describes the arguments of a call besides tensors, in order."""
     args, kwargs = keras.tree.map_structure(
         lambda value: (
             "tensor"

@@ -30,6 +30,7 @@ _INPUTS_PER_TRIAL = 32
 _ROWS_OF_CUSTOM_LAYERS = 13
 
 
+# A text for trial batches of text models.
 _SENTENCE = "Nobody has read this text before."
 
 

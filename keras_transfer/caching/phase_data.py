@@ -33,8 +33,7 @@ class Vectors(NamedTuple):
     Attributes:
         features: Array `(n, d)`.
         labels: Array `(n, ...)`.
-        weights: Weights of the examples, `(n,)`, or `None`. Defaults to
-            `None`.
+        weights: Weights of the examples, `(n,)`, or `None`. Defaults to `None`.
     """
 
     features: np.ndarray
@@ -47,8 +46,8 @@ class PhaseData(Protocol):
 
     Attributes:
         network: The model, or its part above a cut.
-        sizes: Sizes of whole batches by split, where a process reads a shard
-            of each batch.
+        sizes: Sizes of whole batches by split, where a process reads a shard of
+            each batch.
     """
 
     @property

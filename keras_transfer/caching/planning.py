@@ -62,8 +62,8 @@ def make_plan(
         policy: Cache policy of the run.
         networks: Compiled networks, reused after a measurement. Defaults to
             `None`.
-        always_measure: Whether to measure even where no decision depends on
-            it. Defaults to `False`.
+        always_measure: Whether to measure even where no decision depends on it.
+            Defaults to `False`.
         group: Processes that train; the first one decides for all. Defaults to
             `None`: this one.
 
@@ -76,9 +76,9 @@ def make_plan(
     networks = networks or networks_for(model, phases)
     group = group or ProcessGroup(None)
     draft = _draft(model, data, phases, sets, policy, networks)
-    chooses = isinstance(policy.store, Choice)
+    is_automatic = isinstance(policy.store, Choice)
     passes = sum(c.passes for c in draft.candidates.values())
-    if chooses and passes <= 1 and not policy.views:
+    if is_automatic and passes <= 1 and not policy.views:
         for place in list(draft.candidates):
             if not phases[place].exact_probe:
                 draft.drop(place, "each example passes once")
@@ -93,13 +93,13 @@ def make_plan(
     rates = None
     # A named store is always used, and a single pass costs the same with and
     # without a cache.
-    weighed = chooses and passes > 1
+    weighed = is_automatic and passes > 1
     if draft.candidates and (weighed or always_measure):
         rates = _measure_for_all(
             lambda: _measure(model, data, draft, len(phases), store, networks),
             group,
         )
-    if rates is not None and chooses and not policy.views:
+    if rates is not None and is_automatic and not policy.views:
         _drop_what_is_slower(draft, rates, policy.batch_size)
     planned = set(draft.candidates)
     _drop_what_does_not_fit(draft, store, group)
@@ -205,10 +205,8 @@ def _cut_of(
         return cut
     shape = data.indexed["train"].examples.shape
     if has_children(model):
-        (input_shape,) = output_shapes(
-            model.get_layer("preprocessing"), [shape]
-        )
-        if None in input_shape:
+        (given,) = output_shapes(model.get_layer("preprocessing"), [shape])
+        if None in given:
             return Ineligible(
                 "texts of a batch are padded to its longest one "
                 "(`bucketing=True`)"
@@ -334,7 +332,7 @@ def _measure(
     inputs = networks.look(model, shape)
     np.asarray(forward(inputs)[0])
     # The result is read, since calls return before a GPU has finished.
-    seconds = time_of(lambda: np.asarray(forward(inputs)[0]), least=0.1)
+    seconds = time_of(lambda: np.asarray(forward(inputs)[0]), min_seconds=0.1)
     flops = max(
         c.frozen_flops
         for c in candidates.values()

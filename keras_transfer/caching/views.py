@@ -25,9 +25,9 @@ class View:
     """A fixed transformation of each image.
 
     Attributes:
-        index: `0` is the image as it is, `1` the mirrored one where
-            `augment` mirrors left to right; each other draws its own change.
-            Defaults to `0`.
+        index: `0` is the image as it is, `1` the mirrored one where `augment`
+            mirrors left to right; each other draws its own change. Defaults to
+            `0`.
         augment: Augmentation to draw from, or `None` for view 0. Defaults to
             `None`.
         seed: Seed of the drawn changes. Defaults to `0`.
@@ -120,7 +120,7 @@ def make_views(
         Tuple of `View`.
 
     Raises:
-        ValueError: If `count` is no integer above 0.
+        ValueError: If `count` is not an integer above 0.
 
     Example:
 

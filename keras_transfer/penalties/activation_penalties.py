@@ -32,8 +32,8 @@ class ActivationPenalty(Penalty):
 
         It is part of the loss of `attached.trainer.fit`, not of `evaluate`
         and of validation, nor of a `fit` of `model` itself. Unfreeze first,
-        then attach, then compile the trainer. Callbacks that save what they
-        fit must save `model` instead, or weights only.
+        then attach, then compile the trainer. Callbacks that save the
+        fitted model must save `model` instead, or weights only.
 
         Args:
             model: A model made by `build_classifier` or `build_regressor`.
@@ -84,8 +84,8 @@ class FeatureMap(ActivationPenalty):
     Args:
         strength: Coefficient, at least 0.
         blocks: Names of blocks, or patterns for them such as `"conv4_*"`; see
-            `keras_transfer.blocks`. Defaults to `None`, the last block of
-            each resolution.
+            `keras_transfer.blocks`. Defaults to `None`, the last block of each
+            resolution.
 
     Example:
 

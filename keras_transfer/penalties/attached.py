@@ -28,8 +28,8 @@ class AttachedPenalty:
         penalty: The penalty as it was attached.
         model: The user's model.
         trainer: Model to compile and fit: `model` itself for a penalty on
-            weights, another model over the same layers for one on
-            activations. Training it trains `model`, which is the one to save.
+            weights, another model over the same layers for one on activations.
+            Training it trains `model`, which is the one to save.
         pulls: Decays that an optimizer applies for a decoupled penalty; see
             `L2`.
 
@@ -94,8 +94,8 @@ class AttachedPenalty:
 
         Args:
             images: A batch of inputs of the model, for which penalties on
-                activations are computed in inference mode. Penalties on
-                weights need none. Defaults to `None`.
+                activations are computed in inference mode. Penalties on weights
+                need none. Defaults to `None`.
 
         Returns:
             A float: `lambda * R(theta)`. A penalty on weights counts those

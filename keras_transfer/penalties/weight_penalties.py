@@ -43,8 +43,8 @@ class WeightPenalty(Penalty):
             The `AttachedPenalty`.
 
         Raises:
-            ValueError: If `model` has a penalty already, or no variable of
-                the kinds in `on`.
+            ValueError: If `model` has a penalty already, or no variable of the
+                kinds in `on`.
             TypeError: If `model` is not a Keras model.
         """
         check_free(model)
@@ -221,8 +221,7 @@ class L2SP(WeightPenalty):
         beta: Coefficient for the new weights, at least 0. Defaults to `0.01`.
         on: Kinds of variables, as in `L1`. Defaults to `("weights",)`.
         decoupled: Whether the pull acts outside of the gradient, as in `L2`:
-            toward `w0` with `alpha`, toward 0 with `beta`. Defaults to
-            `False`.
+            toward `w0` with `alpha`, toward 0 with `beta`. Defaults to `False`.
 
     Example:
 

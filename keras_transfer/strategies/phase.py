@@ -31,13 +31,13 @@ class Phase:
         depth: Blocks of the backbone that train, counted from the output: an
             integer, `"all"`, or `None` for the current `trainable` flags. The
             head trains unless the user froze it. Defaults to `None`.
-        epochs: Passes over the data; `0` for the exact probe alone. Defaults
-            to `1`.
+        epochs: Passes over the data; `0` for the exact probe alone. Defaults to
+            `1`.
         learning_rate: The highest rate, that of the head. Defaults to `1e-3`.
         schedule: `"one-cycle"`, `"cosine"` (after a linear warm-up),
-            `"slanted-triangular"` or `"constant"`, over the steps of the
-            phase; or a function `(step, total_steps, learning_rate) -> rate`
-            that is called with these keywords. Defaults to `"one-cycle"`.
+            `"slanted-triangular"` or `"constant"`, over the steps of the phase;
+            or a function `(step, total_steps, learning_rate) -> rate` that is
+            called with these keywords. Defaults to `"one-cycle"`.
         layer_decay: Factor in `(0, 1]`: the block `k` below the head trains at
             `learning_rate * layer_decay ** k`. Defaults to `1.0`.
         head_multiplier: Factor of the head's rate. Defaults to `1.0`.
@@ -45,8 +45,8 @@ class Phase:
             `depth`. Defaults to `None`.
         train_batch_norm: Whether BatchNormalization trains, and its statistics
             update. On several devices they are those of the whole batch;
-            `"per-replica"` computes them on the shard of each device, as
-            Keras does, which is faster. Defaults to `False`.
+            `"per-replica"` computes them on the shard of each device, as Keras
+            does, which is faster. Defaults to `False`.
         exact_probe: Whether the output layer first takes the weights of the
             logistic (or ridge) regression on the frozen features. Defaults to
             `False`.
@@ -83,9 +83,9 @@ class Phase:
         is_valid = self.depth in (None, "all") or is_integer(self.depth)
         if not is_valid or (is_integer(self.depth) and int(self.depth) < 0):  # type: ignore[arg-type]
             refuse("depth", 'an integer from 0, "all" or None', self.depth)
-        least = 0 if self.exact_probe else 1
-        if not is_integer(self.epochs) or self.epochs < least:
-            refuse("epochs", f"an integer of at least {least}", self.epochs)
+        minimum = 0 if self.exact_probe else 1
+        if not is_integer(self.epochs) or self.epochs < minimum:
+            refuse("epochs", f"an integer of at least {minimum}", self.epochs)
         for field in ("learning_rate", "layer_decay", "head_multiplier"):
             value = getattr(self, field)
             if not is_number(value) or not 0 < value < math.inf:

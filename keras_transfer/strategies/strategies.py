@@ -66,8 +66,8 @@ class FineTune(_Strategy):
         learning_rate: Highest rate of the second phase, that of the head.
             Defaults to `1e-3`.
         epochs: Passes over the data in the second phase. Defaults to `10`.
-        head_epochs: Passes with the head alone first; `0` for none. Defaults
-            to `1`.
+        head_epochs: Passes with the head alone first; `0` for none. Defaults to
+            `1`.
         layer_decay: Factor in `(0, 1]` of the rate from block to block.
             Defaults to `0.9`.
 
@@ -208,8 +208,8 @@ class Surgical(_Strategy):
         blocks: Names of blocks, or patterns; see `blocks(model)`.
         learning_rate: Highest rate. Defaults to `3e-4`.
         epochs: Passes over the data. Defaults to `10`.
-        head_epochs: Passes with the head alone first; `0` for none. Defaults
-            to `1`.
+        head_epochs: Passes with the head alone first; `0` for none. Defaults to
+            `1`.
 
     Example:
 
@@ -294,12 +294,12 @@ def resolve(
             `"gradual-unfreezing"`, `"from-scratch"`, or a sequence of `Phase`.
         depth: Blocks to train, for a strategy by name. Defaults to `None`, its
             own default.
-        learning_rate: Highest rate, for a strategy by name. Defaults to
-            `None`, its own default.
+        learning_rate: Highest rate, for a strategy by name. Defaults to `None`,
+            its own default.
         epochs: Epochs of the main phase, for a strategy by name. Defaults to
             `None`, its own default.
-        has_head: Whether the model has a head, which `"fine-tune"` trains
-            alone first. Defaults to `True`.
+        has_head: Whether the model has a head, which `"fine-tune"` trains alone
+            first. Defaults to `True`.
 
     Returns:
         Tuple of `Phase`.
@@ -314,7 +314,7 @@ def resolve(
     >>> [phase.name for phase in resolve("lp-ft", epochs=5)]
     ['linear probe', 'fine-tune']
     """
-    given = {
+    overrides = {
         name: value
         for name, value in (
             ("depth", depth),
@@ -331,16 +331,19 @@ def resolve(
                 f"Received: strategy={strategy!r}."
                 f"{did_you_mean(strategy, _BY_NAME)}"
             )
-        if strategy in ("linear-probe", "from-scratch") and "depth" in given:
+        if (
+            strategy in ("linear-probe", "from-scratch")
+            and "depth" in overrides
+        ):
             fixed = 0 if strategy == "linear-probe" else "all"
-            if given.pop("depth") != fixed:
+            if overrides.pop("depth") != fixed:
                 raise ValueError(
                     f'`depth` must be {fixed!r} or left out for "{strategy}". '
                     f"Received: depth={depth!r}"
                 )
         if strategy == "fine-tune" and not has_head:
-            given["head_epochs"] = 0
-        return tuple(_BY_NAME[strategy](**given))
+            overrides["head_epochs"] = 0
+        return tuple(_BY_NAME[strategy](**overrides))
     phases = (
         [p for p in strategy if isinstance(p, Phase)]
         if isinstance(strategy, Sequence)
@@ -353,10 +356,10 @@ def resolve(
         )
     if not phases:
         raise ValueError("`strategy` must hold a `Phase`. Received: none.")
-    if given:
+    if overrides:
         raise ValueError(
-            f"`{next(iter(given))}` must be left out where the phases of "
-            f"`strategy` say it. Received: {given}. Use `dataclasses.replace("
-            "phase, ...)`, or the strategy's name."
+            f"`{next(iter(overrides))}` must be left out where the phases of "
+            f"`strategy` set it. Received: {overrides}. Use "
+            "`dataclasses.replace(phase, ...)`, or the strategy's name."
         )
     return tuple(phases)

@@ -1,4 +1,4 @@
-"""Sets the trainable layers of each phase, and respects the user's `freeze`."""
+"""Sets the trainable layers of each phase, except those the user froze."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TrainableSets:
             if not v.trainable
         ]
         for phase in phases:
-            opened = self._opened(phase)
+            blocks = self._opened(phase)
             if phase.reinitialize and self._closed:
                 raise ValueError(
                     f"Phase {phase.name!r} must not reinitialize frozen "
@@ -61,7 +61,7 @@ class TrainableSets:
                     "`freeze` or by hand. Open them with `unfreeze(model, "
                     '"all")` first.'
                 )
-            if opened and not self._opens_anything(opened):
+            if blocks and not self._opens_anything(blocks):
                 raise ValueError(
                     f"`depth` must leave something to train in phase "
                     f"{phase.name!r}. Received: depth={phase.depth!r}, blocks="
@@ -128,10 +128,10 @@ class TrainableSets:
             )
         return tuple(self._blocks[count - depth :])
 
-    def _opens_anything(self, opened: Sequence[Block]) -> bool:
+    def _opens_anything(self, blocks: Sequence[Block]) -> bool:
         return any(
             id(part) not in self._closed
-            for block in opened
+            for block in blocks
             for layer in block.layers
             for part in graph.layers_below(layer)
             if part.weights

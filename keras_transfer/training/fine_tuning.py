@@ -83,18 +83,16 @@ def fine_tune(
         model: A model made by `build_classifier` or `build_regressor`, or any
             functional model; trained in place.
         data: An `ImageData`, from `load_images`; a pair of arrays `(inputs,
-            labels)`, inputs as the model takes them (images in `[0, 255]`);
-            a batched `tf.data.Dataset` of known length; or a dict of these
-            with keys `"train"` and `"validation"`, which selects the best
-            epoch.
+            labels)`, inputs as the model takes them (images in `[0, 255]`); a
+            batched `tf.data.Dataset` of known length; or a dict of these with
+            keys `"train"` and `"validation"`, which selects the best epoch.
         strategy: `"fine-tune"`, `"lp-ft"`, `"linear-probe"`,
             `"gradual-unfreezing"`, `"from-scratch"`, or phases: a tuple of
             `Phase`, such as `LPFT(depth=2)`. Defaults to `None`: `"lp-ft"`
-            where the head is pooling and one dense layer without dropout,
-            else `"fine-tune"`.
-        depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`: the blocks opened with `unfreeze`, else the strategy's
-            own.
+            where the head is pooling and one dense layer without dropout, else
+            `"fine-tune"`.
+        depth: Blocks to train, counted from the output, or `"all"`. Defaults to
+            `None`: the blocks opened with `unfreeze`, else the strategy's own.
         learning_rate: Highest rate. Defaults to `None`, the strategy's own.
         epochs: Passes over the data in the main phase. Defaults to `None`, the
             strategy's own.
@@ -112,8 +110,7 @@ def fine_tune(
         batch_size: Examples in a step. Defaults to `32`.
         optimizer: A Keras optimizer, whose learning rate is replaced, or its
             name. Defaults to `"adam"`.
-        loss: A Keras loss. Defaults to `None`: by output activation and
-            labels.
+        loss: A Keras loss. Defaults to `None`: by output activation and labels.
         augment: Changes of the training images, MixUp and CutMix among them.
             Defaults to `None`.
         class_weight: Weight of each class index in the loss, or `"balanced"`.
@@ -134,18 +131,18 @@ def fine_tune(
             compute in half precision while training. Defaults to `None`.
         callbacks: Keras callbacks, used in each phase; their state is not part
             of `directory`. On several devices their `self.model` is the copy
-            that trains. Several workers all need the same callbacks, which
-            write files under different names and receive metrics at the end
-            of epochs. Defaults to `()`.
+            that trains. Several workers all need the same callbacks, which must
+            write files under different names, and receive metrics at the end of
+            epochs. Defaults to `()`.
         tensorboard: Folder for TensorBoard, or `True` for one within
             `directory`. Defaults to `False`.
         cache: Whether decoded images stay in memory. Defaults to `None`: up to
             2 GiB.
-        store: Cache of the activations below the trained blocks, which are
-            then computed once: `"memory"`, a folder, a `FeatureStore`, or
-            `False` to compute them in each pass. Defaults to `None`: cached
-            where the plan finds it faster, in memory, or in the default
-            folder where they are large.
+        store: Cache of the activations below the trained blocks, which are then
+            computed once: `"memory"`, a folder, a `FeatureStore`, or `False` to
+            compute them in each pass. Defaults to `None`: cached where the plan
+            finds it faster, in memory, or in the default folder where they are
+            large.
         views: Number of fixed views of each training image that replace the
             random changes of `augment`, so that activations can be cached;
             MixUp then mixes activations. Defaults to `None`: images change in
@@ -153,8 +150,8 @@ def fine_tune(
         devices: `"auto"` for all GPUs of this machine, a number of GPUs (of
             logical CPUs where there is none), a `tf.distribute.Strategy`, or
             the strategy from `connect_workers`. Each batch of `batch_size` is
-            split over them, with the results of one device. Defaults to
-            `None`: the devices that the model was made on, usually one.
+            split over them, with the results of one device. Defaults to `None`:
+            the devices that the model was made on, usually one.
         ignore: Names of findings of `check` that are intended, such as
             `("pixel-range",)`. Defaults to `()`.
         seed: Integer: order of examples, augmentation and new weights. (A head

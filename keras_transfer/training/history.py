@@ -22,10 +22,9 @@ class History:
 
     Args:
         monitor: Name of a column, or `None`: the validation accuracy, with the
-            validation loss as a tie-break; the loss alone for regression;
-            the latest epoch where nothing is held out.
-        patience: Epochs without a new best after which a phase ends, or
-            `None`.
+            validation loss as a tie-break; the loss alone for regression; the
+            latest epoch where nothing is held out.
+        patience: Epochs without a new best after which a phase ends, or `None`.
         names: Names of the columns.
         first: Index of the first phase whose rows may be the best. Defaults to
             `0`.

@@ -191,8 +191,8 @@ def find_learning_rate(
         model: Same as in `fine_tune`.
         data: Same as in `fine_tune`; the training examples are used, shuffled,
             as often as needed.
-        depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`, the current `trainable` flags.
+        depth: Blocks to train, counted from the output, or `"all"`. Defaults to
+            `None`, the current `trainable` flags.
         penalty: `L1`, `L2`, `ElasticNet`, `L2SP`, `FeatureMap`, `BSS` or
             `None`; part of the losses. Defaults to `None`.
         layer_decay: Factor in `(0, 1]` of the rate from block to block; the
@@ -203,8 +203,7 @@ def find_learning_rate(
         batch_size: Examples in a step. Defaults to `32`.
         optimizer: A Keras optimizer, whose learning rate is replaced, or its
             name. Defaults to `"adam"`.
-        loss: A Keras loss. Defaults to `None`: by output activation and
-            labels.
+        loss: A Keras loss. Defaults to `None`: by output activation and labels.
         augment: Changes of the training images. Defaults to `None`.
         seed: Integer: order of examples and augmentation. Defaults to `0`.
 
@@ -348,9 +347,9 @@ class _Sweep(keras.callbacks.Callback):
         ]
         if not smoothed:
             return False
-        least = min(smoothed)
+        minimum = min(smoothed)
         # Four times the minimum, also where losses are negative.
-        return smoothed[-1] > least + 3 * abs(least)
+        return smoothed[-1] > minimum + 3 * abs(minimum)
 
 
 @contextlib.contextmanager

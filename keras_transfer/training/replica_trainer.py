@@ -89,8 +89,8 @@ class ReplicaTrainer:
             validation_data: Validation batches. Defaults to `None`.
             class_weight: Weight of each class index. Defaults to `None`.
             callbacks: Keras callbacks. With several workers they receive
-                metrics at the end of each epoch, not of each batch. Defaults
-                to `()`.
+                metrics at the end of each epoch, not of each batch. Defaults to
+                `()`.
             verbose: `1` for a progress bar. Defaults to `0`.
             shuffle: Not used: the order is that of the batches. Defaults to
                 `False`.
@@ -197,9 +197,8 @@ class ReplicaTrainer:
     def _learn(self, *shard: Any) -> dict[str, tf.Tensor]:
         """One step on all replicas; returns the metrics so far."""
         self._strategy.run(self._learn_shard, shard)
-        if (
-            self._group.size > 1
-        ):  # Reading metrics communicates between machines.
+        # Reading metrics would communicate between machines in each step.
+        if self._group.size > 1:
             return {}
         metrics = [self._mean, *self._metrics]
         return {metric.name: metric.result() for metric in metrics}
@@ -351,8 +350,8 @@ def split(
         batches: Batches of (inputs, labels, weights), as `_weighted` makes.
         part: Index of the first shard, index after the last, and number of
             shards.
-        sizes: Number of examples in each whole batch, where `batches` hold
-            only the shard of this process. Defaults to `None`: whole batches.
+        sizes: Number of examples in each whole batch, where `batches` hold only
+            the shard of this process. Defaults to `None`: whole batches.
 
     Returns:
         `tf.data.Dataset` of (inputs, labels, weights, real, size), one per

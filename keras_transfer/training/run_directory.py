@@ -143,8 +143,7 @@ class RunDirectory:
         early can be repeated with other arguments.
 
         Args:
-            start: The weights at the start. Defaults to `()`, which omits
-                them.
+            start: The weights at the start. Defaults to `()`, which omits them.
         """
         manifest = self.path / "run.json"
         if not manifest.exists():
@@ -209,7 +208,7 @@ class RunDirectory:
             raise ValueError(
                 f"`directory` must hold best-{row}.npz, the weights of its "
                 f"best epoch. Received: {str(self.path)!r} without it. Choose "
-                "another directory to start anew."
+                "another directory to start a new run."
             )
         return self._whole(arrays)
 
@@ -249,7 +248,7 @@ class RunDirectory:
             raise ValueError(
                 f"`directory` must hold complete files. Received: "
                 f"{str(path)!r}, which cannot be read ({err}). It was changed "
-                "after it was written; choose another directory to start anew."
+                "after it was written; choose another directory for a new run."
             ) from err
 
     def _write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
@@ -282,8 +281,8 @@ def open_directory(
         A `RunDirectory`.
 
     Raises:
-        ValueError: If the directory belongs to another run, holds other
-            files, or is in use.
+        ValueError: If the directory belongs to another run, holds other files,
+            or is in use.
         OSError: If it cannot be written to.
     """
     folder = Path(path)

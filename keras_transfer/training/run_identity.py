@@ -65,7 +65,7 @@ def _nameless(config: Any) -> Any:
 
 def check_start(
     model: keras.Model,
-    known: Sequence[Sequence[np.ndarray]],
+    candidates: Sequence[Sequence[np.ndarray]],
     phases: Sequence[Phase],
 ) -> None:
     """Raises if the weights of the backbone do not belong to the run.
@@ -73,19 +73,21 @@ def check_start(
     A new head is random, and so may be a backbone whose weights are discarded.
 
     Args:
-        model: The model as it was given now.
-        known: Its arrays at the start of the run, in its last state and in its
-            best: an interrupted run leaves the model with one of these.
+        model: The model that the user passed now.
+        candidates: Its arrays at the start of the run, in its last state and in
+            its best: an interrupted run leaves the model with one of these.
         phases: The phases.
     """
     if phases[0].reinitialize:
         return
     backbone = {id(v) for v in parts_of(model).backbone.weights}
     places = [i for i, v in enumerate(model.variables) if id(v) in backbone]
-    now = {i: np.asarray(model.variables[i]) for i in places}
+    current = {i: np.asarray(model.variables[i]) for i in places}
     different = []
-    for arrays in known:
-        different = [i for i in places if not np.array_equal(now[i], arrays[i])]
+    for arrays in candidates:
+        different = [
+            i for i in places if not np.array_equal(current[i], arrays[i])
+        ]
         if not different:
             return
     path = model.variables[different[0]].path if different else ""

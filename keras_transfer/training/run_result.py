@@ -75,8 +75,8 @@ class Run:
 
         Args:
             data: A split such as `data.test`, a pair of arrays, or a batched
-                `tf.data.Dataset` in a fixed order. Defaults to `None`: the
-                test examples of the training data.
+                `tf.data.Dataset` in a fixed order. Defaults to `None`: the test
+                examples of the training data.
 
         Returns:
             An `Evaluation`: a mapping of metrics, with intervals, confusion

@@ -95,12 +95,12 @@ class RunState:
         """Gives all processes the values of the first one.
 
         Args:
-            variables: Variables whose values were computed in each process:
-                the last bits of a sum are not the same on all machines.
+            variables: Variables whose values were computed in each process: the
+                last bits of a sum are not the same on all machines.
         """
         if self._group.size > 1:
-            own = Begun(copies(variables), None, None)
-            packed = self._group.share(own.pack)
+            local = Begun(copies(variables), None, None)
+            packed = self._group.share(local.pack)
             assign(variables, Begun.unpack(packed or {}).start)
 
     def freeze(self, above: Sequence[keras.Variable]) -> None:

@@ -31,14 +31,14 @@ _EXCLUDED = (
 )
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not is_integer(value) or value < least:
-        refuse(name, f"an integer of at least {least}", value)
+def _check_integer(name: str, value: Any, minimum: int) -> None:
+    if not is_integer(value) or value < minimum:
+        refuse(name, f"an integer of at least {minimum}", value)
 
 
-def _check_optional_integer(name: str, value: Any, least: int) -> None:
-    if value is not None and (not is_integer(value) or value < least):
-        refuse(name, f"None or an integer of at least {least}", value)
+def _check_optional_integer(name: str, value: Any, minimum: int) -> None:
+    if value is not None and (not is_integer(value) or value < minimum):
+        refuse(name, f"None or an integer of at least {minimum}", value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +82,7 @@ class OptimizerSettings:
 
     Attributes:
         optimizer: A Keras optimizer or its name. Defaults to `"adam"`.
-        global_clipnorm: Largest norm of the whole gradient. Defaults to
-            `None`.
+        global_clipnorm: Largest norm of the whole gradient. Defaults to `None`.
         gradient_accumulation_steps: Batches whose gradients are averaged into
             one update. Defaults to `None`.
         ema_momentum: Momentum of a moving average of the weights. Defaults to
@@ -133,8 +132,8 @@ class OptimizerSettings:
             A Keras optimizer, not built.
 
         Raises:
-            ValueError: If there is no such optimizer, or its learning rate is
-                a schedule.
+            ValueError: If there is no such optimizer, or its learning rate is a
+                schedule.
             TypeError: If it is not an optimizer.
         """
         template = self._template()
@@ -185,13 +184,13 @@ class OptimizerSettings:
         return template
 
     def _overrides(self) -> dict[str, Any]:
-        given = {
+        overrides = {
             "global_clipnorm": self.global_clipnorm,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "ema_momentum": self.ema_momentum,
         }
-        given = {k: v for k, v in given.items() if v is not None}
-        return given | ({"use_ema": True} if self.ema_momentum else {})
+        overrides = {k: v for k, v in overrides.items() if v is not None}
+        return overrides | ({"use_ema": True} if self.ema_momentum else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +201,8 @@ class LossSettings:
         loss: A Keras loss. Defaults to `None`: chosen by the task.
         class_weight: Weight of each class index, or `"balanced"`. Defaults to
             `None`.
-        label_smoothing: Fraction of each label that is spread over all
-            classes. Defaults to `0.0`.
+        label_smoothing: Fraction of each label that is spread over all classes.
+            Defaults to `0.0`.
     """
 
     loss: str | keras.losses.Loss | Callable[..., Any] | None = None
@@ -431,8 +430,8 @@ def _by_group(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name, kind in _GROUPS.items():
         names = {field.name for field in dataclasses.fields(kind)}
         parts[name] = {k: v for k, v in values.items() if k in names}
-    known = {key for part in parts.values() for key in part}
-    unknown = [name for name in values if name not in known]
+    recognized = {key for part in parts.values() for key in part}
+    unknown = [name for name in values if name not in recognized]
     if unknown:
         raise TypeError(f"Unknown argument: {', '.join(unknown)}.")
     return parts

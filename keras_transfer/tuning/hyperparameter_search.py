@@ -70,9 +70,9 @@ def search(
     Args:
         model: A backbone or its name, as `load_backbone` takes it; a model from
             a builder, or any functional one, whose weights all trials start
-            from; or a function `build(hp)` (or a `keras_tuner.HyperModel`)
-            that returns one, declares its own search space, and compiles the
-            model for its trial.
+            from; or a function `build(hp)` (or a `keras_tuner.HyperModel`) that
+            returns one, declares its own search space, and compiles the model
+            for its trial.
         data: Data as in `fine_tune`, with validation examples. Test examples
             are not used.
         space: A `SearchSpace`, or a dict of its fields. Defaults to `None`,
@@ -101,16 +101,15 @@ def search(
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
         stop_hopeless: Whether a trial ends early if its best epoch so far is
-            below the median of earlier trials at the same epoch.
-            Defaults to `False`.
+            below the median of earlier trials at the same epoch. Defaults to
+            `False`.
         mixed_precision: Same as in `fine_tune`. Defaults to `None`.
         cache: Whether decoded images stay in memory. Defaults to `None`.
         store: Cache of activations: `"memory"`, a folder, a `FeatureStore`, or
             `False`. Defaults to `None`: cached where the plan finds it faster.
         parallel: Number of trials of a grid to train side by side in threads,
             each on a copy of the model: steps of a small network leave cores
-            idle. Defaults to `None`: `2` on a CPU of
-            several cores, else `1`.
+            idle. Defaults to `None`: `2` on a CPU of several cores, else `1`.
         devices: `"auto"` for all GPUs of this machine, a number of GPUs (of
             logical CPUs where there is none), or a `tf.distribute.Strategy`
             over them: each trial in turn trains on all of them. (Several

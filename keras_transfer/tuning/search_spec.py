@@ -237,8 +237,8 @@ def check_function(space: Any, soup: bool) -> None:
 def _choose_devices(
     model: Any, devices: Any, batch_size: int
 ) -> tf.distribute.Strategy | None:
-    given = model if isinstance(model, keras.Model) else None
-    strategy = choose_devices(devices, given)
+    user_model = model if isinstance(model, keras.Model) else None
+    strategy = choose_devices(devices, user_model)
     check_batch_size(batch_size, strategy)
     if ProcessGroup(strategy).size > 1:
         raise ValueError(

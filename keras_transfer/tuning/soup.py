@@ -23,8 +23,8 @@ class Soup:
 
     Attributes:
         trials: Ids of its members, the best one first.
-        metrics: Its validation metrics; those of the best trial if no other
-            one improved the average.
+        metrics: Its validation metrics; those of the best trial if no other one
+            improved the average.
         model: The model, compiled.
     """
 

@@ -59,12 +59,12 @@ class SearchSpace:
     list may hold one range: `[0, (1e-4, 1)]` is 0, or a number in the range.
 
     Args:
-        learning_rate: Highest rate of the last phase. Defaults to
-            `(1e-5, 1e-2)`.
-        lambda_: Factor of the coefficients of `penalty`. Defaults to
-            `[0, (1e-4, 1.0)]`.
-        depth: Blocks to train, counted from the output, or `"all"`. Defaults
-            to `None`: those of 0, 1, 2 and 4 that the backbone has.
+        learning_rate: Highest rate of the last phase. Defaults to `(1e-5,
+            1e-2)`.
+        lambda_: Factor of the coefficients of `penalty`. Defaults to `[0,
+            (1e-4, 1.0)]`.
+        depth: Blocks to train, counted from the output, or `"all"`. Defaults to
+            `None`: those of 0, 1, 2 and 4 that the backbone has.
         strategy: `"lp-ft"`, `"fine-tune"`, `"linear-probe"`,
             `"gradual-unfreezing"`, or a tuple of `Phase`, whose last one takes
             depth and rate; in a list any of them. Defaults to `None`, as
@@ -372,16 +372,16 @@ def _check_value(name: str, value: Any) -> None:
         keras.optimizers.get(value)
 
 
-def check_fields(given: Mapping[str, Any]) -> SearchSpace:
+def check_fields(values: Mapping[str, Any]) -> SearchSpace:
     """Makes a space from a dict, as in `space={"depth": [0, 1]}`."""
     names = [field.name for field in dataclasses.fields(SearchSpace)]
-    for name in given:
+    for name in values:
         if name not in names:
             raise ValueError(
                 f"`space` must have the keys {', '.join(names)}. Received: "
                 f"{name!r}.{did_you_mean(str(name), names)}"
             )
-    return SearchSpace(**given)
+    return SearchSpace(**values)
 
 
 def _refuse(name: str, rule: str, value: object) -> NoReturn:

@@ -103,8 +103,7 @@ class SpaceTrainer(TrialTrainer):
         Args:
             hp: `keras_tuner.HyperParameters`.
             seed: Seed of the order and of random draws.
-            epochs: Passes over the data. Defaults to `None`, those of the
-                spec.
+            epochs: Passes over the data. Defaults to `None`, those of the spec.
             should_continue: Function from the rows so far to whether the run
                 continues. Defaults to `None`: to its end.
 

@@ -38,8 +38,7 @@ def write_trials(
         trials: The trials.
 
     Raises:
-        ValueError: If the folder is not empty: TensorBoard would merge the
-            two.
+        ValueError: If the folder is not empty: TensorBoard would merge the two.
     """
     folder = Path(directory)
     if folder.exists() and any(folder.iterdir()):

@@ -195,11 +195,15 @@ class TrialRunner:
         self, others: Sequence[Sequence[float]]
     ) -> Callable[[Sequence[Row]], bool]:
         def should_continue(rows: Sequence[Row]) -> bool:
-            mine = self._best_so_far(rows)
-            if not mine:
+            own_values = self._best_so_far(rows)
+            if not own_values:
                 return True  # The exact probe has no training loss.
-            rivals = [o[len(mine) - 1] for o in others if len(o) >= len(mine)]
-            return not rivals or mine[-1] >= statistics.median(rivals)
+            rivals = [
+                o[len(own_values) - 1]
+                for o in others
+                if len(o) >= len(own_values)
+            ]
+            return not rivals or own_values[-1] >= statistics.median(rivals)
 
         return should_continue
 

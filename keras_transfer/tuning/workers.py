@@ -242,7 +242,7 @@ def work(trials: Any, searching: Any) -> None:
     def create_trial(tuner_id: str) -> Any:
         trial = create(tuner_id)
         if trial.status == "IDLE":
-            time.sleep(0.2)  # Keras-Tuner asks again at once.
+            time.sleep(0.2)  # Keras-Tuner asks again immediately.
         return trial
 
     oracle.create_trial = create_trial
@@ -254,7 +254,7 @@ def work(trials: Any, searching: Any) -> None:
 def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
     """Repeats a call once after a restart of the chief.
 
-    Keras-Tuner would wait for an hour and say nothing, or fail at once.
+    Keras-Tuner would wait silently for an hour, or fail immediately.
     """
     import grpc
 

@@ -212,7 +212,7 @@ def frozen_share(model, depth: int) -> float:
     for part in (prefix, model):
         function = tf.function(lambda x, part=part: part(x, training=False))
         function(images)
-        seconds.append(time_of(lambda f=function: f(images), least=2.0))
+        seconds.append(time_of(lambda f=function: f(images), min_seconds=2.0))
     return min(seconds[0] / seconds[1], 1.0)
 
 

@@ -16,7 +16,7 @@ _BYTES_PER_MESSAGE = 64 * 2**20
 
 
 def missing_anywhere(missing: np.ndarray, group: ProcessGroup) -> np.ndarray:
-    """Returns what is missing in the memory of any process.
+    """Returns a mask of examples that any process lacks in its memory.
 
     Args:
         missing: Mask of examples that this process lacks, bool.
@@ -40,8 +40,8 @@ def share_of(missing: np.ndarray, group: ProcessGroup) -> np.ndarray:
     """
     rows = np.flatnonzero(missing.any(axis=0))
     part = np.zeros_like(missing)
-    mine = rows[group.rank :: group.size]
-    part[:, mine] = missing[:, mine]
+    own_rows = rows[group.rank :: group.size]
+    part[:, own_rows] = missing[:, own_rows]
     return part
 
 
@@ -122,10 +122,10 @@ def exchange(
     """
     if group.size == 1:
         return
-    mine = digests[part.any(axis=0)]
+    own_digests = digests[part.any(axis=0)]
     for entry in entries:
         if entry.folder is None:
-            _send(entry, mine, group)
+            _send(entry, own_digests, group)
     refresh(entries, group)
     seen = all(
         (entry.find(digests)[:, 0] >= 0).all()
@@ -146,12 +146,12 @@ def exchange(
         )
 
 
-def _send(entry: Entry, mine: np.ndarray, group: ProcessGroup) -> None:
+def _send(entry: Entry, own_digests: np.ndarray, group: ProcessGroup) -> None:
     """Exchanges rows in memory between all processes."""
     rows = max(1, _BYTES_PER_MESSAGE // entry.row_bytes)
-    counts = [int(count) for count in group.gather(b"%d" % len(mine))]
+    counts = [int(count) for count in group.gather(b"%d" % len(own_digests))]
     for start in range(0, max(counts), rows):
-        batch = mine[start : start + rows]
+        batch = own_digests[start : start + rows]
         # `mine` covers all views; this entry may lack some of its rows.
         batch = batch[entry.find(batch)[:, 0] >= 0]
         buffer = io.BytesIO()

@@ -77,12 +77,12 @@ class FeatureStore:
     """A store of activations of frozen networks.
 
     Args:
-        directory: Folder of the store; it is created when something is
-            written to it. `None` keeps everything in memory, for as long as
-            the object lives. Defaults to `None`.
-        limit: Largest size in bytes. Where there is no room, the least
-            recently used entries are removed. Defaults to
-            `None`: 20 GiB on disk, half of the free memory in memory.
+        directory: Folder of the store; it is created when something is written
+            to it. `None` keeps everything in memory, for as long as the object
+            lives. Defaults to `None`.
+        limit: Largest size in bytes. Where there is no room, the least recently
+            used entries are removed. Defaults to `None`: 20 GiB on disk, half
+            of the free memory in memory.
 
     Raises:
         ValueError: If the folder holds something else, or the store of a newer
@@ -210,8 +210,8 @@ class FeatureStore:
             Number of bytes freed.
 
         Raises:
-            ValueError: If `key` is that of no entry or of several, or another
-                process is computing what was to be removed.
+            ValueError: If `key` matches no entry or several, or another process
+                is writing to an entry to be removed.
             OSError: If the folder cannot be written to.
         """
         self._sweep()
@@ -368,8 +368,7 @@ def open_store(store: StoreLike) -> FeatureStore:
     """Returns the store that an argument names.
 
     Args:
-        store: A `FeatureStore`, a folder, `"memory"`, or `None` for the
-            user's.
+        store: A `FeatureStore`, a folder, `"memory"`, or `None` for the user's.
 
     Returns:
         A `FeatureStore`.

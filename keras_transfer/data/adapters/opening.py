@@ -41,8 +41,8 @@ def open_data(
 
     Args:
         data: `ImageData`; `TextData`; a pair of arrays; a batched
-            `tf.data.Dataset`; or a dict with keys `"train"` and, where there
-            is any, `"validation"`, of datasets, or of pairs and splits.
+            `tf.data.Dataset`; or a dict with keys `"train"` and, where there is
+            any, `"validation"`, of datasets, or of pairs and splits.
         batch_size: Examples in a batch; ignored for a dataset.
         seed: Seed of the order and the augmentation.
         augment: Changes of the training images, or `None`.

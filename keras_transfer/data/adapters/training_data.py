@@ -29,14 +29,14 @@ class TrainingData:
             class `"indices"`, or `"numbers"`.
         digest: Function that computes a hexadecimal digest of the data.
         class_weights: Function that makes the weights that balance classes.
-        indexed: The same examples by index, `"train"` and, where there are
-            any, `"validation"`; empty for a `tf.data.Dataset`.
+        indexed: The same examples by index, `"train"` and, where there are any,
+            `"validation"`; empty for a `tf.data.Dataset`.
         look: Function that computes a digest of the first batches, where
             `digest` does not cover their content. Defaults to `str`: not
             needed.
-        of_part: Function that makes the same data with `train` and
-            `validation` reading a shard of each batch, for one of several
-            processes. Defaults to `None`: each process reads whole batches.
+        of_part: Function that makes the same data with `train` and `validation`
+            reading a shard of each batch, for one of several processes.
+            Defaults to `None`: each process reads whole batches.
         sizes: Numbers of examples in whole batches by split, where shards are
             read. Defaults to `{}`.
         carried: Names in `indexed` of the inputs that each batch carries

@@ -1,1 +1,1 @@
-"""Many runs of one model: what they share is done once."""
+"""Many runs of one model, which share activations and compiled steps."""

@@ -241,14 +241,11 @@ def train(
     measure = tf.function(heads.measure)
     for epoch in range(phase.epochs):
         started = time.monotonic()
-        step_rates = iter(
-            tf.constant(rates[epoch * steps : (epoch + 1) * steps])
-        )
-        logs = _mean(learn(x, y, next(step_rates)) for x, y in batches)
+        window = iter(tf.constant(rates[epoch * steps : (epoch + 1) * steps]))
+        logs = _mean(learn(x, y, next(window)) for x, y in batches)
         if held_out is not None:
             validation = _mean(measure(x, y) for x, y in held_out)
             logs |= {f"val_{name}": v for name, v in validation.items()}
-        # The time of the epoch is shared by all runs.
         seconds = (time.monotonic() - started) / len(requests)
         last = rates[(epoch + 1) * steps - 1]
         # [runs, features, classes] and [runs, classes]
@@ -362,8 +359,7 @@ class _Heads:
             if factors is not None:
                 losses *= factors
             data = tf.reduce_mean(losses, -1)  # [K]
-            # R(theta) of each run: sums over features and classes, [K, F, C] ->
-            # [K].
+            # R(theta) of each run: sums over F and C, [K, F, C] -> [K].
             kernel = tf.convert_to_tensor(self.kernel)
             absolute = tf.reduce_sum(tf.abs(kernel), [1, 2])
             squared = tf.reduce_sum(tf.square(kernel), [1, 2]) / 2

@@ -70,8 +70,7 @@ class TrainingSession:
         settings: Settings of training.
         count: Approximate number of runs. Defaults to `1`.
         last_counts: Whether the best epoch of a run is one of its last phase,
-            and not of an earlier phase. Defaults to `False`, as in
-            `fine_tune`.
+            and not of an earlier phase. Defaults to `False`, as in `fine_tune`.
         ignore: Names of findings of `check` that are intended. Defaults to
             `()`.
         strategy: The strategy that trains a copy of the model on several

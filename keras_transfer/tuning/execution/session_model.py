@@ -34,8 +34,8 @@ class RunOutcome:
         rows: The table, as `Run.rows`.
         best: Index of the best row, or `None` where the run failed before its
             first.
-        weights: Arrays of the changed variables at the best row, by their
-            place in `model.variables`.
+        weights: Arrays of the changed variables at the best row, by their place
+            in `model.variables`.
         seconds: Duration of the run.
         error: Reason that it ended early. Defaults to `""`.
     """
