@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,10 +29,6 @@ from keras_transfer.caching.store.store import FeatureStore
 from keras_transfer.caching.views import View
 from keras_transfer.data.examples import Examples
 from keras_transfer.distribute import ProcessGroup
-
-if TYPE_CHECKING:
-    pass
-
 
 # A shard is closed at whichever comes first, so that an interrupted extraction
 # loses little, and little waits in memory.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -24,10 +23,6 @@ from keras_transfer.data.adapters.training_data import TrainingData
 from keras_transfer.data.examples import Examples
 from keras_transfer.distribute import ProcessGroup
 from keras_transfer.structure.model_parts import parts_of
-
-if TYPE_CHECKING:
-    pass
-
 
 # Earlier cuts that are looked up in the store, to start computing from.
 _MAX_EARLIER_CUTS = 8

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import keras
 
 from keras_transfer.structure.model_parts import parts_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def has_exact_probe(model: keras.Model) -> bool:

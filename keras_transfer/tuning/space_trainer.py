@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ from keras_transfer.tasks.task import Task
 from keras_transfer.training.history import Row
 from keras_transfer.training.run_state import assign, copies
 from keras_transfer.training.settings import Settings
-from keras_transfer.tuning.execution.batched_heads import Request
+from keras_transfer.tuning.execution.head_requests import Request
 from keras_transfer.tuning.execution.session import TrainingSession
 from keras_transfer.tuning.execution.session_model import RunOutcome
 from keras_transfer.tuning.objective_choice import TrialMetrics
@@ -40,10 +40,6 @@ from keras_transfer.tuning.space import (
     SearchSpace,
 )
 from keras_transfer.tuning.trial_trainer import TrialTrainer
-
-if TYPE_CHECKING:
-    pass
-
 
 # Sessions that stay open; each head and optimizer needs its own.
 _MAX_SESSIONS = 4

@@ -13,7 +13,7 @@ import keras_transfer as ktr
 from keras_transfer.caching.store import FeatureStore
 from keras_transfer.training.loop import TrainingLoop
 from keras_transfer.training.settings import make_settings
-from keras_transfer.tuning.execution.batched_heads import Request
+from keras_transfer.tuning.execution.head_requests import Request
 from keras_transfer.tuning.execution.session import TrainingSession
 
 

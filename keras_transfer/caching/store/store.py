@@ -23,7 +23,7 @@ import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from keras_transfer._utils.checks import is_integer
 from keras_transfer._utils.memory import format_bytes, free_memory
@@ -36,10 +36,6 @@ from keras_transfer.caching.store.entry import (
     damaged_shards,
 )
 from keras_transfer.caching.store.shards import locked, rows_of, shard_names
-
-if TYPE_CHECKING:
-    pass
-
 
 # Bytes that a store on disk may hold.
 DEFAULT_LIMIT = 20 * 2**30

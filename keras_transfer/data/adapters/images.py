@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,6 @@ from keras_transfer.data import (
 from keras_transfer.data.adapters.training_data import Indexed, TrainingData
 from keras_transfer.data.examples import examples_of
 from keras_transfer.data.pipeline import Part
-
-if TYPE_CHECKING:
-    pass
-
 
 # Decoded images stay in memory up to this many bytes.
 _MAX_CACHED_BYTES = 2 * 2**30

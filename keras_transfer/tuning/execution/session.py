@@ -32,11 +32,8 @@ from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_state import copies
 from keras_transfer.training.settings import Settings
 from keras_transfer.training.spec import RunSpec, read_data
-from keras_transfer.tuning.execution.batched_heads import (
-    Request,
-    train,
-    why_not,
-)
+from keras_transfer.tuning.execution.batched_heads import train
+from keras_transfer.tuning.execution.head_requests import Request, why_not
 from keras_transfer.tuning.execution.session_model import (
     RunOutcome,
     SessionModel,
