@@ -25,6 +25,7 @@ class Problem(NamedTuple):
 
     Example:
 
+    >>> from keras_transfer.probes import logistic
     >>> rows = np.arange(4)
     >>> problem = Problem(
     ...     np.eye(4), rows % 2, 2, "classification", ((rows, rows),)

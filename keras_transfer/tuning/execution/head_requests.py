@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -13,10 +13,6 @@ from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.spec import RunSpec
-
-if TYPE_CHECKING:
-    pass
-
 
 # Optimizers that update each element by itself, so that rates may differ within
 # a variable, and that keep no products over the steps.
