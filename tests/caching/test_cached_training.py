@@ -113,7 +113,6 @@ def test_every_setting_acts_the_same(data, arguments):
         ktr.LinearProbe(exact=True),
         ktr.LPFT(depth=2, epochs=2),
         ktr.GradualUnfreezing(depth=2),
-        ktr.FineTune(depth=1, epochs=2),
         [phase(2), phase(0)],
         [phase("all"), phase(1)],
         ktr.Surgical("block_3", epochs=2),
