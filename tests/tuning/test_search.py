@@ -162,7 +162,9 @@ def test_more_trials_go_on_from_fewer(data, tmp_path):
     known = {row["trial"]: row["val_loss"] for row in more.rows}
     for row in few.rows:
         assert known[row["trial"]] == row["val_loss"]
-    with pytest.raises(ValueError, match="`trials` must have as many digits"):
+    with pytest.raises(
+        ValueError, match="`max_trials` must have as many digits"
+    ):
         search(data, directory=folder, max_trials=10, **arguments)
 
 
@@ -533,7 +535,7 @@ def test_what_cannot_be_searched_is_refused_at_once(data):
         "learning_rate": 1e-3, "lambda_": 0, "depth": 1
     })  # fmt: skip
     refused("integers in", space={"depth": [9], "learning_rate": [1, 2]})
-    refused("`trials` must be", max_trials=0)
+    refused("`max_trials` must be", max_trials=0)
     refused("`oracle` must be", oracle="gird")
     refused("`oracle` must be a name", TypeError, oracle=3)
     refused("`objective` must be one of", objective="val_auc")
