@@ -84,7 +84,6 @@ KINDS = {
     [
         ("depths", False),
         ("lp-ft", "memory"),
-        ("fine-tune", False),
         ("gradual", "memory"),
     ],
 )
@@ -98,15 +97,19 @@ def test_equals_runs_alone(data, kind, store):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"optimizer": keras.optimizers.SGD(momentum=0.9, nesterov=True)},
-        # Moments that do not begin at zero.
-        {"optimizer": keras.optimizers.Adagrad()},
-        {"optimizer": "nadam"},
+        {
+            "optimizer": keras.optimizers.SGD(momentum=0.9, nesterov=True),
+            "batch_size": 7,
+        },
+        {
+            # Moments that do not begin at zero.
+            "optimizer": keras.optimizers.Adagrad(),
+            "class_weight": "balanced",
+            "label_smoothing": 0.1,
+        },
+        {"optimizer": "nadam", "patience": 1, "monitor": "val_loss"},
         {"optimizer": "adamw", "global_clipnorm": 0.5},
         {"ema_momentum": 0.8, "gradient_accumulation_steps": 2},
-        {"class_weight": "balanced", "label_smoothing": 0.1},
-        {"patience": 1, "monitor": "val_loss"},
-        {"batch_size": 7},
     ],
     ids=lambda a: "-".join(map(str, a)),
 )
