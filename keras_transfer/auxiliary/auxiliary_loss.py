@@ -59,6 +59,8 @@ class AuxiliaryLoss(abc.ABC):
     """
 
     reads: ClassVar[str] = "outputs"
+    # The argument of `fine_tune` that takes it.
+    argument: ClassVar[str] = "auxiliary"
     pulls_to_start: ClassVar[bool] = False
     is_mean_over_examples: ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ class Penalty(AuxiliaryLoss):
     """
 
     reads: ClassVar[str] = "weights"
+    argument: ClassVar[str] = "penalty"
     on: tuple[str, ...] = ()
     decoupled: bool = False
 

@@ -39,11 +39,15 @@ def describe(
     """
     shapes = [[list(v.shape), str(v.dtype)] for v in model.variables]
     structure = json.dumps([shapes, _nameless(model.get_config())], default=str)
+    by_argument: dict[str, list[Any]] = {"penalty": [], "auxiliary": []}
+    for loss in losses:
+        by_argument[loss.argument].append(loss.identity())
     return {
         "model": hashlib.sha256(structure.encode()).hexdigest(),
         "data": data.digest(),
         "phases": [plain(phase) for phase in phases],
-        "losses": [loss.identity() for loss in losses],
+        "penalty": next(iter(by_argument["penalty"]), None),
+        "auxiliary": by_argument["auxiliary"],
         **settings.identity(),
     }
 

@@ -211,8 +211,8 @@ def _begin(oracle: Any, event: Event) -> None:
     if oracle.max_trials and before.isdigit():
         if int(before) >= oracle.max_trials:
             raise ValueError(
-                "`trials` must not be less than before. Received: "
-                f"trials={oracle.max_trials}, where `directory` holds trial "
+                "`max_trials` must not be less than before. Received: "
+                f"max_trials={oracle.max_trials}, where `directory` holds trial "
                 f"{before}."
             )
         if len(before) != len(str(oracle.max_trials)):

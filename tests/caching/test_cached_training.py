@@ -520,7 +520,7 @@ def test_plan_keeps_nothing_where_reading_costs_more(data, monkeypatch):
     monkeypatch.setattr(planning, "measure_memory", lambda: 1.0)
     planned = ktr.plan(make_model(), data, strategy=[phase(1)])
     assert planned.phases[0].cut is None
-    assert "computing it in each of 3 passes" in planned.phases[0].why
+    assert "computing them in each of 3 passes" in planned.phases[0].why
 
 
 def test_plan_goes_to_disk_where_memory_is_short(data, monkeypatch, tmp_path):
