@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # All that tools/check.sh runs, and the exhaustive tables: every network of
-# keras.applications and every family of KerasHub. About 30 minutes more on two
+# keras.applications and every family of KerasHub. About an hour more on two
 # cores. Arguments go to pytest.
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"

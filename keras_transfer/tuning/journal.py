@@ -212,8 +212,8 @@ def _begin(oracle: Any, event: Event) -> None:
         if int(before) >= oracle.max_trials:
             raise ValueError(
                 "`max_trials` must not be less than before. Received: "
-                f"max_trials={oracle.max_trials}, where `directory` holds trial "
-                f"{before}."
+                f"max_trials={oracle.max_trials}, where `directory` holds "
+                f"trial {before}."
             )
         if len(before) != len(str(oracle.max_trials)):
             raise ValueError(

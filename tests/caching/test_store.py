@@ -512,9 +512,7 @@ def test_a_store_that_is_deleted_meanwhile_is_said(tmp_path):
     entry = open_entry(tmp_path / "s")
     with entry.writing():
         shutil.rmtree(tmp_path / "s")
-        with pytest.raises(
-            OSError, match="No such file.* are safe: start again"
-        ):
+        with pytest.raises(OSError, match="No such file.* safe: start again"):
             entry.append(make_digests([1]), make_arrays([1]))
     add(entry, [1])
     assert_holds(open_entry(tmp_path / "s"), [1])
