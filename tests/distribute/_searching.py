@@ -59,7 +59,7 @@ def main():
         json.dumps(
             {
                 "table": difference(tables),
-                "max_trials": len(tables[1]),
+                "trials": len(tables[1]),
                 "best": difference(soups),
                 "features": difference(features),
                 "replicas": replicas,
