@@ -438,6 +438,10 @@ def test_length_from_the_data(preset, data):
 
 @pytest.mark.parametrize("depth", [0, 1, "all"])
 def test_cached_training_equals_direct(preset, data, depth):
+    """By SGD: the gradient of a key's bias is zero but for rounding.
+
+    Softmax does not see it, and Adam makes full steps of that rounding.
+    """
     found = []
     for store in ("memory", False):
         keras.utils.set_random_seed(0)
@@ -450,7 +454,9 @@ def test_cached_training_equals_direct(preset, data, depth):
             depth=depth,
             epochs=2,
             penalty=ktr.L2SP(0.1),
-            learning_rate=1e-2,
+            optimizer=keras.optimizers.SGD(),
+            learning_rate=1e-3,
+            monitor="val_loss",
             store=store,
             seed=0,
             verbose=0,
