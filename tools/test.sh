@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The tests on a fresh clone: sets itself up, then runs pytest. Arguments go to
-# pytest; the marks `slow` and `gpu` are off unless -m says otherwise, e.g.
+# pytest; the marks `slow`, `exhaustive` and `gpu` are off unless -m says
+# otherwise, e.g.
 #   bash tools/test.sh -m "not gpu" tests/test_heads.py
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"

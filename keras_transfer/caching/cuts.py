@@ -10,7 +10,7 @@ import keras
 from keras_transfer.caching.eligibility import Ineligible
 from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block
-from keras_transfer.structure.depth import around, split
+from keras_transfer.structure.depth import split
 from keras_transfer.structure.model_parts import ModelParts, parts_of
 
 
@@ -66,9 +66,19 @@ def find_cut(model: keras.Model) -> Cut | Ineligible:
     if not frozen:
         return Ineligible(reason)
     depth = len(blocks) - frozen
-    name = f"after {blocks[frozen - 1].name}"
-    pooled = depth == 0 and parts.pooling is not None
-    return Cut(depth, pooled, "after pooling" if pooled else name)
+    if depth == 0 and parts.pooling is not None:
+        return Cut(0, True, "after pooling")
+    return cut_below(blocks, depth)
+
+
+def cut_below(blocks: Sequence[Block], depth: int) -> Cut:
+    """Returns the cut below the last blocks of a model.
+
+    Args:
+        blocks: All blocks of the model.
+        depth: Number of blocks above the cut.
+    """
+    return Cut(depth, False, f"after {blocks[len(blocks) - depth - 1].name}")
 
 
 def network_to(
@@ -94,7 +104,7 @@ def network_to(
         inputs = [graph.input_like(tensor, tensor.name)]
         x = inputs[0]
         if parts.preprocessing is not None:
-            x = around(parts.preprocessing)(x)
+            x = graph.view(parts.preprocessing)(x)
         xs = [x]
     else:
         entry = _tensors(blocks, start)

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from keras_transfer.caching.cuts import Cut, halves, network_to, width
+from keras_transfer.caching.cuts import (
+    Cut,
+    cut_below,
+    halves,
+    network_to,
+    width,
+)
 from keras_transfer.caching.eligibility import CachePolicy
 from keras_transfer.caching.feeds import Computed, feed_entries, feed_inputs
 from keras_transfer.caching.filling import fill, open_entries
@@ -172,15 +178,14 @@ class Prefixes:
     ) -> tuple[Cut, list[Entry]] | None:
         """Finds the nearest cut below `cuts` that has all missing examples."""
         first = max(cut.depth for cut in cuts)
-        planned = {p.cut for p in self._plan.phases if p.cut is not None}
-        nearby = planned - set(cuts)
+        nearby = {p.cut for p in self._plan.phases if p.cut is not None}
         if self._store.directory is not None:
             # Earlier runs may have cached any cut.
             blocks = parts_of(self._model).blocks
             last = min(first + _MAX_EARLIER_CUTS, len(blocks) - 1)
-            for depth in range(first, last + 1):
-                name = f"after {blocks[len(blocks) - depth - 1].name}"
-                nearby.add(Cut(depth, False, name))
+            nearby |= {
+                cut_below(blocks, depth) for depth in range(first, last + 1)
+            }
         digests_by_view = [examples.digests[rows] for rows in missing]
         for cut in sorted(nearby - set(cuts)):
             if cut.depth < first or cut.pooled:

@@ -103,25 +103,25 @@ def split(
             f"with pooling. Received: pooled=True, depth={depth}, model "
             f"{model.name!r}."
         )
-    entry = _single(graph.tensors_in(backbone))
+    entry = graph.single(graph.tensors_in(backbone))
     if depth == len(all_blocks):
         cut = entry
     else:
-        cut = _single(all_blocks[len(all_blocks) - depth - 1].outputs)
+        cut = graph.single(all_blocks[len(all_blocks) - depth - 1].outputs)
     (model_input,) = graph.tensors_in(model)
     images = graph.input_like(model_input, model_input.name)
     x = images
     if parts.preprocessing is not None:
-        x = around(parts.preprocessing)(images)
+        x = graph.view(parts.preprocessing)(images)
     if depth < len(all_blocks):
         x = _call_below(entry, cut, x)
-    head = None if parts.head is None else around(parts.head)
+    head = None if parts.head is None else graph.view(parts.head)
     if pooling is not None:
-        x = keras.Model(_single(graph.tensors_in(head)), pooling)(x)
-        head = keras.Model(pooling, _single(graph.tensors_out(head)))
+        x = keras.Model(graph.single(graph.tensors_in(head)), pooling)(x)
+        head = keras.Model(pooling, graph.single(graph.tensors_out(head)))
     prefix = keras.Model(images, x, name="prefix")
     # A new input for each tensor that crosses the cut, of its actual shape.
-    crossing = _single(
+    crossing = graph.single(
         [
             graph.input_like(t, f"activation_{i}")
             for i, t in enumerate(keras.tree.flatten(x))
@@ -129,7 +129,7 @@ def split(
     )
     x = crossing
     if depth:
-        exit_ = _single(graph.tensors_out(backbone))
+        exit_ = graph.single(graph.tensors_out(backbone))
         x = keras.Model(cut, exit_)(x)
     if head is not None:
         x = head(x)
@@ -143,43 +143,12 @@ def _call_below(entry: Any, cut: Any, x: keras.KerasTensor) -> Any:
     outputs = iter(keras.tree.flatten(keras.Model(entry, reached)(x)))
     # Later blocks may also read the input of the first one. An output must not
     # be the same tensor as the input.
-    return _single(
+    return graph.single(
         [
             keras.layers.Identity()(x) if tensor is entry else next(outputs)
             for tensor in tensors
         ]
     )
-
-
-def around(model: keras.Model) -> keras.Model:
-    """Returns another model over the same layers, to be called instead.
-
-    Keras stores every symbolic call of a model for as long as the model lives,
-    so a model of the user should not be called again and again.
-
-    Args:
-        model: A functional model.
-
-    Returns:
-        A model of the same name.
-
-    Example:
-
-    >>> model = build_classifier("ResNet20", num_classes=3)
-    >>> around(model.get_layer("head")).name
-    'head'
-    """
-    return keras.Model(
-        _single(graph.tensors_in(model)),
-        _single(graph.tensors_out(model)),
-        name=model.name,
-    )
-
-
-def _single(
-    tensors: Sequence[keras.KerasTensor],
-) -> keras.KerasTensor | list[keras.KerasTensor]:
-    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 def freeze(

@@ -92,10 +92,33 @@ def takes_texts(model: keras.Model) -> bool:
     return [tensor.dtype for tensor in tensors_in(model)] == ["string"]
 
 
+def single(
+    tensors: Sequence[keras.KerasTensor],
+) -> keras.KerasTensor | list[keras.KerasTensor]:
+    """Returns the only tensor, or a list of several."""
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
 def view(model: keras.Model) -> keras.Model:
-    """Makes another model of the same layers, to be compiled on its own."""
-    model = _functional(model)
-    return keras.Model(model.inputs, model.outputs, name=model.name)
+    """Makes another model of the same layers, to be called or compiled instead.
+
+    Keras stores every symbolic call of a model for as long as the model lives,
+    so a model of the user should not be called again and again.
+
+    Args:
+        model: A Functional model or a built Sequential one.
+
+    Returns:
+        A model of the same name.
+
+    Example:
+
+    >>> model = build_classifier("ResNet20", num_classes=3)
+    >>> view(model.get_layer("head")).name
+    'head'
+    """
+    inputs, outputs = single(tensors_in(model)), single(tensors_out(model))
+    return keras.Model(inputs, outputs, name=model.name)
 
 
 def input_like(tensor: keras.KerasTensor, name: str) -> keras.KerasTensor:

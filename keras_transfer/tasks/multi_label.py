@@ -44,11 +44,17 @@ class MultiLabel(Task):
         """`True`: the outputs belong to named classes."""
         return True
 
+    @property
+    def _threshold(self) -> float:
+        """The output above which a decision is yes: a probability of 0.5."""
+        return 0.0 if self.from_logits else 0.5
+
     def metrics(self) -> list[keras.metrics.Metric]:
         """Makes the accuracy of all decisions."""
-        threshold = 0.0 if self.from_logits else 0.5
         return [
-            keras.metrics.BinaryAccuracy(name="accuracy", threshold=threshold)
+            keras.metrics.BinaryAccuracy(
+                name="accuracy", threshold=self._threshold
+            )
         ]
 
     def fit_head(
@@ -76,10 +82,9 @@ class MultiLabel(Task):
         import tensorflow as tf
 
         units = outputs.shape[-1]
-        threshold = 0.0 if self.from_logits else 0.5
         # [1, examples, units], the same for all runs.
         truth = tf.cast(tf.reshape(labels, [1, -1, units]), tf.float32)
-        is_correct = tf.equal(outputs > threshold, truth > 0.5)
+        is_correct = tf.equal(outputs > self._threshold, truth > 0.5)
         return tf.reduce_mean(tf.cast(is_correct, tf.float32), -1)
 
     def evaluate(

@@ -19,6 +19,7 @@ from keras_transfer.optimizers.learning_rate_multiplier import (
 from keras_transfer.optimizers.rates_by_block import layer_decay
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
+from keras_transfer.tasks.task import Task
 from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_directory import State
 from keras_transfer.training.run_state import assign
@@ -222,17 +223,21 @@ def scale_loss(
     return keras.optimizers.LossScaleOptimizer(optimizer) if half else optimizer
 
 
-def compile_plainly(model: keras.Model, spec: RunSpec) -> None:
+def compile_plainly(
+    model: keras.Model, settings: Settings, task: Task, learning_rate: float
+) -> None:
     """Compiles a model with plain Keras objects, as a run leaves it.
 
     Args:
         model: The model.
-        spec: The run.
+        settings: The settings of the optimizer.
+        task: The task, which has the loss and the metrics.
+        learning_rate: The rate of the optimizer.
     """
     model.compile(
-        spec.settings.optimization.make(spec.phases[-1].learning_rate),
-        loss=spec.task.loss,
-        metrics=spec.task.metrics(),
+        settings.optimization.make(learning_rate),
+        loss=task.loss,
+        metrics=task.metrics(),
     )
     # `fit` would have built it: a file with an unbuilt optimizer loads with a
     # warning.

@@ -351,7 +351,8 @@ def _open(
 def _leave(model: keras.Model, spec: RunSpec, state: RunState) -> None:
     """Leaves a plain model with the best weights."""
     assign(model.variables, state.best)
-    compile_plainly(model, spec)
+    rate = spec.phases[-1].learning_rate
+    compile_plainly(model, spec.settings, spec.task, rate)
 
 
 def _describe_split(spec: RunSpec) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_transfer._utils.checks import did_you_mean
 
 Row = dict[str, Any]
+# Function from the rows so far to whether the run continues.
+ShouldContinue = Callable[[Sequence[Row]], bool]
 
 
 def direction(monitor: str) -> int:

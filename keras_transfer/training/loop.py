@@ -6,7 +6,7 @@ The loop knows no stores, folders, searches or workers; its collaborators do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,7 +24,7 @@ from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.trainable_sets import TrainableSets, reinitialize
 from keras_transfer.training.callbacks import Recorder, ShowWhole
 from keras_transfer.training.compiling import CompiledPhase, Compiler
-from keras_transfer.training.history import Row
+from keras_transfer.training.history import Row, ShouldContinue
 from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_directory import State
 from keras_transfer.training.run_state import RunState, assign
@@ -104,7 +104,7 @@ class TrainingLoop:
         losses: AttachedLosses,
         solve: Solver,
         progress: Progress,
-        should_continue: Callable[[Sequence[Row]], bool] | None = None,
+        should_continue: ShouldContinue | None = None,
         uncached: PhaseData | None = None,
     ) -> None:
         self.trainable: list[tuple[str, ...]] = []
@@ -161,6 +161,8 @@ class TrainingLoop:
             self._state.share(self._spec.model.get_layer("head").variables)
         seconds = time.monotonic() - started
         compiled = self._compiler.compile(place, data, resumed)
+        if isinstance(compiled.trainer, ReplicaTrainer):
+            compiled.trainer.sizes = data.sizes
         run = PhaseRun(place, phase, data, compiled)
         if uses_probe:
             self._record(run, self._measure_probe(run, seconds))
@@ -188,8 +190,6 @@ class TrainingLoop:
             total = spec.data.steps * phase.epochs
             rates = [phase.rate(step, total) for step in range(total)]
             compiled.optimizer.follow(rates, done * spec.data.steps)
-        if isinstance(compiled.trainer, ReplicaTrainer):
-            compiled.trainer.sizes = data.sizes
         compiled.trainer.fit(
             data.train(lambda: self._epoch),
             initial_epoch=done,
@@ -265,8 +265,6 @@ class TrainingLoop:
         if batches is not None:
             self._losses.pause()
             trainer = run.compiled.trainer
-            if isinstance(trainer, ReplicaTrainer):
-                trainer.sizes = run.data.sizes
             metrics = trainer.evaluate(batches, return_dict=True, verbose=0)
             self._losses.resume()
             logs = {f"val_{name}": value for name, value in metrics.items()}

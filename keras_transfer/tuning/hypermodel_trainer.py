@@ -11,12 +11,13 @@ import numpy as np
 from keras_transfer._utils.seeding import seeded
 from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Phase
+from keras_transfer.training.history import ShouldContinue
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.session import TrainingSession
 from keras_transfer.tuning.execution.session_model import RunOutcome
 from keras_transfer.tuning.objective_choice import TrialMetrics
 from keras_transfer.tuning.search_spec import TrialSpec
-from keras_transfer.tuning.trial_trainer import ShouldContinue, TrialTrainer
+from keras_transfer.tuning.trial_trainer import TrialTrainer
 
 
 class HypermodelTrainer(TrialTrainer):
@@ -32,6 +33,8 @@ class HypermodelTrainer(TrialTrainer):
         first: `keras_tuner.HyperParameters` for a first call of `build`.
     """
 
+    build: Callable[[Any], keras.Model]
+
     def __init__(
         self,
         spec: TrialSpec,
@@ -39,7 +42,7 @@ class HypermodelTrainer(TrialTrainer):
         first: Any,
     ) -> None:
         super().__init__(spec)
-        self.build = self._function = build
+        self.build = build
         model = self._build(first, spec.settings.data.seed)
         self.metrics = TrialMetrics(model, spec.data, self._compiled_as(model))
 
@@ -118,7 +121,7 @@ class HypermodelTrainer(TrialTrainer):
 
     def _build(self, hp: Any, seed: int) -> keras.Model:
         with seeded(seed):
-            model = self._function(hp)
+            model = self.build(hp)
         if not isinstance(model, keras.Model):
             raise TypeError(
                 "`model` must be a function that returns a `keras.Model`. "

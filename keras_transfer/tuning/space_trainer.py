@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -24,7 +24,8 @@ from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.tasks.choosing import choose_task
 from keras_transfer.tasks.task import Task
-from keras_transfer.training.history import Row
+from keras_transfer.training.compiling import compile_plainly
+from keras_transfer.training.history import ShouldContinue
 from keras_transfer.training.run_state import assign, copies
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.head_requests import Request
@@ -92,7 +93,7 @@ class SpaceTrainer(TrialTrainer):
         hp: Any,
         seed: int,
         epochs: int | None = None,
-        should_continue: Callable[[Sequence[Row]], bool] | None = None,
+        should_continue: ShouldContinue | None = None,
     ) -> RunOutcome:
         """Trains the choice of an oracle.
 
@@ -144,12 +145,7 @@ class SpaceTrainer(TrialTrainer):
             model.variables[place].assign(array)
         task = self._task_for(model, choice)
         rate = float(choice.values["learning_rate"])
-        model.compile(
-            self._settings_for(choice).optimization.make(rate),
-            loss=task.loss,
-            metrics=task.metrics(),
-        )
-        model.optimizer.build(model.trainable_variables)
+        compile_plainly(model, self._settings_for(choice), task, rate)
         return model
 
     def judge(self, hp: Any) -> TrainingSession:

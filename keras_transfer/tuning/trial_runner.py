@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_transfer._utils.progress import Progress
-from keras_transfer.training.history import Row, direction
+from keras_transfer.training.history import Row, ShouldContinue, direction
 from keras_transfer.tuning.execution.session_model import RunOutcome
 from keras_transfer.tuning.search_result import mean_metrics
 from keras_transfer.tuning.search_spec import TrialSpec
@@ -191,9 +191,7 @@ class TrialRunner:
                 best.append(max(value, best[-1]) if best else value)
         return best
 
-    def _median_rule(
-        self, others: Sequence[Sequence[float]]
-    ) -> Callable[[Sequence[Row]], bool]:
+    def _median_rule(self, others: Sequence[Sequence[float]]) -> ShouldContinue:
         def should_continue(rows: Sequence[Row]) -> bool:
             own_values = self._best_so_far(rows)
             if not own_values:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_transfer.caching.plan import Plan
-from keras_transfer.training.history import Row
+from keras_transfer.training.history import ShouldContinue
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.session_model import RunOutcome
 from keras_transfer.tuning.objective_choice import TrialMetrics
 from keras_transfer.tuning.search_spec import TrialSpec
-
-ShouldContinue = Callable[[Sequence[Row]], bool]
 
 
 class TrialTrainer(abc.ABC):

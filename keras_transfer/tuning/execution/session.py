@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,8 @@ from keras_transfer.penalties.penalty import Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.trainable_sets import TrainableSets, computing_in
 from keras_transfer.structure import graph
-from keras_transfer.training.history import Row
+from keras_transfer.training.compiling import compile_plainly
+from keras_transfer.training.history import Row, ShouldContinue
 from keras_transfer.training.preflight import diagnose
 from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_state import copies
@@ -37,6 +38,7 @@ from keras_transfer.tuning.execution.head_requests import Request, why_not
 from keras_transfer.tuning.execution.session_model import (
     RunOutcome,
     SessionModel,
+    changed,
 )
 from keras_transfer.tuning.execution.shared_runs import (
     Opening,
@@ -46,8 +48,6 @@ from keras_transfer.tuning.execution.shared_runs import (
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-ShouldContinue = Callable[[Sequence[Row]], bool]
 
 
 class TrainingSession:
@@ -210,11 +210,7 @@ class TrainingSession:
             shared.count_seconds(last, time.monotonic() - trained)
         finally:
             shared.sets.restore()
-        probed = {
-            place: array
-            for place, array in enumerate(state.best)
-            if before and not np.array_equal(array, shared.start[place])
-        }
+        probed = changed(state.best, shared.start) if before else {}
         places = {id(v): i for i, v in enumerate(self.model.variables)}
         seconds = (time.monotonic() - started) / len(requests)
         return [
@@ -307,12 +303,7 @@ class TrainingSession:
         self._main.close()
         self._copies.clear()
         self._stack.close()
-        self._given.compile(
-            self._settings.optimization.make(1e-3),
-            loss=self._task.loss,
-            metrics=self._task.metrics(),
-        )
-        self._given.optimizer.build(self._given.trainable_variables)
+        compile_plainly(self._given, self._settings, self._task, 1e-3)
 
     @functools.cached_property
     def _validator(self) -> tuple[keras.Model | ReplicaTrainer, Any]:
@@ -363,8 +354,7 @@ class TrainingSession:
         if opening not in self._copies:
             self._copies[opening] = self._make_copy()
         copy = self._copies[opening]
-        penalties = () if request.penalty is None else (request.penalty,)
-        if copy is None or needs_whole_model(self.model, penalties):
+        if copy is None or self._main.needs_whole(request.penalty):
             return None
         shared = self._shared
         for phase in request.phases:

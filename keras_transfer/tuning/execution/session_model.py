@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ from keras_transfer.auxiliary.attached_losses import AttachedLosses
 from keras_transfer.caching.eligibility import needs_whole_model
 from keras_transfer.penalties.attached import AttachedPenalty
 from keras_transfer.penalties.penalty import Penalty
-from keras_transfer.training.history import History, Row
+from keras_transfer.training.history import History, Row, ShouldContinue
 from keras_transfer.training.loop import TrainingLoop
 from keras_transfer.training.run_state import RunState
 from keras_transfer.training.spec import RunSpec
@@ -64,7 +64,7 @@ class SessionModel:
         self,
         spec: RunSpec,
         penalty: Penalty | None = None,
-        should_continue: Callable[[Sequence[Row]], bool] | None = None,
+        should_continue: ShouldContinue | None = None,
     ) -> RunOutcome:
         """Runs phases from the initial weights of the model.
 
@@ -87,17 +87,10 @@ class SessionModel:
                 error = str(err)
             finally:
                 self.shared.sets.restore()
-        weights = {
-            place: array
-            for place, (array, start) in enumerate(
-                zip(state.best, self.shared.start, strict=True)
-            )
-            if array is not start and not np.array_equal(array, start)
-        }
         return RunOutcome(
             tuple(state.history.rows),
             state.history.best,
-            weights,
+            changed(state.best, self.shared.start),
             time.monotonic() - started,
             error,
         )
@@ -126,7 +119,7 @@ class SessionModel:
         state: RunState,
         losses: AttachedLosses,
         penalty: Penalty | None = None,
-        should_continue: Callable[[Sequence[Row]], bool] | None = None,
+        should_continue: ShouldContinue | None = None,
     ) -> TrainingLoop:
         """Makes the loop of a run.
 
@@ -142,9 +135,7 @@ class SessionModel:
             A `TrainingLoop`.
         """
         shared = self.shared
-        # Some of the runs may need the whole network.
-        penalties = () if penalty is None else (penalty,)
-        whole = needs_whole_model(self.model, penalties) is not None
+        whole = self.needs_whole(penalty)
         cache = SharedCache(shared, spec.settings.data.seed, whole)
         return TrainingLoop(
             spec,
@@ -157,6 +148,15 @@ class SessionModel:
             Progress(0),
             should_continue,
         )
+
+    def needs_whole(self, penalty: Penalty | None) -> bool:
+        """Tells whether a run computes the whole model in each pass.
+
+        Args:
+            penalty: The penalty of the run, or `None`.
+        """
+        penalties = () if penalty is None else (penalty,)
+        return needs_whole_model(self.model, penalties) is not None
 
     def assign(self, weights: Mapping[int, np.ndarray]) -> None:
         """Assigns the weights of a run to the model.
@@ -196,3 +196,19 @@ class SessionModel:
             yield AttachedLosses((attached,))
         finally:
             attached.detach()
+
+
+def changed(
+    arrays: Sequence[np.ndarray], start: Sequence[np.ndarray]
+) -> dict[int, np.ndarray]:
+    """Returns the arrays that differ from those of the start, by place.
+
+    Args:
+        arrays: Weights of a model.
+        start: Its initial weights.
+    """
+    return {
+        place: array
+        for place, (array, old) in enumerate(zip(arrays, start, strict=True))
+        if array is not old and not np.array_equal(array, old)
+    }
