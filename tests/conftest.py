@@ -31,12 +31,22 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _seeds():
+def _seed():
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
     else:  # Importing Keras takes seconds, and some tests do without.
         random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _seeds_of_file():
+    """What the tests of a file share is made before `_seeds` of the first."""
+    _seed()
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    _seed()
 
 
 @pytest.fixture(autouse=True)
