@@ -456,5 +456,9 @@ def test_nasnet_has_a_size():
         ktr.load_backbone(
             "NASNetMobile", weights=None, input_shape=(None, None, 3)
         )
+
+
+@pytest.mark.exhaustive
+def test_size_of_nasnet_by_default():
     backbone = ktr.load_backbone("NASNetMobile", weights=None)
     assert backbone.input_shape == (224, 224, 3)

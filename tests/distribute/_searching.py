@@ -17,7 +17,7 @@ def main():
     split_cpu(2)
     data = make_data()
     space = ktr.SearchSpace(
-        learning_rate=[1e-3, 1e-2],
+        learning_rate=[1e-2],
         lambda_=[0.0, 0.1],
         depth=[0, 1],
         strategy=(ktr.Phase(epochs=2),),

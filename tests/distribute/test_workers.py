@@ -52,7 +52,9 @@ def test_workers_come_to_the_same_weights(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("victim", "moment"), [(0, 0), (1, 1)], ids=["chief", "worker"]
+    ("victim", "moment"),
+    [(0, 0), pytest.param(1, 1, marks=pytest.mark.exhaustive)],
+    ids=["chief", "worker"],
 )
 def test_killed_at_any_moment(undisturbed, tmp_path, victim, moment):
     generator = random.Random(f"{victim} {moment}")
@@ -76,7 +78,11 @@ def test_another_number_of_workers_goes_on(undisturbed, tmp_path):
     state = tmp_path / "run" / "state.npz"
     wait_until(state.exists, workers.processes[1])
     workers.kill(1)
-    workers.wait()
+    started = time.monotonic()
+    codes = workers.wait()
+    assert time.monotonic() - started < PATIENCE / 2
+    if codes[0]:
+        assert LOST in workers.log(0)
     out = tmp_path / "alone.npz"
     log = run_python("distribute._worker", tmp_path / "run", out)
     assert "Resuming after phase" in log

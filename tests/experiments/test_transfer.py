@@ -107,6 +107,7 @@ def test_planted_negative_transfer_is_called_so(digits):
     assert result.verdict.startswith("Transfer from tiny hurts by ")
 
 
+@pytest.mark.exhaustive
 def test_help_is_called_so_where_labels_are_few(digits):
     images, labels = digits
     helpful = pretrained(images[600:], labels[600:], epochs=8)
@@ -133,14 +134,14 @@ def test_all_ways_see_the_same_labels(monkeypatch):
 
     monkeypatch.setattr(transfer, "cross_validate", spy)
     data = make_data()
-    result = ktr.compare_transfer(make_backbone(), data, [2, 5, None], **CHEAP)
-    assert [labels for labels, _ in seen] == 3 * [2] + 3 * [5] + 3 * [None]
+    result = ktr.compare_transfer(make_backbone(), data, [2, None], **CHEAP)
+    assert [labels for labels, _ in seen] == 3 * [2] + 3 * [None]
     assert all(folds == seen[0][1] for _, folds in seen)
     held_out = [name for fold in seen[0][1] for name in fold]
     # All of train and validation once, the test images not at all.
     assert sorted(held_out) == sorted(data.train.ids + data.validation.ids)
     count = len(data.train) + len(data.validation)
-    assert result.images_per_class == (2, 5, count / 2 / CLASSES)
+    assert result.images_per_class == (2, count / 2 / CLASSES)
 
 
 def cross_validation(accuracies, count=50):

@@ -1,7 +1,6 @@
 """Runs that share what is computed once give the numbers of runs alone."""
 
 import dataclasses
-import itertools
 
 import keras
 import numpy as np
@@ -33,8 +32,21 @@ def alone(data, make, phases, **arguments):
     return run, model
 
 
+def in_turn(kinds, penalties):
+    """Each kind, then the others' penalties on the last kind, then the first.
+
+    So each kind follows another one, and one and the same kind follows itself.
+    """
+    rates = (1e-2, 2e-3, 5e-3, 1e-3, 3e-2)
+    first, *others = zip(rates, penalties, strict=False)
+    yield from ((kind, *first) for kind in kinds)
+    yield from ((kinds[-1], *other) for other in others)
+    if len(kinds) > 1:
+        yield kinds[0], *others[-1]
+
+
 def compare(data, kinds, make=make_model, penalties=(None, None), **arguments):
-    """Trains each kind with each penalty, in turn, on a session and alone."""
+    """Trains the kinds and penalties in turn, on a session and alone."""
     model = make()
     before = arrays_of(model)
     session = TrainingSession(
@@ -44,9 +56,7 @@ def compare(data, kinds, make=make_model, penalties=(None, None), **arguments):
         make_settings(**arguments),
         count=len(kinds) * len(penalties),
     )
-    rates = (1e-2, 2e-3, 5e-3, 1e-3, 3e-2)
-    pairs = zip(rates, penalties, strict=False)
-    for (rate, penalty), kind in itertools.product(pairs, kinds):
+    for kind, rate, penalty in in_turn(kinds, penalties):
         *first, last = kind
         phases = (*first, dataclasses.replace(last, learning_rate=rate))
         found = session.run(phases, penalty=penalty)
@@ -107,9 +117,17 @@ def test_equals_runs_alone(data, kind, store):
             "class_weight": "balanced",
             "label_smoothing": 0.1,
         },
-        {"optimizer": "nadam", "patience": 1, "monitor": "val_loss"},
-        {"optimizer": "adamw", "global_clipnorm": 0.5},
-        {"ema_momentum": 0.8, "gradient_accumulation_steps": 2},
+        {
+            "optimizer": "adamw",
+            "global_clipnorm": 0.5,
+            "patience": 1,
+            "monitor": "val_loss",
+        },
+        {
+            "optimizer": "nadam",
+            "ema_momentum": 0.8,
+            "gradient_accumulation_steps": 2,
+        },
     ],
     ids=lambda a: "-".join(map(str, a)),
 )
@@ -204,10 +222,9 @@ def test_dropout_begins_anew(data):
 def test_decoupled_and_other_penalties_take_turns(data):
     penalties = [
         ktr.L2(0.1, decoupled=True),
-        None,
-        ktr.L2(0.3, decoupled=True),
         ktr.L1(0.01),
-        ktr.L2SP(0.1),
+        ktr.L2(0.3, decoupled=True),
+        None,
     ]
     compare(data, [(phase(1),)], penalties=penalties)
 
@@ -350,10 +367,17 @@ def test_from_scratch_is_refused(data):
     [
         (False, {}),
         (False, {"optimizer": keras.optimizers.SGD(momentum=0.9)}),
-        (True, {"optimizer": "rmsprop", "class_weight": "balanced"}),
-        (True, {"label_smoothing": 0.1, "batch_size": 7}),
+        (
+            True,
+            {
+                "optimizer": "rmsprop",
+                "class_weight": "balanced",
+                "label_smoothing": 0.1,
+                "batch_size": 7,
+            },
+        ),
     ],
-    ids=["plain", "optimizer", "class_weight", "label_smoothing"],
+    ids=["plain", "momentum", "settings"],
 )
 def test_heads_at_once_equal_runs_alone(data, exact, arguments):
     penalties = [
@@ -392,9 +416,7 @@ def test_heads_at_once_equal_runs_alone(data, exact, arguments):
     session.close()
 
 
-@pytest.mark.parametrize(
-    "penalty", [None, ktr.L1(0.01), ktr.ElasticNet(0.01, 0.1)]
-)
+@pytest.mark.parametrize("penalty", [None, ktr.ElasticNet(0.01, 0.1)])
 def test_heads_of_every_penalty(data, penalty):
     session = TrainingSession(
         make_model(), data, [(phase(0),)], make_settings(), count=2
