@@ -25,8 +25,9 @@ def check(
 
     Nothing is changed or trained. The names of the findings are:
 
-    - for the model: `stale-compile`, `nothing-trainable`, `batch-norm-moves`,
-      `new-batch-norm`, `augmentation-in-model`, `dtype`, `nan-weights`;
+    - for the model: `stale-compile`, `nothing-trainable`, `frozen-layers`,
+      `batch-norm-moves`, `new-batch-norm`, `augmentation-in-model`, `dtype`,
+      `nan-weights`;
     - for the data: `pixel-range`, `nan-data`, `class-count`, `class-names`,
       `missing-class`, `imbalance`, `few-examples`, `no-validation`,
       `other-kind`, `split-overlap`, `augmentation-behind-cache`;
