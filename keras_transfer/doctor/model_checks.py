@@ -76,8 +76,8 @@ def nothing_trainable(context: Context) -> Iterator[Finding]:
 
 
 def frozen_layers(context: Context) -> Iterator[Finding]:
-    """Finds layers frozen by hand in a model that no builder made."""
-    if context.opened is None:
+    """Finds layers frozen by hand that a `depth` does not open."""
+    if context.opened:
         yield from find_frozen_layers(context.model)
 
 
@@ -110,7 +110,7 @@ def find_frozen_layers(model: keras.Model) -> Iterator[Finding]:
             "warning",
             f"{len(frozen)} of {len(layers)} layers with weights "
             f"({first_names(frozen)}) are frozen by hand, and stay frozen in "
-            "`fine_tune`, at any `depth`.",
+            "`fine_tune` at any `depth`.",
             "If they should train: `unfreeze(model, depth)`, then compile. If "
             "not, `freeze(model, names)` says so.",
         )

@@ -165,7 +165,9 @@ def test_a_depth_that_opens_nothing_raises(kind):
     run = ktr.fine_tune(model, pair, epochs=1, ignore=ignore, **QUIET)
     assert len(run.trainable[-1]) == open_before
     assert "frozen-layers" in [finding.name for finding in run.diagnosis]
-    assert "frozen-layers" in [f.name for f in ktr.check(model, pair)]
+    for at, told in ((None, False), (depth, True)):
+        names = [f.name for f in ktr.check(model, pair, depth=at)]
+        assert ("frozen-layers" in names) is told
     # The advice of the error.
     ktr.unfreeze(model, depth)
     run = ktr.fine_tune(
@@ -888,8 +890,14 @@ def test_exclusions_from_weight_decay_are_kept(data):
         ({"optimizer": "adm"}, ValueError, "adm"),
         ({"optimizer": 3}, TypeError, "`optimizer` must be"),
         ({"optimizer": keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(0.1, 10))}, ValueError,
-         "schedule"),
+            keras.optimizers.schedules.CosineDecay(0.1, 10)),
+          "learning_rate": 0.1}, ValueError, "`learning_rate` must be None"),
+        ({"optimizer": keras.optimizers.Adam(lambda: 0.1)}, TypeError,
+         "number or a Keras schedule"),
+        ({"optimizer": keras.optimizers.Adam(1e-5), "strategy": ONE},
+         ValueError, r"Use `Phase\(learning_rate=1e-05\)`"),
+        ({"callbacks": [keras.callbacks.BackupAndRestore("b")]}, ValueError,
+         "Use `directory="),
         ({"augment": True}, TypeError, "`augment` must be"),
         ({"ema_momentum": 1.0}, ValueError, "`ema_momentum` must be"),
         ({"global_clipnorm": -1}, ValueError, "`global_clipnorm` must be"),
