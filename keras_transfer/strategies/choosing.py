@@ -13,7 +13,7 @@ from keras_transfer.strategies.exact_probe_conditions import (
     check_head,
 )
 from keras_transfer.strategies.phase import Depth, Phase, is_keras_schedule
-from keras_transfer.strategies.strategies import resolve
+from keras_transfer.strategies.strategies import GradualUnfreezing, resolve
 from keras_transfer.strategies.trainable_sets import keep_opened
 from keras_transfer.structure.model_parts import parts_of
 
@@ -53,6 +53,12 @@ def choose_phases(
     """
     if strategy is None:
         strategy = default_strategy(model)
+    if strategy == "gradual-unfreezing" and depth is None:
+        # Its default depth is that of a network with many blocks.
+        weighted = [block for block in parts_of(model).blocks if block.layers]
+        default = GradualUnfreezing()[-1].depth
+        depth = min(int(default or 0), len(weighted))
+        strategy = strategy if depth else "linear-probe"
     if optimizer_rate is not None:
         _check_rate(strategy, learning_rate, optimizer_rate)
         if learning_rate is None and not is_keras_schedule(optimizer_rate):

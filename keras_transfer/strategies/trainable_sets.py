@@ -113,15 +113,16 @@ class TrainableSets:
     def _opened(self, phase: Phase) -> tuple[Block, ...]:
         if phase.blocks is not None:
             return match_blocks(self._blocks, phase.blocks)
-        count = len(self._blocks)
+        # A network without weights has one block, which has nothing to open.
+        count = sum(bool(block.layers) for block in self._blocks)
         depth = count if phase.depth == "all" else phase.depth or 0
         if not is_integer(depth) or depth > count:
             raise ValueError(
                 f'`depth` must be an integer in [0, {count}] or "all" for '
-                f"model {self._model.name!r} ({count} blocks). Received: "
-                f"depth={phase.depth!r}"
+                f"model {self._model.name!r} ({count} blocks with weights). "
+                f"Received: depth={phase.depth!r}"
             )
-        return tuple(self._blocks[count - depth :])
+        return tuple(self._blocks[len(self._blocks) - depth :])
 
     def _check_opens(self, phase: Phase, blocks: Sequence[Block]) -> None:
         """Raises where the blocks of a phase are all closed by the user."""

@@ -244,7 +244,8 @@ def unfreeze(
           `training=False` does not protect BatchNormalization)
     """
     all_blocks = blocks(model)
-    depth = check_depth(model, depth, len(all_blocks))
+    weighted = [block for block in all_blocks if block.layers]
+    depth = check_depth(model, depth, len(weighted))
     opened = all_blocks[len(all_blocks) - depth :]
     states = {id(layer): True for block in opened for layer in block.layers}
     _remember_closed(model, all_blocks)

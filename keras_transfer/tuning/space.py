@@ -140,7 +140,7 @@ class SearchSpace:
         Raises:
             ValueError: If a depth exceeds the number of blocks.
         """
-        count = len(parts_of(model).blocks)
+        count = sum(bool(block.layers) for block in parts_of(model).blocks)
         if self.depth is None:
             depths: list[Any] = [d for d in (0, 1, 2, 4) if d <= count]
         else:
