@@ -111,7 +111,8 @@ def load_backbone(
               `alpha=0.35`
             - model: `pixel_range` (required; `"[0, 1]"`, `"[-1, 1]"`,
               `"[0, 255]"`, `"caffe"`, `"tf"`, `"torch"` or `"scale128"`;
-              `"[0, 255]"` if the model scales pixels itself), and
+              `"[0, 255]"` if the model scales pixels itself, as those made
+              by a builder do, which need none), and
               `output_layer`, the name of the layer that outputs the features
             - TF-Hub: `pixel_range` (default `"[0, 1]"`), `signature`, `output`
               (the name of one of several) and `training_mode` (whether

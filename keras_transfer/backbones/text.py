@@ -193,6 +193,8 @@ def _of_kerashub(
 ) -> tuple[keras.Model, keras.Model]:
     """Makes tokenizer and network from a KerasHub preset or object."""
     hub = import_keras_hub()
+    # A tokenizer that the user passes is used as it is.
+    cleaning = None
     if isinstance(source, keras.Model):
         preprocessor = getattr(source, "preprocessor", None)
         tokenizer = tokenizer or getattr(preprocessor, "tokenizer", None)
@@ -203,6 +205,7 @@ def _of_kerashub(
         network = kerashub.load(source, None, pretrained)
         if tokenizer is None:
             tokenizer = kerashub.load_tokenizer(source)
+            cleaning = kerashub.take_cleaning(tokenizer, source)
     if tokenizer is None:
         raise ValueError(
             "`tokenizer` must be given for a network without one, "
@@ -225,8 +228,8 @@ def _of_kerashub(
     )
     texts = keras.Input((), dtype="string", name="text")
     if fit_to is not None and sequence_length is None:
-        length = min(length, longest(tokenizer, fit_to))
-    layer = TextTokenizer(tokenizer, length, bucketing)
+        length = min(length, longest(tokenizer, fit_to, cleaning))
+    layer = TextTokenizer(tokenizer, length, bucketing, cleaning=cleaning)
     return keras.Model(texts, layer(texts), name="preprocessing"), model
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from keras_transfer.backbones import text_cleaning
 
 POOLINGS = ("avg", "max", "token")
 
@@ -35,6 +37,8 @@ class TextTokenizer(keras.layers.Layer):
             up to a multiple of 16, instead of `sequence_length`. Defaults to
             `False`.
         name: Name of the layer. Defaults to `"tokenizer"`.
+        cleaning: Arguments of `text_cleaning.clean` for texts before the
+            tokenizer, or `None` for none. Defaults to `None`.
         content: Digest of the vocabulary, only for configs. Defaults to
             `None`.
         **options: Further arguments of `keras.layers.Layer`, such as `dtype`.
@@ -60,6 +64,7 @@ class TextTokenizer(keras.layers.Layer):
         sequence_length: int = 128,
         bucketing: bool = False,
         name: str = "tokenizer",
+        cleaning: Mapping[str, bool] | None = None,
         content: str | None = None,
         **options: Any,
     ) -> None:
@@ -69,6 +74,7 @@ class TextTokenizer(keras.layers.Layer):
         self.tokenizer = tokenizer
         self.sequence_length = sequence_length
         self.bucketing = bucketing
+        self.cleaning = None if cleaning is None else dict(cleaning)
         self.built = True
 
     def compute_output_spec(self, texts: Any) -> keras.KerasTensor:
@@ -101,7 +107,8 @@ class TextTokenizer(keras.layers.Layer):
         import tensorflow as tf
 
         ends = _ends(self.tokenizer)
-        ids = self.tokenizer(texts)[:, : self.sequence_length - len(ends)]
+        ids = encode(self.tokenizer, self.cleaning, texts)
+        ids = ids[:, : self.sequence_length - len(ends)]
         parts = [tf.cast(ids, tf.int32)]
         for name, token in ends.items():
             column = tf.fill([tf.size(texts), 1], token)
@@ -121,6 +128,7 @@ class TextTokenizer(keras.layers.Layer):
             "tokenizer": keras.saving.serialize_keras_object(self.tokenizer),
             "sequence_length": self.sequence_length,
             "bucketing": self.bucketing,
+            "cleaning": self.cleaning,
             # Tokenizers with equal configs may have different vocabularies.
             "content": self._digest(),
         }
@@ -135,12 +143,26 @@ class TextTokenizer(keras.layers.Layer):
         return digest.hexdigest()
 
 
-def longest(tokenizer: Any, texts: Sequence[str] | np.ndarray) -> int:
+def encode(
+    tokenizer: Any, cleaning: Mapping[str, bool] | None, texts: Any
+) -> Any:
+    """Returns the token ids of texts, without start and end, as rows."""
+    if cleaning is None:
+        return tokenizer(texts)
+    return tokenizer(text_cleaning.clean(texts, **cleaning))
+
+
+def longest(
+    tokenizer: Any,
+    texts: Sequence[str] | np.ndarray,
+    cleaning: Mapping[str, bool] | None = None,
+) -> int:
     """Returns the sequence length that the longest text needs.
 
     Args:
         tokenizer: A tokenizer of KerasHub.
         texts: The texts.
+        cleaning: Same as in `TextTokenizer`. Defaults to `None`.
 
     Returns:
         Number of tokens, including start and end, rounded up to a multiple of
@@ -148,7 +170,9 @@ def longest(tokenizer: Any, texts: Sequence[str] | np.ndarray) -> int:
     """
     import tensorflow as tf
 
-    lengths = tf.function(lambda batch: tokenizer(batch).row_lengths())
+    lengths = tf.function(
+        lambda batch: encode(tokenizer, cleaning, batch).row_lengths()
+    )
     if not len(texts):
         raise ValueError("`fit_to` must hold texts. Received: none.")
     batches = tf.data.Dataset.from_tensor_slices(list(texts)).batch(1024)

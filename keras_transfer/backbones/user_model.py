@@ -18,6 +18,11 @@ from keras_transfer.backbones.spec import (
     spec_of_own,
 )
 from keras_transfer.structure import graph
+from keras_transfer.structure.model_parts import has_children
+
+# Pixel range of a model that scales pixels itself.
+_UNSCALED = "[0, 255]"
+
 
 _GLOBAL_POOLINGS = (
     keras.layers.GlobalAveragePooling2D,
@@ -122,6 +127,15 @@ def build(
             f"{type(model).__name__} named {model.name!r}. Build it on "
             "`keras.Input` first."
         )
+    if has_children(model):
+        # Builders put the scaling of pixels into the model.
+        if pixel_range not in (None, _UNSCALED):
+            raise ValueError(
+                f"`pixel_range` must be {_UNSCALED!r} or omitted for a model "
+                "made by a builder, which scales pixels itself. Received: "
+                f"pixel_range={pixel_range!r}"
+            )
+        pixel_range = _UNSCALED
     if pixel_range not in NORMALIZATIONS:
         raise ValueError(
             "`pixel_range` must be that of the model's training, one of "

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
 
-from keras_transfer.backbones import tokens
+from keras_transfer.backbones import text_cleaning, tokens
 
 SUFFIXES = (".txt", ".vec", ".bin")
 
 
 # In Keras' TextVectorization 0 is padding, and 1 an unknown word.
 _RESERVED = 2
+
+
+# Words that Keras' own standardization finds.
+_PLAIN = re.compile("[a-z0-9]+")
 
 
 _SEQUENCE_LENGTH = 128
@@ -37,8 +42,8 @@ def build(
 ) -> tuple[keras.Model, keras.Model]:
     """Makes models that look up and pool the word vectors of texts.
 
-    Words are lower-cased and stripped of punctuation. An unknown word has the
-    mean of all vectors.
+    Words are lower-cased and stripped of punctuation at their edges. An unknown
+    word has the mean of all vectors.
 
     Args:
         path: The file.
@@ -63,11 +68,7 @@ def build(
     if length and fit_to is not None and sequence_length is None:
         length = min(length, _longest(words, fit_to))
     texts = keras.Input((), dtype="string", name="text")
-    lookup = keras.layers.TextVectorization(
-        output_sequence_length=length,
-        vocabulary=words,
-        name="words",
-    )
+    lookup = _lookup(words, output_sequence_length=length, name="words")
     preprocessing = keras.Model(texts, lookup(texts), name="preprocessing")
     numbers = keras.Input((None,), dtype="int64", name="tokens")
     count, width = vectors.shape
@@ -81,9 +82,20 @@ def build(
     return preprocessing, model
 
 
+def _lookup(words: list[str], **options: Any) -> keras.layers.Layer:
+    """Makes the layer from texts to the places of words."""
+    standardize: Any = "lower_and_strip_punctuation"
+    if not all(_PLAIN.fullmatch(word) for word in words):
+        # Keras knows the letters and marks of ASCII alone.
+        standardize = text_cleaning.split_words
+    return keras.layers.TextVectorization(
+        vocabulary=words, standardize=standardize, **options
+    )
+
+
 def _longest(words: list[str], texts: Sequence[str] | np.ndarray) -> int:
     """Returns the number of words of the longest text, in multiples of 8."""
-    lookup = keras.layers.TextVectorization(vocabulary=words)
+    lookup = _lookup(words)
     most = max(
         int(lookup(list(texts[start : start + _TEXTS_PER_BATCH])).shape[1])
         for start in range(0, len(texts), _TEXTS_PER_BATCH)
@@ -94,7 +106,7 @@ def _longest(words: list[str], texts: Sequence[str] | np.ndarray) -> int:
 def read(path: Path, max_words: int | None) -> tuple[list[str], np.ndarray]:
     """Reads words and their vectors.
 
-    Of words that are equal in lower case, the first vector is used.
+    Of words that are equal in that form, the first vector is used.
 
     Args:
         path: The file, with a word and its numbers in each line, optionally
@@ -123,7 +135,8 @@ def read(path: Path, max_words: int | None) -> tuple[list[str], np.ndarray]:
                         f"{word!r} has numbers that are not finite"
                     )
                 if word.strip():
-                    table.setdefault(word.decode("utf-8").lower(), vector)
+                    key = text_cleaning.standard_word(word.decode("utf-8"))
+                    table.setdefault(key, vector)
             vectors = np.stack(list(table.values()))
         except ValueError as err:
             raise ValueError(

@@ -5,6 +5,7 @@ from keras_transfer.distribute.devices import (
     check_batch_size,
     choose_devices,
     local_devices,
+    refuse_open_scope,
     scope_of,
     split_over,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "connect_workers",
     "local_devices",
     "predict_scaling",
+    "refuse_open_scope",
     "scope_of",
     "split_over",
     "together",

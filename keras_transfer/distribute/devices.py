@@ -43,16 +43,16 @@ def choose_devices(
     import tensorflow as tf
 
     made_in = None if model is None else model.distribute_strategy
-    several = made_in is not None and made_in.num_replicas_in_sync > 1
-    if tf.distribute.has_strategy() and model is not None:
-        raise ValueError(
-            "`devices` must be given instead of an open scope. Received: a "
-            f"call within the scope of a {_current_strategy()}. Leave the "
-            "scope, and pass devices=strategy."
-        )
+    # Variables of a strategy stay with it, even where it has one device.
+    is_bound = made_in is not None and (
+        made_in.num_replicas_in_sync > 1
+        or isinstance(made_in, tf.distribute.MirroredStrategy)
+    )
+    if model is not None:
+        refuse_open_scope()
     if devices is None:
-        return _check_mirrored(made_in) if several else None
-    if several and devices is not made_in:
+        return _check_mirrored(made_in) if is_bound else None
+    if is_bound and devices is not made_in:
         raise ValueError(
             "`devices` must be omitted for a model that was made in the scope "
             f"of a strategy. Received: devices={devices!r:.100}"
@@ -97,10 +97,21 @@ def choose_devices(
     return tf.distribute.MirroredStrategy(names, cross_device_ops=reduce)
 
 
-def _current_strategy() -> str:
+def refuse_open_scope() -> None:
+    """Raises within the scope of a strategy, for functions that train.
+
+    Raises:
+        ValueError: If a scope is open.
+    """
     import tensorflow as tf
 
-    return type(tf.distribute.get_strategy()).__name__
+    if tf.distribute.has_strategy():
+        strategy = type(tf.distribute.get_strategy()).__name__
+        raise ValueError(
+            "`devices` must be given instead of an open scope. Received: a "
+            f"call within the scope of a {strategy}. Leave the scope, and "
+            "pass devices=strategy."
+        )
 
 
 def _check_mirrored(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:

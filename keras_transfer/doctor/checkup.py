@@ -6,12 +6,22 @@ from typing import Any, Literal
 
 import keras
 
-from keras_transfer.doctor import data_checks, loss_checks, model_checks
+from keras_transfer.doctor import (
+    data_checks,
+    loss_checks,
+    model_checks,
+    text_checks,
+)
 from keras_transfer.doctor.context import read_context
 from keras_transfer.doctor.diagnosis import Diagnosis
 
 # Functions from a `Context` to findings, in the order of the printed list.
-_CHECKS = (*model_checks.CHECKS, *data_checks.CHECKS, *loss_checks.CHECKS)
+_CHECKS = (
+    *model_checks.CHECKS,
+    *data_checks.CHECKS,
+    *text_checks.CHECKS,
+    *loss_checks.CHECKS,
+)
 
 
 def check(
@@ -25,11 +35,13 @@ def check(
 
     Nothing is changed or trained. The names of the findings are:
 
-    - for the model: `stale-compile`, `nothing-trainable`, `batch-norm-moves`,
-      `new-batch-norm`, `augmentation-in-model`, `dtype`, `nan-weights`;
+    - for the model: `stale-compile`, `nothing-trainable`, `frozen-layers`,
+      `batch-norm-moves`, `new-batch-norm`, `augmentation-in-model`, `dtype`,
+      `nan-weights`;
     - for the data: `pixel-range`, `nan-data`, `class-count`, `class-names`,
       `missing-class`, `imbalance`, `few-examples`, `no-validation`,
-      `other-kind`, `split-overlap`, `augmentation-behind-cache`;
+      `other-kind`, `split-overlap`, `augmentation-behind-cache`,
+      `unknown-tokens`;
     - for the loss: `label-format`, `activation-loss`.
 
     Args:

@@ -14,10 +14,9 @@ from keras_transfer._utils.checks import did_you_mean, is_integer
 from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.data.splitting import SPLITS
-from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block
 from keras_transfer.structure.depth import blocks, check_depth
-from keras_transfer.structure.model_parts import parts_of
+from keras_transfer.structure.model_parts import is_readable, parts_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -106,9 +105,9 @@ class Context:
     @property
     def backbone(self) -> keras.Model:
         """The child `backbone`, or the model itself."""
-        functional = graph.is_functional(self.model)
-        single = functional and len(graph.tensors_in(self.model)) == 1
-        return parts_of(self.model).backbone if single else self.model
+        if not is_readable(self.model):
+            return self.model
+        return parts_of(self.model).backbone
 
     @property
     def units(self) -> int | None:

@@ -12,7 +12,9 @@ from keras_transfer.doctor.diagnosis import Finding, first_names, plural
 from keras_transfer.doctor.expected_pixels import RANDOM_LAYERS
 from keras_transfer.structure import graph
 from keras_transfer.structure.compile_state import read_stale
+from keras_transfer.structure.model_parts import is_readable, parts_of
 from keras_transfer.structure.outputs import layers_of
+from keras_transfer.structure.trainable import frozen_by_user, marked_frozen
 
 
 def stale_compile(context: Context) -> Iterator[Finding]:
@@ -70,6 +72,47 @@ def nothing_trainable(context: Context) -> Iterator[Finding]:
             f"None of the {len(model.weights)} weights is trainable{at_depth}: "
             "training would change nothing.",
             f"{cure}, or blocks (`unfreeze(model, depth=1)`); then compile.",
+        )
+
+
+def frozen_layers(context: Context) -> Iterator[Finding]:
+    """Finds layers frozen by hand that a `depth` does not open."""
+    if context.opened:
+        yield from find_frozen_layers(context.model)
+
+
+def find_frozen_layers(model: keras.Model) -> Iterator[Finding]:
+    """Finds layers frozen by hand in a model that no builder made.
+
+    Builders freeze a backbone themselves, and `fine_tune` opens it; whatever is
+    frozen in another model, it leaves frozen.
+
+    Args:
+        model: The model as the user left it.
+
+    Yields:
+        At most one `Finding`.
+    """
+    if not is_readable(model) or parts_of(model).head is not None:
+        return
+    by_hand = frozen_by_user(model) - marked_frozen(model)
+    layers = [
+        layer
+        for layer in layers_of(model)
+        if layer.weights
+        and not graph.is_functional(layer)
+        and not isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    frozen = [layer.name for layer in layers if id(layer) in by_hand]
+    if frozen and len(frozen) < len(layers):
+        yield Finding(
+            "frozen-layers",
+            "warning",
+            f"{len(frozen)} of {len(layers)} layers with weights "
+            f"({first_names(frozen)}) are frozen by hand, and stay frozen in "
+            "`fine_tune` at any `depth`.",
+            "If they should train: `unfreeze(model, depth)`, then compile. If "
+            "not, `freeze(model, names)` says so.",
         )
 
 
@@ -190,6 +233,7 @@ def nan_weights(context: Context) -> Iterator[Finding]:
 CHECKS = (
     stale_compile,
     nothing_trainable,
+    frozen_layers,
     batch_norm_moves,
     new_batch_norm,
     augmentation_in_model,

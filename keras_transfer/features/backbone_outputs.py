@@ -178,16 +178,11 @@ def cut_at(
         `BackboneOutputs`.
 
     Raises:
-        ValueError: If a name matches no block, or the backbone has no blocks.
+        ValueError: If a name matches no block.
     """
     if isinstance(layers, Mapping):
         layers = layers.get(backbone.name)
     blocks = find_blocks(backbone.model)
-    if not blocks:
-        raise ValueError(
-            "`backbones` must have layers with weights. Received: "
-            f"{backbone.name!r}, which has none."
-        )
     chosen: tuple[Block, ...] = (blocks[-1],)
     if layers is not None:
         patterns = [layers] if isinstance(layers, str) else list(layers)

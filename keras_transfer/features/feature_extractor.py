@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +101,7 @@ class FeatureExtractor:
         self._fit(X, 1)
         return self
 
-    def transform(self, X: np.ndarray) -> np.ndarray:
+    def transform(self, X: np.ndarray) -> Any:
         """Returns the features of images.
 
         Args:
@@ -107,7 +109,7 @@ class FeatureExtractor:
                 shape that was fitted.
 
         Returns:
-            float32 `(n, features)`.
+            float32 `(n, features)`, in the container of `set_output`.
 
         Raises:
             ValueError: If `X` does not hold images of that shape.
@@ -121,9 +123,9 @@ class FeatureExtractor:
                 f"`X` must hold images of shape {self.image_shape_}, like the "
                 f"images that were fitted. Received: {X.shape[1:]}."
             )
-        return self._extract(images).values
+        return self._output(self._extract(images).values)
 
-    def fit_transform(self, X: np.ndarray, y: Any = None) -> np.ndarray:
+    def fit_transform(self, X: np.ndarray, y: Any = None) -> Any:
         """Fits, and returns the features of the same images.
 
         Args:
@@ -131,13 +133,56 @@ class FeatureExtractor:
             y: Ignored. Defaults to `None`.
 
         Returns:
-            float32 `(n, features)`.
+            float32 `(n, features)`, in the container of `set_output`.
 
         Raises:
             ValueError: As `fit`.
             TypeError: As `fit`.
         """
-        return self._fit(X, None).values
+        return self._output(self._fit(X, None).values)
+
+    def set_output(self, *, transform: str | None = None) -> FeatureExtractor:
+        """Chooses the container of the features, as in scikit-learn.
+
+        Args:
+            transform: `"default"` for arrays, `"pandas"` or `"polars"` for
+                data frames with named columns, or `None` for no change.
+                Without a choice, `sklearn.set_config(transform_output=...)`
+                counts. Defaults to `None`.
+
+        Returns:
+            The extractor itself.
+
+        Raises:
+            ValueError: If there is no such container.
+        """
+        if transform is None:
+            return self
+        if transform not in _CONTAINERS:
+            refuse("transform", "one of " + ", ".join(_CONTAINERS), transform)
+        self._container = transform
+        return self
+
+    def _output(self, values: np.ndarray) -> Any:
+        """Returns features in the container that the user chose."""
+        container = getattr(self, "_container", None)
+        if container is None and "sklearn" in sys.modules:
+            import sklearn
+
+            container = sklearn.get_config()["transform_output"]
+        if container in (None, "default"):
+            return values
+        try:
+            library = importlib.import_module(container)
+        except ImportError as err:
+            raise ImportError(
+                f"`set_output` needs {container}, which is not installed: "
+                f"`pip install {container}`."
+            ) from err
+        names = self.get_feature_names_out().tolist()
+        if container == "pandas":
+            return library.DataFrame(values, columns=names)
+        return library.DataFrame(values, schema=names)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Returns names of the columns, such as `"resnet20_0"`.
@@ -197,7 +242,8 @@ class FeatureExtractor:
 
     def __sklearn_clone__(self) -> FeatureExtractor:
         # Backbones and stores are shared; `clone` would copy them.
-        return FeatureExtractor(**self.get_params())
+        copy = FeatureExtractor(**self.get_params())
+        return copy.set_output(transform=getattr(self, "_container", None))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "backbone_")
@@ -241,6 +287,8 @@ class FeatureExtractor:
         features = self._extract(pixels[:count])
         self.image_shape_ = images.shape[1:]
         self.parts_ = features.parts
+        # As scikit-learn counts, whose inputs have two dimensions.
+        self.n_features_in_ = images.shape[1]
         self.n_features_out_ = features.shape[0]
         return features
 
@@ -292,6 +340,9 @@ class FeatureExtractor:
             batch_size=self.batch_size,
             verbose=0,
         )
+
+
+_CONTAINERS = ("default", "pandas", "polars")
 
 
 def _defaults() -> dict[str, Any]:

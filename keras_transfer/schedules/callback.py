@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -20,6 +21,8 @@ class ScheduledLearningRate(keras.callbacks.Callback):
             the learning rate, a float.
         initial_step: Number of steps already taken, to resume training.
             Defaults to `0`.
+        yields: Whether to set no more rates, and warn, once another callback
+            has set one. Defaults to `False`: rates of others last for a step.
 
     Raises:
         ValueError: If `initial_step` is negative; during training, if
@@ -34,7 +37,11 @@ class ScheduledLearningRate(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, schedule: Callable[[int], float | None], initial_step: int = 0
+        self,
+        schedule: Callable[[int], float | None],
+        initial_step: int = 0,
+        *,
+        yields: bool = False,
     ) -> None:
         super().__init__()
         if not is_integer(initial_step) or initial_step < 0:
@@ -44,6 +51,18 @@ class ScheduledLearningRate(keras.callbacks.Callback):
             )
         self._schedule = schedule
         self._step = initial_step
+        self._yields = yields
+        self._has_yielded = False
+        self._expected: float | None = None
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Reads the learning rate; called by Keras.
+
+        Args:
+            logs: Not used. Defaults to `None`.
+        """
+        self._has_yielded = False
+        self._expected = self._read() if self._yields else None
 
     def on_train_batch_begin(
         self, batch: int, logs: dict[str, float] | None = None
@@ -54,6 +73,8 @@ class ScheduledLearningRate(keras.callbacks.Callback):
             batch: Index of the batch within its epoch, not used.
             logs: Not used. Defaults to `None`.
         """
+        if self._yields and self._should_yield():
+            return
         rate = self._schedule(self._step)
         if rate is None:
             raise ValueError(
@@ -63,3 +84,22 @@ class ScheduledLearningRate(keras.callbacks.Callback):
             )
         self.model.optimizer.learning_rate = rate
         self._step += 1
+        if self._yields:
+            self._expected = self._read()
+
+    def _should_yield(self) -> bool:
+        """Tells whether another callback has set the rate; warns once."""
+        current = self._read()
+        if not self._has_yielded and current != self._expected:
+            self._has_yielded = True
+            warnings.warn(
+                f"A callback set the learning rate to {current:g}: from step "
+                f"{self._step + 1} of the phase on, its schedule is not "
+                'followed. `Phase(schedule="constant")` has none.',
+                stacklevel=2,
+            )
+        return self._has_yielded
+
+    def _read(self) -> float:
+        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        return float(rate)

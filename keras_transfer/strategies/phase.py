@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, TypeGuard
+
+import keras
 
 from keras_transfer._utils.checks import is_integer, is_number, refuse
 from keras_transfer.schedules import schedules
@@ -36,8 +39,10 @@ class Phase:
         learning_rate: The highest rate, that of the head. Defaults to `1e-3`.
         schedule: `"one-cycle"`, `"cosine"` (after a linear warm-up),
             `"slanted-triangular"` or `"constant"`, over the steps of the phase;
-            or a function `(step, total_steps, learning_rate) -> rate` that is
-            called with these keywords. Defaults to `"one-cycle"`.
+            a function `(step, total_steps, learning_rate) -> rate` that is
+            called with these keywords; or a schedule of Keras, which counts
+            the steps of the phase and has its own rates: `learning_rate` is
+            then its first one. Defaults to `"one-cycle"`.
         layer_decay: Factor in `(0, 1]`: the block `k` below the head trains at
             `learning_rate * layer_decay ** k`. Defaults to `1.0`.
         head_multiplier: Factor of the head's rate. Defaults to `1.0`.
@@ -92,9 +97,7 @@ class Phase:
                 refuse(field, "a finite number above 0", value)
         if self.layer_decay > 1:
             refuse("layer_decay", "a factor in (0, 1]", self.layer_decay)
-        if not callable(self.schedule) and self.schedule not in _SCHEDULES:
-            choices = ", ".join(f'"{name}"' for name in _SCHEDULES)
-            refuse("schedule", f"{choices} or a function", self.schedule)
+        self._check_schedule()
         if self.train_batch_norm not in (True, False, "per-replica"):
             rule = 'True, False or "per-replica"'
             refuse("train_batch_norm", rule, self.train_batch_norm)
@@ -103,6 +106,35 @@ class Phase:
                 refuse("blocks", "a tuple of names", self.blocks)
             if self.depth is not None:
                 refuse("depth", "None where `blocks` is given", self.depth)
+
+    def _check_schedule(self) -> None:
+        schedule = self.schedule
+        if is_keras_schedule(schedule):
+            first = float(schedule(0))
+            default = type(self).learning_rate
+            if not any(
+                math.isclose(self.learning_rate, rate, rel_tol=1e-6)
+                for rate in (default, first)
+            ):
+                refuse(
+                    "learning_rate",
+                    f"left out where `schedule` is a {type(schedule).__name__} "
+                    f"of Keras, whose first rate is {first:g}",
+                    self.learning_rate,
+                )
+            if 0 < first < math.inf:
+                object.__setattr__(self, "learning_rate", first)
+            return
+        if isinstance(schedule, str) and schedule in _SCHEDULES:
+            return
+        if not callable(schedule) or not _takes_steps(schedule):
+            choices = ", ".join(f'"{name}"' for name in _SCHEDULES)
+            refuse(
+                "schedule",
+                f"{choices}, a schedule of Keras, or a function (step, "
+                "total_steps, learning_rate) -> rate",
+                schedule,
+            )
 
     def rate(self, step: int, total_steps: int) -> float:
         """Returns the learning rate at a step of the phase.
@@ -117,6 +149,27 @@ class Phase:
         schedule = self.schedule
         if isinstance(schedule, str):
             schedule = _SCHEDULES[schedule]
+        if is_keras_schedule(schedule):
+            return float(schedule(step))
         return schedule(
             step, total_steps=total_steps, learning_rate=self.learning_rate
         )
+
+
+def is_keras_schedule(schedule: object) -> TypeGuard[Callable[[int], Any]]:
+    """Tells whether a schedule is one of Keras."""
+    kind = keras.optimizers.schedules.LearningRateSchedule
+    return isinstance(schedule, kind)
+
+
+def _takes_steps(schedule: Callable[..., float]) -> bool:
+    """Tells whether a function takes the arguments of a schedule."""
+    try:
+        signature = inspect.signature(schedule)
+    except ValueError:  # A function in C, which does not tell.
+        return True
+    try:
+        signature.bind(0, total_steps=1, learning_rate=1.0)
+    except TypeError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from keras_transfer.structure.blocks import Block
 from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.trainable import (
     frozen_by_user,
+    marked_frozen,
     match_blocks,
     train_only,
 )
@@ -37,6 +38,7 @@ class TrainableSets:
         self._model = model
         self._blocks = parts_of(model).blocks
         self._closed = frozen_by_user(model)
+        self._has_head = parts_of(model).head is not None
         self._whole = model.trainable
         self._states = [
             (part, part.trainable)
@@ -61,14 +63,7 @@ class TrainableSets:
                     "`freeze` or by hand. Open them with `unfreeze(model, "
                     '"all")` first.'
                 )
-            if blocks and not self._opens_anything(blocks):
-                raise ValueError(
-                    f"`depth` must leave something to train in phase "
-                    f"{phase.name!r}. Received: depth={phase.depth!r}, blocks="
-                    f"{phase.blocks!r}, all of whose layers were frozen by "
-                    "`freeze` or by hand. Open them with `unfreeze(model, "
-                    "depth)` first."
-                )
+            self._check_opens(phase, blocks)
 
     def apply(self, phase: Phase) -> tuple[str, ...]:
         """Sets the `trainable` flags of a phase.
@@ -118,26 +113,65 @@ class TrainableSets:
     def _opened(self, phase: Phase) -> tuple[Block, ...]:
         if phase.blocks is not None:
             return match_blocks(self._blocks, phase.blocks)
-        count = len(self._blocks)
+        # A network without weights has one block, which has nothing to open.
+        count = sum(bool(block.layers) for block in self._blocks)
         depth = count if phase.depth == "all" else phase.depth or 0
         if not is_integer(depth) or depth > count:
             raise ValueError(
                 f'`depth` must be an integer in [0, {count}] or "all" for '
-                f"model {self._model.name!r} ({count} blocks). Received: "
-                f"depth={phase.depth!r}"
+                f"model {self._model.name!r} ({count} blocks with weights). "
+                f"Received: depth={phase.depth!r}"
             )
-        return tuple(self._blocks[count - depth :])
+        return tuple(self._blocks[len(self._blocks) - depth :])
 
-    def _opens_anything(self, blocks: Sequence[Block]) -> bool:
-        return any(
-            id(part) not in self._closed
-            for block in blocks
-            for layer in block.layers
-            for part in graph.layers_below(layer)
-            if part.weights
-            and not graph.is_functional(part)
-            and not isinstance(part, keras.layers.BatchNormalization)
-        )
+    def _check_opens(self, phase: Phase, blocks: Sequence[Block]) -> None:
+        """Raises where the blocks of a phase are all closed by the user."""
+        layers = _trainable_layers(blocks)
+        opened = {id(layer) for layer in layers} - self._closed
+        if blocks and not opened:
+            raise ValueError(
+                f"`depth` must leave something to train in phase "
+                f"{phase.name!r}. Received: depth={phase.depth!r}, blocks="
+                f"{phase.blocks!r}, all of whose layers were frozen by "
+                "`freeze` or by hand. Open them with `unfreeze(model, "
+                'depth)` first, or train the head alone with `strategy="linear'
+                '-probe"`.'
+            )
+        if self._has_head or phase.depth == "all":
+            return
+        # The head of a model without a builder is part of its blocks.
+        closed = {id(layer) for layer in layers} & self._closed
+        open_before = {
+            id(layer) for layer in _trainable_layers(self._blocks)
+        } - self._closed
+        output = [x for x in layers if id(x) in opened][-1:]
+        is_output = opened == {id(layer) for layer in output}
+        by_hand = closed - marked_frozen(self._model)
+        if closed and (is_output or (by_hand and opened == open_before)):
+            names = ", ".join(
+                layer.name for layer in layers if id(layer) in opened
+            )
+            raise ValueError(
+                f"`depth` must open something that is not trainable already "
+                f"in phase {phase.name!r}. Received: depth={phase.depth!r}, "
+                f"blocks={phase.blocks!r}, in which {len(closed)} layers were "
+                f"frozen by `freeze` or by hand and stay so: {names:.200} "
+                "would train alone. Open them with `unfreeze(model, depth)` "
+                "first, or omit `depth` to train what is open."
+            )
+
+
+def _trainable_layers(blocks: Sequence[Block]) -> list[keras.layers.Layer]:
+    """Returns the layers with weights that opening some blocks opens."""
+    return [
+        part
+        for block in blocks
+        for layer in block.layers
+        for part in graph.layers_below(layer)
+        if part.weights
+        and not graph.is_functional(part)
+        and not isinstance(part, keras.layers.BatchNormalization)
+    ]
 
 
 def keep_opened(

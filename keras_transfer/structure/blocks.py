@@ -40,7 +40,8 @@ class Block(NamedTuple):
     Attributes:
         name: Name of the block, taken from the names of its layers, such as
             `"conv5_block3"`.
-        layers: The layers with weights, input to output.
+        layers: The layers with weights, input to output. Empty for the only
+            block of a network without weights.
         outputs: The symbolic tensors that leave the block: one, or several
             where later blocks also read earlier tensors (NASNet).
     """
@@ -74,6 +75,10 @@ def find_blocks(network: keras.Model) -> tuple[Block, ...]:
         for name, members, cut in _merge_pieces(steps, pieces)
         if (layers := _weighted(steps, members))
     ]
+    if not blocks:
+        # Nothing can train. It is one block, so that there is a place above it.
+        last = steps[-1].operation.name
+        return (Block(last, (), graph.tensors_out(network)),)
     return tuple(_merge_shared(blocks))
 
 

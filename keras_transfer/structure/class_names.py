@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 _CLASS_NAMES = "class_names="
@@ -40,15 +41,15 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
 
     Args:
         model: A model made by `build_classifier`, possibly loaded from a file,
-            or the path of its `.keras` file, which is read without loading the
-            model.
+            or the path of its `.keras` or legacy `.h5` file, which is read
+            without loading the model.
 
     Returns:
         Tuple of names; index `i` is output `i`.
 
     Raises:
-        ValueError: If the model has no class names or the file is not a
-            `.keras` file.
+        ValueError: If the model has no class names or the file holds no
+            model.
         TypeError: If `model` is neither a model nor a path.
 
     Example:
@@ -62,7 +63,8 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
     else:
         if not isinstance(model, str | Path):
             raise TypeError(
-                "`model` must be a keras.Model or the path of a `.keras` file. "
+                "`model` must be a keras.Model or the path of its `.keras` or "
+                "`.h5` file. "
                 f"Received: model={model!r}"
             )
         config = read_config(Path(model))
@@ -76,13 +78,23 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Reads the configuration in a `.keras` file, which is a zip archive."""
+    """Reads the configuration in a `.keras` or legacy `.h5` file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if "config.json" in archive.namelist():
                 return json.loads(archive.read("config.json"))["config"]
+    if path.is_file() and h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+        if config is None:
+            raise ValueError(
+                "`model` must be the path of a whole model. Received: "
+                f"model={str(path)!r}, which holds weights alone."
+            )
+        return json.loads(config)["config"]
     problem = "is something else" if path.exists() else "does not exist"
     raise ValueError(
-        "`model` must be a keras.Model or the path of a `.keras` file. "
+        "`model` must be a keras.Model or the path of its `.keras` or "
+        "`.h5` file. "
         f"Received: model={str(path)!r}, which {problem}."
     )

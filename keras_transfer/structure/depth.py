@@ -17,6 +17,7 @@ from keras_transfer.structure import graph
 from keras_transfer.structure.blocks import Block
 from keras_transfer.structure.model_parts import parts_of
 from keras_transfer.structure.trainable import (
+    backbone_is_closed,
     match_blocks,
     remember_frozen,
     set_trainable,
@@ -194,6 +195,7 @@ def freeze(
         )
     chosen = match_blocks(all_blocks, patterns)
     states = {id(layer): False for b in chosen for layer in b.layers}
+    _remember_closed(model, all_blocks)
     changed = set_trainable(model, states, made_trainable=False)
     remember_frozen(chosen, True)
     return changed
@@ -242,13 +244,24 @@ def unfreeze(
           `training=False` does not protect BatchNormalization)
     """
     all_blocks = blocks(model)
-    depth = check_depth(model, depth, len(all_blocks))
+    weighted = [block for block in all_blocks if block.layers]
+    depth = check_depth(model, depth, len(weighted))
     opened = all_blocks[len(all_blocks) - depth :]
     states = {id(layer): True for block in opened for layer in block.layers}
+    _remember_closed(model, all_blocks)
     remember_frozen(opened, False)
     return set_trainable(
         model, states, made_trainable=True, train_batch_norm=train_batch_norm
     )
+
+
+def _remember_closed(model: keras.Model, all_blocks: Sequence[Block]) -> None:
+    """Marks the layers of a backbone that the user closed as a whole.
+
+    What follows opens the backbone, but not the layers within.
+    """
+    if parts_of(model).head is not None and backbone_is_closed(model):
+        remember_frozen(all_blocks, True)
 
 
 def trainable_summary(model: keras.Model) -> str:

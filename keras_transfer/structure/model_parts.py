@@ -72,6 +72,11 @@ def has_children(model: keras.Model) -> bool:
     return {layer.name for layer in model.layers} >= _CHILDREN
 
 
+def is_readable(model: keras.Model) -> bool:
+    """Tells whether `parts_of` can read a model."""
+    return graph.is_functional(model) and len(graph.tensors_in(model)) == 1
+
+
 def parts_of(model: keras.Model) -> ModelParts:
     """Reads the parts of a model.
 

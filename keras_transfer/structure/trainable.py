@@ -43,8 +43,9 @@ def remember_frozen(blocks: Sequence[Block], frozen: bool) -> None:
 def frozen_by_user(model: keras.Model) -> frozenset[int]:
     """Returns the ids of the layers that the user froze, not the builder.
 
-    These are the layers that `freeze` froze; frozen layers in a block that is
-    trainable otherwise, which were frozen by hand; and, in a model without a
+    These are the layers that `freeze` froze; all layers of a backbone that is
+    closed as a whole, which builders leave open; frozen layers in a block that
+    is trainable otherwise, which were frozen by hand; and, in a model without a
     builder, all frozen layers.
 
     Args:
@@ -56,6 +57,8 @@ def frozen_by_user(model: keras.Model) -> frozenset[int]:
     """
     parts = parts_of(model)
     built = parts.head is not None
+    is_closed = backbone_is_closed(model)
+    hidden = frozenset() if built else _hidden_layers(model)
     frozen = set()
     for block in parts.blocks:
         layers = [
@@ -63,7 +66,12 @@ def frozen_by_user(model: keras.Model) -> frozenset[int]:
             for layer in _all_layers(block.layers)
             if layer.weights and not graph.is_functional(layer)
         ]
-        frozen |= {id(x) for x in layers if getattr(x, _FROZEN, False)}
+        frozen |= {
+            id(layer)
+            for layer in layers
+            if is_closed
+            or (getattr(layer, _FROZEN, False) and not layer.trainable)
+        }
         # `unfreeze` leaves BatchNormalization frozen in trainable blocks.
         others = [
             layer
@@ -71,8 +79,43 @@ def frozen_by_user(model: keras.Model) -> frozenset[int]:
             if not isinstance(layer, keras.layers.BatchNormalization)
         ]
         if not built or any(layer.trainable for layer in others):
-            frozen |= {id(layer) for layer in others if not layer.trainable}
+            frozen |= {
+                id(layer)
+                for layer in others
+                if not layer.trainable or id(layer) in hidden
+            }
     return frozenset(frozen)
+
+
+def marked_frozen(model: keras.Model) -> frozenset[int]:
+    """Returns the ids of the layers that `freeze` froze."""
+    return frozenset(
+        id(layer)
+        for layer in graph.layers_below(model)
+        if getattr(layer, _FROZEN, False)
+    )
+
+
+def backbone_is_closed(model: keras.Model) -> bool:
+    """Tells whether `model`, or its backbone, is frozen as a whole.
+
+    Builders freeze the layers of a backbone and leave the backbone itself
+    trainable, so that this is the work of the user.
+    """
+    return not (model.trainable and parts_of(model).backbone.trainable)
+
+
+def _hidden_layers(model: keras.Model) -> frozenset[int]:
+    """Returns the ids of the layers within frozen containers.
+
+    Keras does not train them, whatever their own flags.
+    """
+    return frozenset(
+        id(layer)
+        for container in graph.layers_below(model)
+        if graph.is_functional(container) and not container.trainable
+        for layer in graph.layers_below(container)
+    )
 
 
 def train_only(

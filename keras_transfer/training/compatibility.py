@@ -135,13 +135,28 @@ def check_devices(
 def check_callbacks(
     callbacks: Sequence[keras.callbacks.Callback], phases: Sequence[Phase]
 ) -> None:
-    """Raises where a callback and a schedule would both set the rate."""
+    """Raises for callbacks that do what a run does itself.
+
+    Args:
+        callbacks: The callbacks.
+        phases: The phases.
+
+    Raises:
+        ValueError: If a callback and a schedule would both set the rate, or
+            a callback resumes training.
+    """
     setters = (
         keras.callbacks.LearningRateScheduler,
         keras.callbacks.ReduceLROnPlateau,
     )
     scheduled = [p.name for p in phases if p.schedule != "constant"]
     for callback in callbacks:
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "`callbacks` must not resume training, of which a run has "
+                "several phases. Received: a BackupAndRestore. Use "
+                "`directory=...`."
+            )
         if isinstance(callback, setters) and scheduled:
             raise ValueError(
                 "`callbacks` must not set the learning rate in phases that "

@@ -93,7 +93,8 @@ def fine_tune(
             `"fine-tune"`.
         depth: Blocks to train, counted from the output, or `"all"`. Defaults to
             `None`: the blocks opened with `unfreeze`, else the strategy's own.
-        learning_rate: Highest rate. Defaults to `None`, the strategy's own.
+        learning_rate: Highest rate. Defaults to `None`: that of `optimizer`
+            where you gave it one, else the strategy's own.
         epochs: Passes over the data in the main phase. Defaults to `None`, the
             strategy's own.
         penalty: `L1`, `L2`, `ElasticNet`, `L2SP`, `FeatureMap`, `BSS` or
@@ -108,8 +109,9 @@ def fine_tune(
             uninterrupted run (a `tf.data.Dataset` must yield the same epochs
             again for that). Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
-        optimizer: A Keras optimizer, whose learning rate is replaced, or its
-            name. Defaults to `"adam"`.
+        optimizer: A Keras optimizer or its name. A learning rate that is not
+            the default of its class counts as `learning_rate`; a Keras schedule
+            in it counts the steps of each phase. Defaults to `"adam"`.
         loss: A Keras loss. Defaults to `None`: by output activation and labels.
         augment: Changes of the training images, MixUp and CutMix among them.
             Defaults to `None`.
@@ -129,11 +131,13 @@ def fine_tune(
             tie-break; the last epoch where there are no validation examples.
         mixed_precision: `True`, `"mixed_float16"` or `"mixed_bfloat16"` to
             compute in half precision while training. Defaults to `None`.
-        callbacks: Keras callbacks, used in each phase; their state is not part
-            of `directory`. On several devices their `self.model` is the copy
-            that trains. Several workers all need the same callbacks, which must
-            write files under different names, and receive metrics at the end of
-            epochs. Defaults to `()`.
+        callbacks: Keras callbacks, which see all phases as one training, with
+            epochs counted over all of them; `stop_training` ends a phase, and
+            a learning rate that they set replaces the schedule of the phase.
+            Their state is not part of `directory`. On several devices their
+            `self.model` is the copy that trains. Several workers all need the
+            same callbacks, which must write files under different names, and
+            receive metrics at the end of epochs. Defaults to `()`.
         tensorboard: Folder for TensorBoard, or `True` for one within
             `directory`. Defaults to `False`.
         cache: Whether decoded images stay in memory. Defaults to `None`: up to

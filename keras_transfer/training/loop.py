@@ -22,13 +22,14 @@ from keras_transfer.caching.phase_data import (
 from keras_transfer.schedules.callback import ScheduledLearningRate
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.trainable_sets import TrainableSets, reinitialize
-from keras_transfer.training.callbacks import Recorder, ShowWhole
+from keras_transfer.training.callbacks import Recorder
 from keras_transfer.training.compiling import CompiledPhase, Compiler
 from keras_transfer.training.history import Row, ShouldContinue
 from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_directory import State
 from keras_transfer.training.run_state import RunState, assign
 from keras_transfer.training.spec import RunSpec
+from keras_transfer.training.user_callbacks import ShowWhole, UserCallbacks
 
 
 class PhaseCache(Protocol):
@@ -118,6 +119,7 @@ class TrainingLoop:
         self._progress = progress
         self._should_continue = should_continue or (lambda rows: True)
         self._uncached = uncached
+        self._users = UserCallbacks(self._make_user_callbacks())
         self._epoch = 0
         self._continues = True
 
@@ -134,6 +136,7 @@ class TrainingLoop:
                 self._run_phase(place, phase, state)
             if not self._continues:
                 break
+        self._users.finish()
 
     def _whole(self) -> PhaseData:
         """Returns the data of the whole model, made when first needed."""
@@ -190,10 +193,11 @@ class TrainingLoop:
             total = spec.data.steps * phase.epochs
             rates = [phase.rate(step, total) for step in range(total)]
             compiled.optimizer.follow(rates, done * spec.data.steps)
+        first = self._count_epochs_before(place)
         compiled.trainer.fit(
             data.train(lambda: self._epoch),
-            initial_epoch=done,
-            epochs=phase.epochs,
+            initial_epoch=first + done,
+            epochs=first + phase.epochs,
             validation_data=data.validation(),
             class_weight=spec.class_weight,
             callbacks=self._callbacks(run, done),
@@ -212,32 +216,44 @@ class TrainingLoop:
                 ScheduledLearningRate(
                     lambda step: phase.rate(step, steps * phase.epochs),
                     initial_step=done * steps,
+                    yields=bool(self._users),
                 )
             )
         if compiled.optimizer.use_ema:
             callbacks.append(keras.callbacks.SwapEMAWeights())
-        reporting = spec.settings.reporting
-        if reporting.tensorboard and spec.group.is_chief:
-            folder = Path(str(reporting.tensorboard))
-            if reporting.tensorboard is True and self._state.directory.path:
-                folder = self._state.directory.path / "tensorboard"
-            name = f"{place + 1}-{phase.name.replace(' ', '-')}"
-            callbacks.append(keras.callbacks.TensorBoard(str(folder / name)))
         recorder = Recorder(
             lambda epoch, logs: self._describe(run, epoch, logs),
             lambda row: self._record(run, row),
             lambda epoch: self._begin_epoch(place, epoch),
             self._losses,
+            self._count_epochs_before(place),
         )
-        users = reporting.callbacks
-        if not isinstance(data, CachedPhase) or not users:
-            return [*callbacks, *users, recorder]
+        if not isinstance(data, CachedPhase) or not self._users:
+            return [*callbacks, *self._users.for_phase(None), recorder]
         # User callbacks expect the whole model, not the part above the cut;
         # both hold the same variables.
         whole = ShowWhole(spec.model, spec.task.metrics, data.labels[:1])
-        return [*callbacks, whole, *(whole.show(c) for c in users), recorder]
+        users = self._users.for_phase(spec.model)
+        return [*callbacks, whole, *users, recorder]
+
+    def _make_user_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Returns the callbacks that see all phases as one training."""
+        spec = self._spec
+        reporting = spec.settings.reporting
+        callbacks = list(reporting.callbacks)
+        if reporting.tensorboard and spec.group.is_chief:
+            folder = Path(str(reporting.tensorboard))
+            if reporting.tensorboard is True and self._state.directory.path:
+                folder = self._state.directory.path / "tensorboard"
+            callbacks.append(keras.callbacks.TensorBoard(str(folder)))
+        return callbacks
 
     # --- Epochs ---
+
+    def _count_epochs_before(self, place: int) -> int:
+        """Returns the number of epochs that earlier phases trained."""
+        rows = self._state.history.rows
+        return sum(row["phase"] < place and row["epoch"] > 0 for row in rows)
 
     def _begin_epoch(self, place: int, epoch: int) -> None:
         before = sum(phase.epochs for phase in self._spec.phases[:place])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from keras_transfer.doctor import Diagnosis, check
+from keras_transfer.doctor.model_checks import find_frozen_layers
 from keras_transfer.strategies.trainable_sets import TrainableSets
 from keras_transfer.training.spec import RunSpec
 
@@ -31,6 +32,10 @@ def diagnose(
     """
     model = spec.model
     compiled = model.compiled
+    # As the user left the model: phases close layers as well. A depth that is a
+    # number has been checked by `sets`.
+    opens_all = any(phase.depth == "all" for phase in spec.phases)
+    frozen = tuple(find_frozen_layers(model)) if opens_all else ()
     try:
         for phase in spec.phases:
             sets.apply(phase)
@@ -41,9 +46,9 @@ def diagnose(
     if spec.phases[0].reinitialize:
         diagnosis = diagnosis.without("batch-norm-moves")
     # The run compiles the model again.
-    diagnosis = diagnosis.without(
-        "stale-compile", *spec.task.unchecked, *ignore
-    )
+    diagnosis = Diagnosis(
+        (*diagnosis.without("stale-compile", "frozen-layers"), *frozen)
+    ).without(*spec.task.unchecked, *ignore)
     diagnosis.raise_for_errors()
     for finding in diagnosis.warnings:
         say(f"{finding.message} {finding.cure}")

@@ -18,11 +18,12 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from keras_transfer._utils.diff import differences
+from keras_transfer._utils.file_lock import lock_file
 from keras_transfer._utils.files import atomic_write
 
 _FORMAT = 1
@@ -296,11 +297,17 @@ def open_directory(
         ) from err
     with lock:
         try:
-            _lock(lock)
-        except OSError as err:
+            lock_file(lock, wait=False)
+        except BlockingIOError as err:
             raise ValueError(
                 f"`directory` must belong to one process. Received: "
                 f"{str(folder)!r}, which another process is using."
+            ) from err
+        except OSError as err:
+            raise OSError(
+                "`directory` must be on a file system with locks, so that no "
+                "other process writes to it. Received: "
+                f"{str(folder)!r} ({err.strerror})."
             ) from err
         for partial in folder.glob(".*.partial"):
             partial.unlink(missing_ok=True)
@@ -324,16 +331,6 @@ def check_directory(folder: Path, identity: Mapping[str, Any]) -> Any:
     plain = json.loads(json.dumps(identity))
     _check_identity(folder, plain)
     return plain
-
-
-def _lock(file: IO[str]) -> None:
-    try:
-        import fcntl
-    except (
-        ImportError
-    ):  # Windows has no flock: the directory is not locked there.
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _check_identity(folder: Path, identity: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from keras_transfer._utils.plain import plain
 from keras_transfer.caching.eligibility import CachePolicy, Ineligible
 from keras_transfer.caching.store.store import Choice, open_store
 from keras_transfer.data import Augmentation
+from keras_transfer.optimizers.given_rate import OptimizerRate, rate_of
 from keras_transfer.optimizers.learning_rate_multiplier import (
     LearningRateMultiplier,
 )
@@ -109,6 +110,7 @@ class OptimizerSettings:
         if self.mixed_precision not in (None, True, False, *_POLICIES):
             names = " or ".join(f'"{name}"' for name in _POLICIES)
             refuse("mixed_precision", f"a bool, {names}", self.mixed_precision)
+        _ = self.rate  # Raises where it is a function.
         self.make(1e-3)
 
     @property
@@ -122,6 +124,17 @@ class OptimizerSettings:
             return _POLICIES[0] if has_gpu else _POLICIES[1]
         return self.mixed_precision or None
 
+    @property
+    def rate(self) -> OptimizerRate:
+        """The rate that the user gave to the optimizer.
+
+        A number or a schedule of Keras; `None` where the optimizer has the
+        default rate of its class, or was given by name.
+        """
+        if isinstance(self.optimizer, str):
+            return None
+        return rate_of(self._template())
+
     def make(self, learning_rate: float) -> keras.optimizers.Optimizer:
         """Makes a new optimizer from the one that the user passed.
 
@@ -132,19 +145,11 @@ class OptimizerSettings:
             A Keras optimizer, not built.
 
         Raises:
-            ValueError: If there is no such optimizer, or its learning rate is a
-                schedule.
+            ValueError: If there is no such optimizer.
             TypeError: If it is not an optimizer.
         """
         template = self._template()
         config = template.get_config()
-        if isinstance(config.get("learning_rate"), dict):
-            raise ValueError(
-                "`optimizer` must have a number as its learning rate because "
-                "each phase sets it. Received: a schedule. Pass it as "
-                "`Phase(schedule=...)`, or use a callback with "
-                '`schedule="constant"`.'
-            )
         config["learning_rate"] = float(learning_rate)
         config.update(self._overrides())
         config.pop("name", None)

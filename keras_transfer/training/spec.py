@@ -154,6 +154,7 @@ def read_spec(
         depth=depth,
         learning_rate=learning_rate,
         epochs=epochs,
+        optimizer_rate=settings.optimization.rate,
     )
     losses = check_losses(model, penalty, auxiliary, phases)
     optimizer = settings.optimization.optimizer
@@ -257,13 +258,14 @@ def check_arguments(
     >>> check_arguments(model, strategy="linear-probe")[0].depth
     0
     """
-    make_settings(**settings)
+    made = make_settings(**settings)
     phases = choose_phases(
         model,
         strategy,
         depth=depth,
         learning_rate=learning_rate,
         epochs=epochs,
+        optimizer_rate=made.optimization.rate,
     )
     check_losses(model, penalty, auxiliary, phases)
     TrainableSets(model, phases)

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 
 from keras_transfer._utils.seeding import seeded
+from keras_transfer.optimizers.given_rate import rate_of
 from keras_transfer.strategies.choosing import choose_phases
-from keras_transfer.strategies.phase import Phase
+from keras_transfer.strategies.phase import Phase, is_keras_schedule
 from keras_transfer.training.history import ShouldContinue
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.session import TrainingSession
@@ -134,10 +135,14 @@ class HypermodelTrainer(TrialTrainer):
     ) -> tuple[Phase, ...]:
         if not model.compiled:
             return choose_phases(model, None, epochs=epochs)
+        epochs = 10 if epochs is None else epochs
+        given = rate_of(model.optimizer)
+        if is_keras_schedule(given):
+            return (Phase("as compiled", epochs=epochs, schedule=given),)
         rate = keras.ops.convert_to_numpy(model.optimizer.learning_rate)
         phase = Phase(
             "as compiled",
-            epochs=10 if epochs is None else epochs,
+            epochs=epochs,
             learning_rate=float(rate),
             schedule="constant",
         )

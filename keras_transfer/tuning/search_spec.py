@@ -16,6 +16,7 @@ from keras_transfer.distribute import (
     ProcessGroup,
     check_batch_size,
     choose_devices,
+    refuse_open_scope,
 )
 from keras_transfer.training.settings import Settings, make_settings
 from keras_transfer.tuning.space import SearchSpace, check_fields
@@ -237,6 +238,8 @@ def check_function(space: Any, soup: bool) -> None:
 def _choose_devices(
     model: Any, devices: Any, batch_size: int
 ) -> tf.distribute.Strategy | None:
+    # A backbone or a function makes models of its own, in no scope.
+    refuse_open_scope()
     user_model = model if isinstance(model, keras.Model) else None
     strategy = choose_devices(devices, user_model)
     check_batch_size(batch_size, strategy)

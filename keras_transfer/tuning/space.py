@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import keras
 
 from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer.optimizers.given_rate import rate_of
 from keras_transfer.penalties import L2SP, Penalty
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.strategies import resolve
@@ -139,7 +140,7 @@ class SearchSpace:
         Raises:
             ValueError: If a depth exceeds the number of blocks.
         """
-        count = len(parts_of(model).blocks)
+        count = sum(bool(block.layers) for block in parts_of(model).blocks)
         if self.depth is None:
             depths: list[Any] = [d for d in (0, 1, 2, 4) if d <= count]
         else:
@@ -369,7 +370,7 @@ def _check_value(name: str, value: Any) -> None:
     if name == "strategy" and value is not None:
         resolve(value)
     if name == "optimizer":
-        keras.optimizers.get(value)
+        _check_optimizer(value)
 
 
 def check_fields(values: Mapping[str, Any]) -> SearchSpace:
@@ -388,3 +389,14 @@ def _refuse(name: str, rule: str, value: object) -> NoReturn:
     raise ValueError(
         f"`{name}` must be {rule}. Received: {name}={value!r:.200}"
     )
+
+
+def _check_optimizer(value: Any) -> None:
+    optimizer = keras.optimizers.get(value)
+    if not isinstance(value, str) and rate_of(optimizer) is not None:
+        _refuse(
+            "optimizer",
+            "optimizers with the default rate of their class, since "
+            "`learning_rate` of the space sets the rate",
+            f"{type(value).__name__} with a learning rate of its own",
+        )

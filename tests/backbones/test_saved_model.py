@@ -297,3 +297,119 @@ def test_two_replicas_are_one(tmp_path):
         found.append([np.array(w) for w in model.weights])
     for one, two in zip(*found, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+# --- What its calls take ---
+
+
+def write_call(folder, call, *specs, **named):
+    """Writes a SavedModel with one function, traced for each of `specs`."""
+    module = tf.Module()
+    module.weight = tf.Variable([[1.0, 2.0]])
+    module.call = call
+    module.__call__ = tf.function(lambda *a, **n: call(module.weight, *a, **n))
+    if named:
+        module.__call__ = tf.function(
+            lambda x, flip=False, training=False: call(
+                module.weight, x, flip, training
+            )
+        )
+    for spec in specs:
+        for flip in named.get("flip", [None]):
+            for training in named.get("training", [None]):
+                options = {"flip": flip, "training": training} if named else {}
+                module.__call__.get_concrete_function(spec, **options)
+    return write(folder, module)
+
+
+def times(weight, x, flip=False, training=False):
+    return (-x if flip else x) @ weight * (10.0 if training else 1.0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), None, (4, 1)])
+def test_a_batch_of_one_size_is_refused(tmp_path, shape):
+    """Keras would divide the loss by the size that the graph states."""
+    folder = write_call(tmp_path / "one", times, tf.TensorSpec(shape))
+    with pytest.raises(ValueError, match="batches of any size"):
+        SavedModelLayer(folder)
+
+
+def test_a_signature_with_a_batch_of_one_size_is_refused(tmp_path):
+    module = tf.Module()
+    serve = tf.function(lambda x: 2 * x, [tf.TensorSpec((1, 1))])
+    folder = write(tmp_path / "one", module, signatures={"serve": serve})
+    with pytest.raises(ValueError, match="batches of any size"):
+        SavedModelLayer(folder, signature="serve")
+
+
+def test_traces_for_one_batch_and_any(tmp_path):
+    """TensorFlow takes the first that fits, and a batch of any size fits."""
+    one, some = tf.TensorSpec((1, 1)), tf.TensorSpec((None, 1))
+    layer = SavedModelLayer(write_call(tmp_path / "some", times, some, one))
+    assert layer.takes.shape.as_list() == [None, 1]
+    np.testing.assert_allclose(model_of(layer)(X), X @ [[1.0, 2.0]], rtol=1e-6)
+    with pytest.raises(ValueError, match="a row for each row"):
+        SavedModelLayer(write_call(tmp_path / "one", times, one, some))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda weight, x: tf.reduce_sum(x @ weight),
+        lambda weight, x: tf.reduce_sum(x @ weight, 0, keepdims=True),
+    ],
+)
+def test_an_output_without_rows_is_refused(tmp_path, call):
+    folder = write_call(tmp_path / "rows", call, tf.TensorSpec((None, 1)))
+    with pytest.raises(ValueError, match="a row for each row"):
+        SavedModelLayer(folder)
+
+
+def test_two_inputs_are_refused(tmp_path):
+    module = tf.Module()
+    module.__call__ = tf.function(
+        lambda x, y: x + y, [tf.TensorSpec((None, 1))] * 2
+    )
+    folder = write(tmp_path / "two", module)
+    with pytest.raises(ValueError, match="takes one tensor"):
+        SavedModelLayer(folder)
+
+
+@pytest.mark.parametrize("flips", [[False], [False, True]])
+def test_a_flag_that_is_not_training_keeps_its_default(tmp_path, flips):
+    folder = write_call(
+        tmp_path / "flag",
+        times,
+        tf.TensorSpec((None, 1)),
+        flip=flips,
+        training=[False, True],
+    )
+    layer = SavedModelLayer(folder, trainable=True, training_mode=True)
+    model = model_of(layer)
+    np.testing.assert_allclose(
+        model(X, training=True), 10 * X @ [[1.0, 2.0]], rtol=1e-6
+    )
+    np.testing.assert_allclose(model(X), X @ [[1.0, 2.0]], rtol=1e-6)
+
+
+def test_a_flag_by_another_name_is_not_training(tmp_path):
+    module = tf.Module()
+    module.__call__ = tf.function(lambda x, flip=False: -x if flip else x)
+    for flip in (False, True):
+        module.__call__.get_concrete_function(tf.TensorSpec((None, 1)), flip)
+    folder = write(tmp_path / "flag", module)
+    np.testing.assert_array_equal(model_of(SavedModelLayer(folder))(X), X)
+    with pytest.raises(ValueError, match="`training_mode` must be False"):
+        SavedModelLayer(folder, training_mode=True)
+
+
+def test_a_model_in_training_mode_alone_is_refused(tmp_path):
+    folder = write_call(
+        tmp_path / "mode",
+        times,
+        tf.TensorSpec((None, 1)),
+        flip=[False],
+        training=[True],
+    )
+    with pytest.raises(ValueError, match="with an inference mode"):
+        SavedModelLayer(folder)

@@ -209,3 +209,100 @@ def test_a_real_one_is_the_network_of_keras(assets):
     assert len(layer.weights) == len({v.path for v in layer.weights}) == 260
     layer.trainable = True
     assert len(layer.trainable_weights) == 156
+
+
+# --- SavedModels that converters write ---
+
+
+def write_call(folder, call, shape):
+    module = tf.train.Checkpoint()
+    module.__call__ = tf.function(
+        call, input_signature=[tf.TensorSpec(shape)], autograph=False
+    )
+    tf.saved_model.save(module, str(folder))
+    return "hub:" + str(folder)
+
+
+def _means(x):
+    return tf.reduce_mean(x, (1, 2))
+
+
+def _transposed(x):
+    return tf.transpose(tf.concat([x] * 4, -1), (0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "shape", "match"),
+    [
+        (_means, (1, 8, 8, 3), "batches of any size"),
+        (_means, None, "batches of any size"),
+        (_means, (None, 3, 8, 8), "channels last: "),
+        (_means, (None, 1, None, None), "channels last: "),
+        (_transposed, (None, 8, 8, 3), "feature maps with the channels last"),
+        (lambda x: tf.reduce_sum(x, (1, 2, 3)), (None, 8, 8, 3), "features of"),
+        (
+            lambda x: tf.py_function(lambda y: y, [x], tf.float32),
+            (None, 8, 8, 3),
+            "a row for each row",
+        ),
+    ],
+)
+def test_shapes_that_would_be_misread_are_refused(tmp_path, call, shape, match):
+    with pytest.raises(ValueError, match=match):
+        ktr.load_backbone(write_call(tmp_path / "saved", call, shape))
+
+
+@pytest.fixture(scope="module")
+def weightless(tmp_path_factory):
+    """Backbones without weights: of a frozen graph, and of Keras."""
+    folder = tmp_path_factory.mktemp("saved")
+    own = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.AveragePooling2D(2)]
+    )
+    return {
+        "hub": ktr.load_backbone(write_call(folder, _means, (None, 8, 8, 3))),
+        "keras": ktr.load_backbone(own, pixel_range="[0, 1]"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["hub", "keras"])
+def test_a_backbone_without_weights_goes_through_every_strategy(
+    weightless, kind
+):
+    images = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 3))
+    pair = images.astype("uint8"), np.arange(24) % 2
+    for strategy in (
+        None,
+        "linear-probe",
+        ktr.LinearProbe(exact=True),
+        "fine-tune",
+        "lp-ft",
+        "gradual-unfreezing",
+        "from-scratch",
+    ):
+        model = ktr.build_classifier(weightless[kind], num_classes=2)
+        epochs = 1 if isinstance(strategy, str | None) else None
+        run = ktr.fine_tune(
+            model, pair, strategy=strategy, epochs=epochs, verbose=0
+        )
+        assert [len(paths) for paths in run.trainable] == (
+            [2] * len(run.phases)
+        )
+    (block,) = ktr.blocks(model)
+    assert not block.layers
+    below, above = ktr.split(model, 0)
+    np.testing.assert_allclose(above(below(pair[0])), model(pair[0]), rtol=1e-6)
+    features = ktr.extract_features(
+        weightless[kind], pair[0], store="memory", verbose=0
+    )
+    np.testing.assert_allclose(
+        np.asarray(features.values),
+        pair[0].mean((1, 2)) / 255,
+        rtol=1e-5,
+    )
+    for call in (
+        lambda: ktr.fine_tune(model, pair, depth=1, verbose=0),
+        lambda: ktr.unfreeze(model, 1),
+    ):
+        with pytest.raises(ValueError, match=r"an integer in \[0, 0\]"):
+            call()

@@ -56,3 +56,30 @@ def test_stored_features_are_found_after_a_move(kind, monkeypatch):
             moved.add(own.__name__)
     assert moved
     assert digest_network(network) == before
+
+
+def test_our_own_file_is_a_backbone_without_pixel_range(tmp_path):
+    model = ktr.load_model(FILES / "image.keras")
+    images, _ = inputs_and_outputs("image")
+    backbone = ktr.load_backbone(FILES / "image.keras")
+    features = backbone.model(backbone.preprocessing(images))
+    expected = model.get_layer("backbone")(
+        model.get_layer("preprocessing")(images)
+    )
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
+    ktr.load_backbone(model, pixel_range="[0, 255]")
+    with pytest.raises(ValueError, match="scales pixels itself"):
+        ktr.load_backbone(model, pixel_range="[0, 1]")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_class_names_of_a_legacy_file(tmp_path):
+    model = keras.models.load_model(FILES / "image.keras")
+    model.save(tmp_path / "model.h5")
+    assert ktr.class_names(tmp_path / "model.h5") == ("cat", "dog", "fox")
+    model.save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ValueError, match="weights alone"):
+        ktr.class_names(tmp_path / "model.weights.h5")
+    (tmp_path / "other.h5").write_text("text")
+    with pytest.raises(ValueError, match="is something else"):
+        ktr.class_names(tmp_path / "other.h5")

@@ -306,3 +306,42 @@ def test_sst2(assets):
     sizes = [len(data.train), len(data.validation), len(data.test)]
     assert sizes == [6920, 872, 1821]
     assert data.class_names == ("0", "1")
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize("kind", ["int64", "uint8", "float32", "object", "U1"])
+def test_labels_of_every_kind_are_the_same_classes(shape, kind):
+    texts = [f"text number {number}" for number in range(24)]
+    labels = np.arange(24) % 3
+    data = load_texts((texts, labels.astype(kind).reshape(shape)))
+    expected = load_texts((texts, labels))
+    assert data.class_names == ("0", "1", "2")
+    np.testing.assert_array_equal(data.train.labels, expected.train.labels)
+
+
+def test_fractions_are_no_classes():
+    texts = [f"text number {number}" for number in range(4)]
+    for labels in (np.arange(4) / 3, np.array([0, 1, np.inf, 0])):
+        with pytest.raises(ValueError, match="integers or names"):
+            load_texts((texts, labels))
+
+
+def test_floats_with_gaps_are_integers_without_a_label():
+    texts = [f"text number {number}" for number in range(12)]
+    labels = np.where(np.arange(12) == 5, np.nan, np.arange(12) % 2)
+    with pytest.raises(ValueError, match="it has no label"):
+        load_texts((texts, labels))
+    data = load_texts((texts, labels), on_error="skip")
+    assert data.class_names == ("0", "1")
+
+
+def test_half_a_character_is_a_reason():
+    texts = [f"text number {number}" for number in range(12)]
+    texts[3] = "cut \ud83d"
+    pair = (texts, [0, 1] * 6)
+    with pytest.raises(ValueError, match="half a character"):
+        load_texts(pair)
+    data = load_texts(pair, on_error="skip")
+    assert [reason for _, reason in data.report.skipped] == [
+        "it holds half a character (surrogate)"
+    ]

@@ -197,6 +197,43 @@ def test_one_device_is_a_strategy_too():
             )
 
 
+def test_a_model_of_a_strategy_of_one_device_trains_on_it():
+    """As on two devices, without `devices`: a notebook with one GPU."""
+    data = make_data()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = make_model()
+    for depth in (0, 1):
+        ktr.fine_tune(model, data, depth=depth, epochs=1, verbose=0)
+    plain = make_model()
+    for depth in (0, 1):
+        ktr.fine_tune(plain, data, depth=depth, epochs=1, verbose=0)
+    for one, other in zip(model.variables, plain.variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="`devices` must be omitted"):
+        ktr.fine_tune(model, data, devices=1, verbose=0)
+    result = ktr.search(
+        model,
+        data,
+        space={"learning_rate": [1e-3, 1e-2], "lambda_": 0, "depth": 1},
+        oracle="grid",
+        max_trials=2,
+        epochs=1,
+        verbose=0,
+    )
+    assert [row["status"] for row in result.rows] == ["completed"] * 2
+
+
+def test_a_search_within_a_scope_is_refused():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    for source in ("ResNet20", make_model, make_model()):
+        with (
+            strategy.scope(),
+            pytest.raises(ValueError, match="Leave the scope"),
+        ):
+            ktr.search(source, make_data(), max_trials=2, verbose=0)
+
+
 def test_what_has_a_training_step_of_its_own_is_refused():
     class Own(keras.Model):
         def train_step(self, data):

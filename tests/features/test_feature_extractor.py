@@ -164,3 +164,43 @@ def test_what_is_no_image_is_refused(images, extractor):
         clone(extractor).transform(images)
     with pytest.raises(NotFittedError, match="`fit` must be called first"):
         clone(extractor).get_feature_names_out()
+
+
+def test_output_in_data_frames(images, extractor, monkeypatch):
+    import sys
+    import types
+
+    import sklearn
+
+    class Frame:
+        def __init__(self, values, columns=None, schema=None):
+            self.values, self.columns = values, columns or schema
+
+    array = extractor.fit_transform(images)
+    assert isinstance(array, np.ndarray)
+    assert extractor.n_features_in_ == 32
+    for name in ("pandas", "polars"):
+        library = types.SimpleNamespace(DataFrame=Frame)
+        monkeypatch.setitem(sys.modules, name, library)
+        pipeline = make_pipeline(extractor).set_output(transform=name)
+        for frame in (
+            pipeline.fit_transform(images),
+            clone(extractor).fit(images).transform(images),
+        ):
+            np.testing.assert_array_equal(frame.values, array)
+            assert frame.columns == extractor.get_feature_names_out().tolist()
+        assert pipeline.n_features_in_ == 32
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(ImportError, match="pip install polars"):
+        extractor.transform(images)
+    extractor.set_output(transform="default")
+    monkeypatch.setitem(
+        sys.modules, "pandas", types.SimpleNamespace(DataFrame=Frame)
+    )
+    with sklearn.config_context(transform_output="pandas"):
+        assert isinstance(extractor.transform(images), np.ndarray)
+        other = FeatureExtractor(extractor.backbone, store=extractor.store)
+        assert isinstance(other.fit_transform(images), Frame)
+    with pytest.raises(ValueError, match="`transform` must be one of"):
+        extractor.set_output(transform="numpy")
+    assert extractor.set_output() is extractor

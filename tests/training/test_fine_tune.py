@@ -77,6 +77,106 @@ def test_depth_of_frozen_blocks_raises(data, model):
     ktr.fine_tune(model, data, strategy=ONE, **QUIET)
 
 
+@pytest.mark.parametrize("how", ["backbone", "opened", "whole", "loaded"])
+def test_a_backbone_closed_as_a_whole_is_not_opened(data, model, how, tmp_path):
+    """`model.get_layer("backbone").trainable = False`, as Keras users do."""
+    if how == "opened":
+        ktr.unfreeze(model, "all")
+    closed = model if how == "whole" else model.get_layer("backbone")
+    closed.trainable = False
+    if how == "loaded":
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+    for arguments in ({}, {"depth": "all"}, {"strategy": ktr.Surgical("*")}):
+        with pytest.raises(ValueError, match=r"Open them with `unfreeze"):
+            ktr.fine_tune(model, data, epochs=None, **arguments, **QUIET)
+    with pytest.raises(ValueError, match="must not reinitialize frozen"):
+        ktr.fine_tune(model, data, strategy="from-scratch", **QUIET)
+    if how != "whole":  # That closes the head as well.
+        before = arrays_of(model)
+        ktr.fine_tune(model, data, strategy="linear-probe", **QUIET)
+        assert {path.split("/")[0] for path in moved(model, before)} == {
+            "predictions"
+        }
+    # The advice of the error. What it does not name stays closed.
+    ktr.unfreeze(model, 1)
+    run = ktr.fine_tune(model, data, strategy=ONE, **QUIET)
+    trained = {path.split("/")[0] for path in run.trainable[-1]}
+    assert trained - {"predictions"} == {"block_3_conv"}
+    # Keras passes a flag on to the layers only where it changes.
+    for flag in (False, True):
+        model.get_layer("backbone").trainable = flag
+    strategy = [ktr.Phase(depth="all")]
+    run = ktr.fine_tune(model, data, strategy=strategy, **QUIET)
+    assert any("block_1_conv" in path for path in run.trainable[-1])
+
+
+def test_freezing_a_block_keeps_what_was_closed_as_a_whole(data, model):
+    model.get_layer("backbone").trainable = False
+    ktr.freeze(model, "block_2")
+    ktr.unfreeze(model, 0)
+    with pytest.raises(ValueError, match="frozen by `freeze` or by hand"):
+        ktr.fine_tune(model, data, depth="all", **QUIET)
+
+
+def _own_frozen(kind):
+    """A frozen base with a dense layer on top, as Keras' tutorial builds it."""
+    base = make_model().get_layer("backbone")
+    base.trainable = False
+    if kind == "wrapped":
+        inner = make_model()
+        return keras.Sequential(
+            [keras.Input((8, 8, 3)), keras.layers.RandomFlip(), inner]
+        )
+    top = [keras.layers.GlobalAveragePooling2D()]
+    if kind == "hidden":
+        top.append(keras.layers.Dense(4))
+    top.append(keras.layers.Dense(3, activation="softmax"))
+    if kind == "sequential":
+        first = [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255)]
+        return keras.Sequential([*first, base, *top])
+    inputs = base.input if kind == "flat" else keras.Input((8, 8, 3))
+    x = base.output if kind == "flat" else base(inputs, training=False)
+    for layer in top:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    "kind", ["nested", "hidden", "flat", "sequential", "wrapped"]
+)
+def test_a_depth_that_opens_nothing_raises(kind):
+    images, labels = make_images(24)
+    pair = images.astype("float32"), labels
+    model = _own_frozen(kind)
+    open_before = len(model.trainable_variables)
+    depth = len(ktr.blocks(model))
+    ignore = ("pixel-range", "augmentation-in-model")
+    for arguments in (
+        {"depth": depth},
+        {"strategy": [ktr.Phase(depth=depth)]},
+        {"strategy": [ktr.Phase(blocks=("*",))]},
+    ):
+        with pytest.raises(ValueError, match="not trainable already"):
+            ktr.fine_tune(model, pair, ignore=ignore, **arguments, **QUIET)
+    with pytest.raises(ValueError, match="not trainable already"):
+        ktr.plan(model, pair, depth=depth)
+    # Without a depth what is open trains, and the run says so.
+    run = ktr.fine_tune(model, pair, epochs=1, ignore=ignore, **QUIET)
+    assert len(run.trainable[-1]) == open_before
+    assert "frozen-layers" in [finding.name for finding in run.diagnosis]
+    for at, told in ((None, False), (depth, True)):
+        names = [f.name for f in ktr.check(model, pair, depth=at)]
+        assert ("frozen-layers" in names) is told
+    # The advice of the error.
+    ktr.unfreeze(model, depth)
+    run = ktr.fine_tune(
+        model, pair, depth=depth, epochs=1, ignore=ignore, **QUIET
+    )
+    assert len(run.trainable[-1]) > open_before
+    assert "frozen-layers" not in [finding.name for finding in run.diagnosis]
+
+
 def test_depth_none_takes_the_model_as_it_is(data, model):
     ktr.unfreeze(model, 2)
     phase = ktr.Phase("as it is", epochs=1)
@@ -790,8 +890,14 @@ def test_exclusions_from_weight_decay_are_kept(data):
         ({"optimizer": "adm"}, ValueError, "adm"),
         ({"optimizer": 3}, TypeError, "`optimizer` must be"),
         ({"optimizer": keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(0.1, 10))}, ValueError,
-         "schedule"),
+            keras.optimizers.schedules.CosineDecay(0.1, 10)),
+          "learning_rate": 0.1}, ValueError, "`learning_rate` must be None"),
+        ({"optimizer": keras.optimizers.Adam(lambda: 0.1)}, TypeError,
+         "number or a Keras schedule"),
+        ({"optimizer": keras.optimizers.Adam(1e-5), "strategy": ONE},
+         ValueError, r"Use `Phase\(learning_rate=1e-05\)`"),
+        ({"callbacks": [keras.callbacks.BackupAndRestore("b")]}, ValueError,
+         "Use `directory="),
         ({"augment": True}, TypeError, "`augment` must be"),
         ({"ema_momentum": 1.0}, ValueError, "`ema_momentum` must be"),
         ({"global_clipnorm": -1}, ValueError, "`global_clipnorm` must be"),

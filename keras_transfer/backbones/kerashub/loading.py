@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from keras_transfer.backbones.spec import (
     name_of,
     spec_of_own,
 )
+from keras_transfer.backbones.text_cleaning import uncased_options
 from keras_transfer.structure import graph
 
 PREFIX = "kerashub:"
@@ -165,7 +167,42 @@ def load_converter(handle: str) -> Any:
 
 def load_tokenizer(handle: str) -> Any:
     """Returns the tokenizer beside a backbone, or `None`."""
-    return _beside(handle, import_keras_hub().tokenizers.Tokenizer)
+    try:
+        return _beside(handle, import_keras_hub().tokenizers.Tokenizer)
+    except KeyError as err:
+        raise ValueError(
+            "`source` must have a `tokenizer_config.json` that says "
+            f"{err.args[0]!r}. Received: source={handle!r}, whose does not. "
+            "Add it as in the original (true for an uncased model), or pass "
+            "`tokenizer`."
+        ) from err
+
+
+def take_cleaning(tokenizer: Any, handle: str) -> dict[str, bool] | None:
+    """Returns the cleaning of texts that a tokenizer leaves to its caller.
+
+    KerasHub does not normalise texts as BERT was pretrained: it keeps accents,
+    folds case (which turns ß into ss) and splits at fewer kinds of space. Where
+    a WordPiece tokenizer comes from a preset or a folder, our cleaning takes
+    the place of its own.
+
+    Args:
+        tokenizer: The tokenizer of a preset or folder, or `None`; changed.
+        handle: The preset or folder.
+
+    Returns:
+        Arguments of `text_cleaning.clean`, or `None` for another tokenizer.
+    """
+    kind = import_keras_hub().tokenizers.WordPieceTokenizer
+    if not isinstance(tokenizer, kind):
+        return None
+    file = Path(handle.removeprefix(PREFIX)) / "tokenizer_config.json"
+    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    cleaning = uncased_options(config, bool(tokenizer.lowercase))
+    tokenizer.lowercase = tokenizer.strip_accents = False
+    if config.get("tokenize_chinese_chars") is False:
+        tokenizer.split_on_cjk = False
+    return cleaning
 
 
 def _beside(handle: str, kind: Any) -> Any:

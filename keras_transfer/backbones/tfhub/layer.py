@@ -156,6 +156,7 @@ class SavedModelLayer(keras.layers.Layer):
     def _take(self, folder: Path) -> None:
         """Loads the SavedModel; its variables become those of the layer."""
         program = read_program(folder, self._signature)
+        self._check_modes(program)
         values = [*program.trainable, *program.frozen]
         if not self._known:
             self._known = self._describe(program, folder)
@@ -170,6 +171,18 @@ class SavedModelLayer(keras.layers.Layer):
         self._folder = folder
         # Bypasses Keras, which would track the contents of an attribute.
         object.__setattr__(self, "_program", program)
+
+    def _check_modes(self, program: Program) -> None:
+        if self._training_mode and True not in program.modes:
+            raise ValueError(
+                "`training_mode` must be False for a SavedModel that was not "
+                "traced with `training=True`. Received: training_mode=True."
+            )
+        if program.modes == {True}:
+            raise ValueError(
+                "`saved_model` must hold a SavedModel with an inference mode. "
+                "Received: one that was traced with `training=True` alone."
+            )
 
     def _weights_of(self) -> list[keras.Variable]:
         return [*self._trainable_variables, *self._non_trainable_variables]
@@ -191,8 +204,14 @@ class SavedModelLayer(keras.layers.Layer):
         learns = {id(v) for v in program.trainable}
         values = [*program.trainable, *program.frozen]
         names = _names([value.name for value in values])
-        shape = self._infer(program, program.spec.shape)
         spec = program.spec
+        shape = self._infer(program, spec.shape)
+        if not shape or shape[0] is not None:
+            raise ValueError(
+                "`saved_model` must hold a SavedModel that returns a row for "
+                f"each row of a batch. Received: output shape {shape} for "
+                f"input shape {spec.shape}."
+            )
         input_shape = None if spec.shape.rank is None else spec.shape.as_list()
         return {
             "digest": digest_folder(folder),
@@ -235,7 +254,7 @@ class SavedModelLayer(keras.layers.Layer):
             inputs = tf.cast(inputs, program.spec.dtype)
         if program.input_name is not None:
             outputs = program.function(**{program.input_name: inputs})
-        elif program.takes_training:
+        elif program.modes:
             outputs = program.function(inputs, training=learns)
         else:
             outputs = program.function(inputs)
@@ -277,7 +296,7 @@ class SavedModelLayer(keras.layers.Layer):
                 "`saved_model` must hold a SavedModel whose outputs are dense "
                 f"tensors. Received: {type(outputs).__name__}."
             )
-        return tuple(outputs.shape)
+        return tuple(outputs.shape) if outputs.shape.rank else ()
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         """Returns the output shape of an input shape, batch included."""

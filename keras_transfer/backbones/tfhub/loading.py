@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -88,8 +89,15 @@ def build(
             f"`input_shape` must fit source {PREFIX + handle!r}, which takes "
             f"{own}. Received: input_shape={input_shape}"
         )
+    if _is_channels_first(own):
+        raise ValueError(
+            "`source` must take images with the channels last: (batch, height, "
+            f"width, channels). Received: source={PREFIX + handle!r}, which "
+            f"takes {own}. Export it again with a transposition in front."
+        )
     inputs = keras.Input(shape, name="image")
     features = layer(inputs)
+    _check_features(tuple(features.shape), handle)
     network = keras.Model(inputs, features, name="backbone")
     spec = spec_of_own(
         layer.name,
@@ -99,6 +107,32 @@ def build(
         int(features.shape[-1]),
     )
     return network, spec
+
+
+def _is_channels_first(shape: Sequence[int | None]) -> bool:
+    """Tells whether a shape is (channels, height, width), as in PyTorch."""
+    few = (1, 3, 4)
+    return shape[0] in few and shape[2] not in few
+
+
+def _check_features(shape: tuple[int | None, ...], handle: str) -> None:
+    """Raises unless the output is vectors, tokens or feature maps."""
+    received = (
+        f"Received: source={PREFIX + handle!r}, with output shape {shape}."
+    )
+    if len(shape) not in (2, 3, 4) or shape[-1] is None:
+        raise ValueError(
+            "`source` must return features of shape (batch, channels), (batch, "
+            "tokens, channels) or (batch, height, width, channels), with a "
+            f"known number of channels. {received}"
+        )
+    if len(shape) == 4:
+        _, first, height, width = shape
+        if height == width and first != height and (first or 0) > (width or 0):
+            raise ValueError(
+                "`source` must return feature maps with the channels last. "
+                f"{received}"
+            )
 
 
 def find(handle: str) -> Path:

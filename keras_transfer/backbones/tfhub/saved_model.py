@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,8 @@ class Program(NamedTuple):
     Attributes:
         loaded: The restored object, which keeps its variables alive.
         function: Function from one tensor to a tensor, or a structure of them.
-        takes_training: Whether it has a `training` argument.
+        modes: The values of its argument `training` that it was traced with;
+            empty if it has none.
         input_name: Keyword of its input, or `None` for the first positional
             argument.
         spec: Shape, batch included, and dtype of its input.
@@ -35,7 +36,7 @@ class Program(NamedTuple):
 
     loaded: Any
     function: Any
-    takes_training: bool
+    modes: frozenset[bool]
     input_name: str | None
     spec: tf.TensorSpec
     trainable: tuple[tf.Variable, ...]
@@ -101,9 +102,9 @@ def read_program(folder: Path, signature: str | None) -> Program:
     return Program(
         loaded,
         function,
-        takes_training=False,
+        modes=frozenset(),
         input_name=name,
-        spec=_dense(spec),
+        spec=_batched([spec]),
         trainable=tuple(function.trainable_variables),
         frozen=tuple(v for v in function.variables if id(v) not in trainable),
         losses=(),
@@ -117,12 +118,9 @@ def _reusable(loaded: Any) -> Program:
             "`saved_model` must hold a SavedModel whose `__call__` was traced. "
             "Received: one without any traced call."
         )
-    specs, flags = [], set()
-    for trace in traces:
-        args, kwargs = trace.structured_input_signature
-        specs.append(args[0] if args else next(iter(kwargs.values())))
-        named = {**dict(enumerate(args)), **kwargs}
-        flags |= {value for value in named.values() if isinstance(value, bool)}
+    calls = [_arguments(loaded, trace) for trace in traces]
+    specs = [_only_tensor(call) for call in calls]
+    modes = {call["training"] for call in calls if _has_mode(call)}
     # Not every object lists its variables, but its traces do.
     used = {id(v): v for trace in traces for v in trace.variables}
     variables = tuple(getattr(loaded, "variables", used.values()))
@@ -133,24 +131,64 @@ def _reusable(loaded: Any) -> Program:
     return Program(
         loaded,
         loaded,
-        takes_training=bool(flags),
+        modes=frozenset(modes),
         input_name=None,
-        spec=_dense(specs[0]),
+        spec=_batched(specs),
         trainable=tuple(trainable),
         frozen=tuple(v for v in variables if id(v) not in trainable_ids),
         losses=tuple(getattr(loaded, "regularization_losses", ())),
     )
 
 
-def _dense(spec: Any) -> tf.TensorSpec:
+def _arguments(loaded: Any, trace: Any) -> dict[str, Any]:
+    """Returns the arguments of a traced call, by name."""
+    args, kwargs = trace.structured_input_signature
+    described = getattr(loaded.__call__, "function_spec", None)
+    names = list(getattr(described, "arg_names", None) or ())
+    if len(names) < len(args):
+        names = [f"argument {place}" for place in range(len(args))]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _only_tensor(call: dict[str, Any]) -> Any:
+    """Returns the type of the input of a call, which must be the only one."""
     import tensorflow as tf
 
-    if not isinstance(spec, tf.TensorSpec):
+    values = tf.nest.flatten(list(call.values()))
+    specs = [value for value in values if isinstance(value, tf.TypeSpec)]
+    if len(specs) != 1:
         raise ValueError(
-            "`saved_model` must hold a SavedModel that takes one dense tensor. "
-            f"Received: one that takes {type(spec).__name__}."
+            "`saved_model` must hold a SavedModel that takes one tensor. "
+            f"Received: one whose call takes {len(specs)}: "
+            f"{', '.join(map(str, call))}."
         )
-    return spec
+    return specs[0]
+
+
+def _has_mode(call: dict[str, Any]) -> bool:
+    return isinstance(call.get("training"), bool)
+
+
+def _batched(specs: Sequence[Any]) -> tf.TensorSpec:
+    """Returns the first type that takes batches of any size; raises if none."""
+    import tensorflow as tf
+
+    for spec in specs:
+        if not isinstance(spec, tf.TensorSpec):
+            raise ValueError(
+                "`saved_model` must hold a SavedModel that takes one dense "
+                f"tensor. Received: one that takes {type(spec).__name__}."
+            )
+    for spec in specs:
+        if spec.shape.rank and spec.shape[0] is None:
+            return spec
+    shapes = ", ".join(str(spec.shape) for spec in specs)
+    raise ValueError(
+        "`saved_model` must hold a SavedModel that takes batches of any size: "
+        "its input must have a known number of dimensions, of which the first "
+        f"is None. Received: one that takes {shapes}. Export it again with "
+        "`tf.TensorSpec((None, ...))` as its input."
+    )
 
 
 def digest_folder(folder: Path) -> str:

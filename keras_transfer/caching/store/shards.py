@@ -7,15 +7,14 @@ import errno
 import json
 import os
 import shutil
-import sys
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from keras_transfer._utils.file_lock import lock_file, unlock_file
 from keras_transfer._utils.files import atomic_write
 
 PARTIAL = ".partial-"
@@ -159,37 +158,8 @@ def locked(path: Path, wait: bool) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        _lock(file, wait)
+        lock_file(file, wait)
         try:
             yield
         finally:
-            _unlock(file)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(file: IO[bytes], wait: bool) -> None:
-        while True:
-            file.seek(0)
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-                return
-            except OSError as err:
-                if not wait:
-                    raise BlockingIOError(*err.args) from err
-            time.sleep(0.1)
-
-    def _unlock(file: IO[bytes]) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(file: IO[bytes], wait: bool) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-
-    def _unlock(file: IO[bytes]) -> None:
-        # Not left to `close`: a process forked meanwhile has the file open too.
-        fcntl.flock(file, fcntl.LOCK_UN)
+            unlock_file(file)

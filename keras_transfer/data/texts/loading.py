@@ -144,9 +144,20 @@ def _usable_texts(
             unusable.append((row_id, "the text is empty"))
         elif not records.labels[i]:
             unusable.append((row_id, "it has no label"))
+        elif _has_lone_surrogate(records.texts[i]):
+            unusable.append((row_id, "it holds half a character (surrogate)"))
         else:
             usable.append(i)
     return usable, unusable
+
+
+def _has_lone_surrogate(text: str) -> bool:
+    """Tells whether a text has no UTF-8, as of a pair cut in two."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _sorted_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

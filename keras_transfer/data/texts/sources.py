@@ -127,7 +127,7 @@ def _read_pair(records: TextRecords, pair: Any, split: str | None) -> None:
         )
     texts, labels = pair
     texts = np.asarray(texts, dtype=object)
-    labels = np.asarray(labels)
+    labels = _column(np.asarray(labels))
     if texts.ndim != 1 or not all(isinstance(t, str) for t in texts):
         raise TypeError(
             "`source` must hold texts as one array or list of `str`. Received: "
@@ -141,9 +141,30 @@ def _read_pair(records: TextRecords, pair: Any, split: str | None) -> None:
             f"dtype {labels.dtype}."
         )
     for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        # In pandas, a missing label is None or NaN.
-        name = "" if label is None or label != label else str(label)
+        name = _name_of(label)
         records.add(f"{split or 'all'}/{number:06}", text, name, split)
+
+
+def _column(labels: np.ndarray) -> np.ndarray:
+    """Returns labels of shape `(n, 1)` as `(n,)`; raises for fractions."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind == "f":
+        # Integers with gaps are floats in pandas.
+        known = labels[~np.isnan(labels)]
+        if (known == np.floor(known)).all() and np.isfinite(known).all():
+            return labels.astype(object)
+    return labels
+
+
+def _name_of(label: Any) -> str:
+    """Returns the class name of a label, `""` for a missing one."""
+    # In pandas, a missing label is None or NaN.
+    if label is None or label != label:
+        return ""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return str(label)
 
 
 def _read_folder(
