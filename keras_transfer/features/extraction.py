@@ -30,6 +30,7 @@ from keras_transfer.data import (
 )
 from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.examples import Examples, examples_of
+from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.data.splitting import SPLITS
 from keras_transfer.data.texts.texts import is_texts
 from keras_transfer.distribute import (
@@ -252,6 +253,7 @@ def _inputs_of(split: Any) -> _SplitInputs:
     if isinstance(split, tuple | list) and len(split) == 2:
         split, labels = split
         labels = np.asarray(labels)
+        refuse_gaps("data", labels, "labels")
     array = split if isinstance(split, np.ndarray) else None
     if array is not None and is_texts(array):
         array = array.astype(object)

@@ -14,6 +14,7 @@ from keras_transfer.data import (
 )
 from keras_transfer.data.adapters.training_data import Indexed, TrainingData
 from keras_transfer.data.examples import examples_of
+from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
 from keras_transfer.data.texts.texts import digest_text, is_texts
 
@@ -125,6 +126,9 @@ def as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
             f"arrays or a batched tf.data.Dataset. Received: {received}."
         )
     x, y = (np.asarray(array) for array in part)
+    refuse_gaps(f"data[{name!r}]", y, "labels")
+    if x.dtype == object:
+        refuse_gaps(f"data[{name!r}]", x, "inputs")
     texts = is_texts(x)
     if texts:
         x = x.astype(object)

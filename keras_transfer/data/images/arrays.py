@@ -6,93 +6,127 @@ images are resized while they are read.
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_transfer.data import tfds
 from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.images import decoding
+from keras_transfer.data.images.array_labels import read_labels
 from keras_transfer.data.images.pixels import ArrayPixels
+from keras_transfer.data.images.reading import Reading
 from keras_transfer.data.splitting import SPLITS
 
 _RANGE = "pixels must be in [0, 255]"
 
 
-def read_in_memory(
-    source: Any,
-    image_size: tuple[int, int] | None,
-    class_names: tuple[str, ...] | None,
-    multi_label: bool,
-) -> dict[str, Any]:
+class _Part(NamedTuple):
+    """Images and labels of a split.
+
+    Attributes:
+        images: uint8 array, list of uint8 arrays, or list of paths.
+        labels: Labels of any kind, one for each image.
+        class_names: The classes that the source declares, or `None`.
+    """
+
+    images: Any
+    labels: Any
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def are_files(self) -> bool:
+        """True if the images are paths."""
+        return isinstance(self.images[0], str)
+
+
+def read_in_memory(source: Any, how: Reading) -> dict[str, Any]:
     """Reads `(images, labels)`, a `tf.data.Dataset`, or a dict of them."""
     if not isinstance(source, Mapping):
-        splits = {"all": _read_split(source, "source", image_size)}
+        parts = {"all": _read_split(source, "source", how)}
     else:
         check_split_names("source", source)
-        splits = {
-            name: _read_split(source[name], f"source[{name!r}]", image_size)
+        parts = {
+            name: _read_split(source[name], f"source[{name!r}]", how)
             for name in SPLITS
             if name in source
         }
-    return _record_fields(splits, class_names, multi_label)
+    return _record_fields(parts, how)
 
 
-def _record_fields(
-    splits: dict[str, tuple[Any, np.ndarray]],
-    class_names: tuple[str, ...] | None,
-    multi_label: bool,
-) -> dict[str, Any]:
+def _record_fields(parts: dict[str, _Part], how: Reading) -> dict[str, Any]:
     """Joins images and labels by split into the fields of `ImageRecords`."""
-    channels = {images[0].shape[-1] for images, _ in splits.values()}
+    declared = {part.class_names for part in parts.values()}
+    if len(declared) > 1:
+        received = {n: part.class_names for n, part in parts.items()}
+        raise ValueError(
+            "`source` must have the same classes in every split, since a label "
+            f"is a place among them. Received: class_names {received}."
+        )
+    class_names = how.class_names or declared.pop()
+    labels = read_labels(
+        {name: part.labels for name, part in parts.items()}, class_names, how
+    )
+    files = {part.are_files for part in parts.values()}
+    if len(files) > 1:
+        raise ValueError(
+            "`source` must hold paths or arrays in every split. Received: both."
+        )
+    split_of_each = [
+        None if name == "all" else name
+        for name, part in parts.items()
+        for _ in range(len(part.images))
+    ]
+    fields = {
+        "labels": labels.names,
+        "splits": split_of_each,
+        "class_names": labels.class_names,
+        "problems": labels.problems,
+    }
+    if files.pop():
+        paths = [path for part in parts.values() for path in part.images]
+        return {**fields, "ids": paths, "pixels": how.files(paths)}
+    channels = {part.images[0].shape[-1] for part in parts.values()}
     if len(channels) > 1:
         raise ValueError(
             "`source` must have the same number of channels in every split. "
             f"Received: {sorted(channels)}."
         )
-    labels, declared = _label_names(splits, class_names, multi_label)
     ids = [
         f"{name}/{i:06d}"
-        for name, (images, _) in splits.items()
-        for i in range(len(images))
+        for name, part in parts.items()
+        for i in range(len(part.images))
     ]
-    split_of_each = [
-        None if name == "all" else name
-        for name, (images, _) in splits.items()
-        for _ in range(len(images))
-    ]
-    by_split = [images for images, _ in splits.values()]
-    all_images = by_split[0]
-    if len(by_split) > 1:
-        arrays = all(isinstance(images, np.ndarray) for images in by_split)
-        if arrays and len({images.shape[1:] for images in by_split}) == 1:
-            all_images = np.concatenate(by_split)
-        else:
-            all_images = [image for images in by_split for image in images]
-    return {
-        "ids": ids,
-        "pixels": ArrayPixels(all_images),
-        "labels": labels,
-        "splits": split_of_each,
-        "class_names": declared,
-        "keep_classes": True,
-    }
+    pixels = ArrayPixels(_join([part.images for part in parts.values()]))
+    return {**fields, "ids": ids, "pixels": pixels, "keep_classes": True}
 
 
-def _read_split(
-    source: Any, name: str, image_size: tuple[int, int] | None
-) -> tuple[Any, np.ndarray]:
-    """Returns the images as uint8 and the labels as an array."""
+def _join(by_split: list[Any]) -> Any:
+    if len(by_split) == 1:
+        return by_split[0]
+    arrays = all(isinstance(images, np.ndarray) for images in by_split)
+    if arrays and len({images.shape[1:] for images in by_split}) == 1:
+        return np.concatenate(by_split)
+    return [image for images in by_split for image in images]
+
+
+def _read_split(source: Any, name: str, how: Reading) -> _Part:
+    """Returns the images as uint8, and the labels."""
+    class_names = None
     if hasattr(source, "element_spec"):
-        images, labels = _read_dataset(source, name, image_size)
+        images, labels = _read_dataset(source, name, how.image_size)
+        class_names = getattr(source, "class_names", None)
     elif isinstance(source, tuple | list) and len(source) == 2:
-        images, labels = np.asanyarray(source[0]), np.asarray(source[1])
+        images, labels = _as_images(source[0], name), source[1]
     else:
         raise TypeError(
-            f"`{name}` must be a folder, a .csv file, a pair (images, labels) "
-            'of arrays, a dict of such pairs, a tf.data.Dataset or "tfds:name".'
-            f" Received: {name} of type {type(source).__name__}."
+            f"`{name}` must be a folder, a table (.csv, .jsonl, .parquet), a "
+            "data frame, a pair (images or paths, labels), a dict of these by "
+            'split, a tf.data.Dataset or "tfds:name". '
+            f"Received: {name} of type {type(source).__name__}."
         )
     if isinstance(images, np.ndarray):
         if images.ndim != 4:
@@ -104,14 +138,50 @@ def _read_split(
                 f"channels). Received: shape={images.shape}.{fix}"
             )
         images = _as_uint8(images, name)
-    if len(images) != len(labels):
+    if not hasattr(labels, "__len__") or len(images) != len(labels):
+        count = len(labels) if hasattr(labels, "__len__") else "no"
         raise ValueError(
             f"`{name}` must have as many labels as images. Received: "
-            f"{len(images)} images and {len(labels)} labels."
+            f"{len(images)} images and {count} labels."
         )
-    if not len(images) or 0 in images[0].shape:
+    if not len(images) or 0 in np.shape(images[0]):
         raise ValueError(f"`{name}` must hold images. Received: none.")
-    return images, labels
+    return _Part(images, labels, class_names and tuple(class_names))
+
+
+def _as_images(images: Any, name: str) -> Any:
+    """Returns an array, a list of arrays of several sizes, or of paths."""
+    if isinstance(images, np.ndarray) and (
+        images.ndim > 1 or images.dtype.kind not in "OUS"
+    ):
+        return np.asanyarray(images)
+    if not hasattr(images, "__len__") or isinstance(images, str | bytes):
+        raise TypeError(
+            f"`{name}` must hold an array of images, or a list of images or "
+            f"paths. Received: {type(images).__name__}."
+        )
+    images = list(images)
+    if images and all(isinstance(x, str | os.PathLike) for x in images):
+        return [os.path.expanduser(os.fspath(x)) for x in images]
+    arrays = [np.asarray(image) for image in images]
+    odd = [i for i, x in enumerate(arrays) if x.dtype.kind not in "biuf"]
+    if odd:
+        raise TypeError(
+            f"`{name}` must hold an array of images, or a list of images or "
+            f"paths. Received: row {odd[0]} of type "
+            f"{type(images[odd[0]]).__name__}."
+        )
+    if len({array.shape for array in arrays}) <= 1:
+        return np.asarray(arrays)
+    flat = {array.shape[2:] for array in arrays if array.ndim == 3}
+    if any(array.ndim != 3 for array in arrays) or len(flat) > 1:
+        raise ValueError(
+            f"`{name}` must have images of shape (height, width, channels), "
+            "with the same channels. Received: shapes "
+            f"{sorted({array.shape for array in arrays})[:3]}. Convert them, "
+            'for example with PIL\'s image.convert("RGB").'
+        )
+    return _stack(arrays, name)
 
 
 def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
@@ -139,98 +209,6 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
     if images.dtype.kind == "f":
         images = np.rint(images)
     return images.astype(np.uint8)
-
-
-# --- labels -------------------------------------------------------------------
-
-
-def _label_names(
-    splits: dict[str, tuple[Any, np.ndarray]],
-    class_names: tuple[str, ...] | None,
-    multi_label: bool,
-) -> tuple[list[tuple[str, ...]], tuple[str, ...] | None]:
-    """Returns the class names of each example, and the names of all classes."""
-    by_split = {
-        name: _check_labels(labels, name, multi_label)
-        for name, (_, labels) in splits.items()
-    }
-    kinds = {(x.dtype.kind, x.shape[1:]) for x in by_split.values()}
-    if len(kinds) > 1:
-        received = [f"{n} {x.dtype} {x.shape}" for n, x in by_split.items()]
-        raise ValueError(
-            "`source` must have the same kind of labels in every split. "
-            f"Received: {', '.join(received)}."
-        )
-    labels = np.concatenate(list(by_split.values()))
-    if labels.dtype.kind == "U":
-        return [(str(name),) for name in labels], class_names
-    one_per_example = labels.ndim == 1
-    count = int(labels.max()) + 1 if one_per_example else labels.shape[1]
-    if class_names is None:
-        class_names = tuple(str(i) for i in range(count))
-    # More names than labels are fine: a class may have no example here.
-    if count > len(class_names) or (
-        not one_per_example and count != len(class_names)
-    ):
-        received_ = (
-            f"label {count - 1}" if one_per_example else f"{count} columns"
-        )
-        raise ValueError(
-            "`class_names` must name every class of the labels. Received: "
-            f"{received_}, outside the {len(class_names)} classes "
-            f"{list(class_names)[:10]}."
-        )
-    if one_per_example:
-        return [(class_names[i],) for i in labels], class_names
-    names = np.asarray(class_names, dtype=object)
-    return [tuple(names[row > 0]) for row in labels], class_names
-
-
-def _check_labels(
-    labels: np.ndarray, name: str, multi_label: bool
-) -> np.ndarray:
-    """Returns names or integers `(n,)`, or 0/1 `(n, C)` if multi-label."""
-    if labels.ndim == 2 and labels.shape[1] == 1 and not multi_label:
-        labels = labels[:, 0]
-    if labels.dtype.kind in "SO" and labels.ndim == 1:
-        labels = np.array(
-            [v.decode() if isinstance(v, bytes) else str(v) for v in labels]
-        )
-    if labels.dtype.kind == "U" and labels.ndim == 1 and not multi_label:
-        return labels
-    if multi_label:
-        if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-            raise ValueError(
-                "`multi_label` needs labels of shape (n, num_classes) that are "
-                f"0 or 1. Received: {_describe(labels, name)}."
-            )
-        return labels.astype(np.int64)
-    if labels.ndim == 2 and labels.dtype.kind in "biuf":
-        if not np.isin(labels, (0, 1)).all() or (labels.sum(axis=1) != 1).any():
-            raise ValueError(
-                "Labels with two axes must be one-hot. Received: "
-                f"{_describe(labels, name)}, with rows that do not hold "
-                "exactly one 1. Pass multi_label=True for several classes per "
-                "image."
-            )
-        width = labels.shape[1]
-        labels = labels.argmax(axis=1)
-        # As rows of the same width, since the last classes may have no example.
-        return np.eye(width, dtype=np.int64)[labels]
-    integers = labels.dtype.kind in "biuf"
-    integers = integers and (labels == np.floor(labels)).all()
-    if labels.ndim != 1 or not integers or (labels < 0).any():
-        raise ValueError(
-            "Labels must be integers of at least 0 of shape (n,), one-hot of "
-            "shape (n, num_classes), or class names. Received: "
-            f"{_describe(labels, name)}."
-        )
-    return labels.astype(np.int64)
-
-
-def _describe(labels: np.ndarray, name: str) -> str:
-    flat = labels.ravel()[:5].tolist()
-    return f"{name} labels of shape {labels.shape}, {labels.dtype}: {flat}"
 
 
 # --- tf.data and TFDS ---------------------------------------------------------
@@ -285,21 +263,17 @@ def _stack(images: list[np.ndarray], name: str) -> Any:
     return images
 
 
-def read_tfds(
-    source: str,
-    image_size: tuple[int, int] | None,
-    class_names: tuple[str, ...] | None,
-) -> dict[str, Any]:
+def read_tfds(source: str, how: Reading) -> dict[str, Any]:
     """Reads images of `"tfds:name"`, which is prepared as needed."""
     datasets, names = tfds.open_splits(source, "Image")
-    if class_names is not None and set(class_names) != set(names):
+    if how.class_names is not None and set(how.class_names) != set(names):
         raise ValueError(
             "`class_names` must hold the classes of the data set. Received: "
-            f"class_names={list(class_names)}, source={source!r} with classes "
-            f"{list(names)[:10]}."
+            f"class_names={list(how.class_names)}, source={source!r} with "
+            f"classes {list(names)[:10]}."
         )
-    splits = {
-        name: _read_split(dataset, source, image_size)
+    parts = {
+        name: _Part(*_read_dataset(dataset, source, how.image_size), names)
         for name, dataset in datasets.items()
     }
-    return _record_fields(splits, names, multi_label=False)
+    return _record_fields(parts, dataclasses.replace(how, class_names=None))

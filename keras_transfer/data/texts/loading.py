@@ -13,13 +13,22 @@ from keras_transfer._utils.checks import (
     check_integer,
 )
 from keras_transfer.data import scanning, splitting
+from keras_transfer.data.labels import (
+    NO_LABEL,
+    check_not_combined,
+    sorted_names,
+)
 from keras_transfer.data.report import (
     DataReport,
     check_named,
     printable,
     raise_for_unusable,
 )
-from keras_transfer.data.texts.sources import TextRecords, read_texts
+from keras_transfer.data.texts.sources import (
+    Reading,
+    TextRecords,
+    read_texts,
+)
 from keras_transfer.data.texts.texts import TextData, TextSplit
 
 
@@ -92,19 +101,15 @@ def load_texts(
     check_integer("seed", seed, 0)
     check_choice("on_error", on_error, ("raise", "skip"))
     names = check_class_names(class_names)
-    records = read_texts(
-        source,
-        text=text_column,
-        label=label_column,
-        encoding=encoding,
-        header=header,
-    )
+    how = Reading(text_column, label_column, encoding, header, names)
+    records = read_texts(source, how)
     usable, skipped = _usable_texts(records)
     if on_error == "raise":
         raise_for_unusable(skipped, "texts")
     labels = [(records.labels[i],) for i in usable]
-    names = names or records.class_names or _sorted_names(labels)
-    _check_classes(labels, names)
+    present = {name for (name,) in labels}
+    names = names or records.class_names or sorted_names(present)
+    _check_classes(present, names, declared=bool(class_names))
     ids = [records.ids[i] for i in usable]
     texts = [records.texts[i] for i in usable]
     groups = scanning.group_equal(texts)
@@ -138,30 +143,23 @@ def _usable_texts(
     records: TextRecords,
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Returns the indices of usable texts, and `(id, reason)` of the others."""
-    usable, unusable = [], []
+    usable, unusable = [], list(records.unusable)
     for i, row_id in enumerate(records.ids):
         if not records.texts[i].strip():
             unusable.append((row_id, "the text is empty"))
         elif not records.labels[i]:
-            unusable.append((row_id, "it has no label"))
+            unusable.append((row_id, NO_LABEL))
         else:
             usable.append(i)
     return usable, unusable
 
 
-def _sorted_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    present = {name for (name,) in labels}
-    try:
-        return tuple(sorted(present, key=lambda name: (int(name), name)))
-    except ValueError:
-        return tuple(sorted(present))
-
-
 def _check_classes(
-    labels: Sequence[tuple[str, ...]], names: tuple[str, ...]
+    present: set[str], names: tuple[str, ...], declared: bool
 ) -> None:
-    present = {name for (name,) in labels}
     check_named(present, names)
+    if not declared:
+        check_not_combined(names)
     if len(present) < 2:
         raise ValueError(
             "`source` must hold texts of at least two classes. Received: only "
