@@ -30,6 +30,7 @@ from keras_transfer.data import (
 )
 from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.examples import Examples, examples_of
+from keras_transfer.data.images.pixels import check_pixels
 from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.data.splitting import SPLITS
 from keras_transfer.data.texts.texts import is_texts
@@ -266,6 +267,8 @@ def _inputs_of(split: Any) -> _SplitInputs:
             "an array of images or of texts, a pair of these and labels or a "
             f"dict of pairs. Received: {received}."
         )
+    if array.ndim == 4:
+        check_pixels(array, "data")
     if not len(array) or (labels is not None and len(labels) != len(array)):
         raise ValueError(
             "`data` must hold at least one example, and as many labels as "

@@ -560,7 +560,7 @@ def test_wrong_tf_data(arrays):
         load_images(dataset.map(lambda x, y: (x[..., 0], y)))
     with raises("look like"):
         load_images(dataset.map(lambda x, y: (tf.cast(x, tf.float32) / 255, y)))
-    with raises("must hold images. Received: none"):
+    with raises("with no example"):
         load_images(dataset.take(0))
 
 

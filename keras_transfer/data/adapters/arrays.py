@@ -13,6 +13,7 @@ from keras_transfer.data import (
     TextData,
 )
 from keras_transfer.data.adapters.training_data import Indexed, TrainingData
+from keras_transfer.data.datasets import advice_for
 from keras_transfer.data.examples import examples_of
 from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
@@ -124,6 +125,7 @@ def as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError(
             "`data` must be ImageData or TextData, a pair (inputs, labels) of "
             f"arrays or a batched tf.data.Dataset. Received: {received}."
+            f"{advice_for(part)}"
         )
     x, y = (np.asarray(array) for array in part)
     refuse_gaps(f"data[{name!r}]", y, "labels")

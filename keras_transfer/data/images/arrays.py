@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_transfer.data import tfds
 from keras_transfer.data.checks import check_split_names
+from keras_transfer.data.datasets import (
+    common_classes,
+    parts_of_pair,
+    read_rows,
+)
 from keras_transfer.data.images import decoding
 from keras_transfer.data.images.array_labels import read_labels
-from keras_transfer.data.images.pixels import ArrayPixels
+from keras_transfer.data.images.pixels import ArrayPixels, check_pixels
 from keras_transfer.data.images.reading import Reading
 from keras_transfer.data.splitting import SPLITS
-
-_RANGE = "pixels must be in [0, 255]"
 
 
 class _Part(NamedTuple):
@@ -45,6 +48,7 @@ class _Part(NamedTuple):
 
 def read_in_memory(source: Any, how: Reading) -> dict[str, Any]:
     """Reads `(images, labels)`, a `tf.data.Dataset`, or a dict of them."""
+    source = parts_of_pair(source)
     if not isinstance(source, Mapping):
         parts = {"all": _read_split(source, "source", how)}
     else:
@@ -59,14 +63,14 @@ def read_in_memory(source: Any, how: Reading) -> dict[str, Any]:
 
 def _record_fields(parts: dict[str, _Part], how: Reading) -> dict[str, Any]:
     """Joins images and labels by split into the fields of `ImageRecords`."""
-    declared = {part.class_names for part in parts.values()}
-    if len(declared) > 1:
-        received = {n: part.class_names for n, part in parts.items()}
+    class_names = common_classes(parts, "source")
+    if how.class_names and class_names not in (None, how.class_names):
         raise ValueError(
-            "`source` must have the same classes in every split, since a label "
-            f"is a place among them. Received: class_names {received}."
+            "`class_names` must be those of the data set, in the same order. "
+            f"Received: class_names={list(how.class_names)[:10]}, a data set "
+            f"with class_names {list(class_names or ())[:10]}. Omit it."
         )
-    class_names = how.class_names or declared.pop()
+    class_names = class_names or how.class_names
     labels = read_labels(
         {name: part.labels for name, part in parts.items()}, class_names, how
     )
@@ -116,11 +120,14 @@ def _join(by_split: list[Any]) -> Any:
 def _read_split(source: Any, name: str, how: Reading) -> _Part:
     """Returns the images as uint8, and the labels."""
     class_names = None
-    if hasattr(source, "element_spec"):
-        images, labels = _read_dataset(source, name, how.image_size)
-        class_names = getattr(source, "class_names", None)
+    if rows := read_rows(source, name, "image", _shrink(how.image_size)):
+        class_names = rows.class_names
+        images, labels = (
+            _as_images(rows.inputs, name, how.channels),
+            rows.labels,
+        )
     elif isinstance(source, tuple | list) and len(source) == 2:
-        images, labels = _as_images(source[0], name), source[1]
+        images, labels = _as_images(source[0], name, how.channels), source[1]
     else:
         raise TypeError(
             f"`{name}` must be a folder, a table (.csv, .jsonl, .parquet), a "
@@ -146,10 +153,24 @@ def _read_split(source: Any, name: str, how: Reading) -> _Part:
         )
     if not len(images) or 0 in np.shape(images[0]):
         raise ValueError(f"`{name}` must hold images. Received: none.")
-    return _Part(images, labels, class_names and tuple(class_names))
+    return _Part(images, labels, class_names)
 
 
-def _as_images(images: Any, name: str) -> Any:
+def _shrink(size: tuple[int, int] | None) -> Callable[[Any], np.ndarray]:
+    """Returns a function that resizes images while they are read."""
+
+    def shrink(image: Any) -> np.ndarray:
+        # Floats are not resized here: their range is checked over all images
+        # first.
+        image = np.asarray(image)
+        if size is None or image.dtype != np.uint8:
+            return image
+        return decoding.resize_array(image, size)
+
+    return shrink
+
+
+def _as_images(images: Any, name: str, channels: int) -> Any:
     """Returns an array, a list of arrays of several sizes, or of paths."""
     if isinstance(images, np.ndarray) and (
         images.ndim > 1 or images.dtype.kind not in "OUS"
@@ -163,7 +184,12 @@ def _as_images(images: Any, name: str) -> Any:
     images = list(images)
     if images and all(isinstance(x, str | os.PathLike) for x in images):
         return [os.path.expanduser(os.fspath(x)) for x in images]
-    arrays = [np.asarray(image) for image in images]
+    arrays = [
+        decoding.convert(image, channels)
+        if decoding.is_pillow(image)
+        else np.asarray(image)
+        for image in images
+    ]
     odd = [i for i, x in enumerate(arrays) if x.dtype.kind not in "biuf"]
     if odd:
         raise TypeError(
@@ -190,63 +216,13 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
         return images.astype(np.uint8, copy=False)
     if images.dtype.kind not in "iuf":
         raise TypeError(
-            f"`{name}` must have images of numbers: {_RANGE}. Received: "
-            f"dtype={images.dtype}."
+            f"`{name}` must have images of numbers: pixels in [0, 255]. "
+            f"Received: dtype={images.dtype}."
         )
-    low, high = images.min(), images.max()
-    if np.isnan(low):
-        raise ValueError(f"`{name}`: {_RANGE}. Received: NaN.")
-    if low < 0 or high > 255:
-        raise ValueError(
-            f"`{name}`: {_RANGE}. Received: pixels from {low:g} to {high:g}. "
-            "Undo the scaling first; the model preprocesses images itself."
-        )
-    if images.dtype.kind == "f" and high <= 1:
-        raise ValueError(
-            f"`{name}`: {_RANGE}. Received: floats from {low:g} to {high:g}, "
-            "which look like [0, 1]. Multiply them by 255."
-        )
+    check_pixels(images, name)
     if images.dtype.kind == "f":
         images = np.rint(images)
     return images.astype(np.uint8)
-
-
-# --- tf.data and TFDS ---------------------------------------------------------
-
-
-def _read_dataset(
-    dataset: Any, name: str, image_size: tuple[int, int] | None
-) -> tuple[Any, np.ndarray]:
-    """Reads a finite dataset of (image, label), batched or not."""
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(
-            f"`{name}` must be a tf.data.Dataset of pairs (image, label). "
-            f"Received: element_spec={spec}."
-        )
-    if int(dataset.cardinality()) == -1:
-        raise ValueError(
-            f"`{name}` must be a finite tf.data.Dataset. Received: an infinite "
-            "one. Drop `.repeat()`."
-        )
-    rank = spec[0].shape.rank
-    batched = rank == 4
-    if rank not in (3, 4):
-        raise ValueError(
-            f"`{name}` must have images of shape (height, width, channels). "
-            f"Received: shape={spec[0].shape}."
-        )
-    images: list[np.ndarray] = []
-    labels: list[Any] = []
-    for image, label in dataset.as_numpy_iterator():
-        for single in image if batched else image[None]:
-            # Floats are not resized here: their range is checked over all
-            # images first.
-            if image_size is not None and single.dtype == np.uint8:
-                single = decoding.resize_array(single, image_size)
-            images.append(single)
-        labels.extend(label if batched else [label])
-    return _stack(images, name), np.asarray(labels)
 
 
 def _stack(images: list[np.ndarray], name: str) -> Any:
@@ -273,7 +249,7 @@ def read_tfds(source: str, how: Reading) -> dict[str, Any]:
             f"classes {list(names)[:10]}."
         )
     parts = {
-        name: _Part(*_read_dataset(dataset, source, how.image_size), names)
+        name: _read_split(dataset, source, how)._replace(class_names=names)
         for name, dataset in datasets.items()
     }
     return _record_fields(parts, dataclasses.replace(how, class_names=None))

@@ -16,6 +16,7 @@ conventions are:
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -26,6 +27,12 @@ from typing import Any
 import numpy as np
 
 MAX_PIXELS = 256_000_000
+
+# Floats whose largest is between 1 and this are in neither range.
+_LEAST_OF_255 = 2
+
+# Brands of HEIF files, in bytes 8 to 12 of their content.
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1"}
 
 # Pillow's mode by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -42,7 +49,7 @@ _FORMATS = (
 
 
 def read_image(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str],
     *,
     channels: int = 3,
     image_size: tuple[int, int] | None = None,
@@ -51,7 +58,7 @@ def read_image(
     """Reads and decodes one image file.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its content as bytes.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA). Defaults to `3`.
         image_size: Size `(height, width)` to stretch to, or `None` for the size
             of the file. Defaults to `None`.
@@ -82,12 +89,21 @@ def read_image(
         )
     except Exception as err:
         raise ValueError(
-            f"Cannot decode the image file {os.fspath(path)!r}: {reason(err)}."
+            f"Cannot decode the image file {name_of(path)}: {reason(err)}."
         ) from err
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def name_of(path: str | bytes | os.PathLike[str]) -> str:
+    """Returns the name of a file in errors."""
+    if isinstance(path, bytes):
+        return f"of {len(path)} bytes in the table"
+    return repr(os.fspath(path))
+
+
+def read_bytes(path: str | bytes | os.PathLike[str]) -> bytes:
     """Reads a regular file; raises with the reason for anything else."""
+    if isinstance(path, bytes):
+        return path
     try:
         status = os.stat(path)
     except FileNotFoundError as err:
@@ -133,11 +149,25 @@ def decode(
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
+def is_pillow(image: Any) -> bool:
+    """Tells whether an object is an image of Pillow, without importing it."""
+    return hasattr(image, "getbands") and hasattr(image, "convert")
+
+
+def convert(image: Any, channels: int) -> np.ndarray:
+    """Converts an image of Pillow as `read_image` does a file."""
+    orientation = _orientation(image)
+    image = _to_mode(image, MODES[channels])
+    image = _apply_orientation(image, orientation)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
 def header_size(
-    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+    path: str | bytes | os.PathLike[str], max_pixels: int = MAX_PIXELS
 ) -> tuple[int, int]:
     """Returns `(height, width)` as decoded, without decoding the pixels."""
-    with _strict_pillow(), _open(path, max_pixels) as image:
+    file = io.BytesIO(path) if isinstance(path, bytes) else path
+    with _strict_pillow(), _open(file, max_pixels) as image:
         width, height = image.size
         # Orientations from 5 swap height and width; Pillow's TIFF reader has
         # done that already.
@@ -180,12 +210,49 @@ def reason(err: BaseException) -> str:
     return f"{type(err).__name__}: {err}".rstrip(": .")
 
 
+@functools.cache
+def _register_heif() -> None:
+    """Registers the plugin for HEIC images where it is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+def _is_heif(file: Any) -> bool:
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as content:
+            start = content.read(12)
+    else:
+        file.seek(0)
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
+
+
+def peak_of_16_bits(path: str | bytes | os.PathLike[str]) -> int | None:
+    """Returns the largest value of a 16-bit image, `None` for others."""
+    file = io.BytesIO(path) if isinstance(path, bytes) else path
+    with _strict_pillow(), _open(file, MAX_PIXELS) as image:
+        if image.mode[:1] != "I":
+            return None
+        return int(np.asarray(image).max())
+
+
 def _open(file: Any, max_pixels: int) -> Any:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.init()
+    _register_heif()
     formats = [name for name in _FORMATS if name in Image.OPEN]
-    image = Image.open(file, formats=formats)
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as err:
+        if "HEIF" not in formats and _is_heif(file):
+            raise ValueError(
+                "it is a HEIC image, which needs a plugin of Pillow: pip "
+                "install pillow-heif"
+            ) from err
+        raise
     width, height = image.size
     if width * height > max_pixels:
         image.close()
@@ -282,7 +349,8 @@ def _to_mode(image: Any, mode: str) -> Any:
 def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
     low, high = pixels.min(), pixels.max()
     if pixels.dtype.kind == "f":
-        if not np.isfinite(pixels).all() or low < 0 or high > 255:
+        between = 1 < high < _LEAST_OF_255
+        if not np.isfinite(pixels).all() or low < 0 or high > 255 or between:
             raise ValueError(
                 "its float pixels must be in [0, 1] or [0, 255], but span "
                 f"[{low:g}, {high:g}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def read_folder(root: Path) -> tuple[ImageRecords, list[str]]:
                 paths.append(os.path.join(folder, name, relative))
         classes.update(class_folders)
     records.class_names = sorted_names(classes)
+    _warn_of_no_ending(records)
     if not paths and not records.unusable:
         raise ValueError(
             f"`source` must hold images. Received: source={str(root)!r}, whose "
@@ -63,6 +65,19 @@ def read_folder(root: Path) -> tuple[ImageRecords, list[str]]:
             f"ending in {_extensions()}."
         )
     return records, paths
+
+
+def _warn_of_no_ending(records: ImageRecords) -> None:
+    names = [x for x in records.ignored if not os.path.splitext(x)[1]]
+    names = sorted(name for name in names if not name.endswith("/"))
+    if names:
+        warnings.warn(
+            f"{len(names)} files have no ending and are ignored, such as "
+            f"{printable(names[0])}. If they are images, give them an ending "
+            "(any of these: the content decides), or list them in a table.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _raise_no_classes(folder: Path, files: Sequence[str]) -> None:

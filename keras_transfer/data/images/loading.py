@@ -157,6 +157,8 @@ def load_images(
     splits, notes = splitting.assign_splits(
         ids, labels, given, groups, fractions, seed
     )
+    if verify:
+        records.notes += scanning.note_narrow_range(records.pixels, usable)
     report = DataReport(
         skipped=tuple(skipped),
         ignored=tuple(sorted(records.ignored)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -50,7 +50,9 @@ _FLAGS = {"1": True, "true": True, "0": False, "false": False}
 Labels = list[tuple[str, ...]]
 
 
-def read_manifest(source: Any, how: Reading) -> tuple[ImageRecords, list[str]]:
+def read_manifest(
+    source: Any, how: Reading
+) -> tuple[ImageRecords, list[str | bytes]]:
     """Reads a table of paths and labels.
 
     Args:
@@ -73,10 +75,10 @@ def read_manifest(source: Any, how: Reading) -> tuple[ImageRecords, list[str]]:
     ]
     problems: list[tuple[str, str]] = []
     labels, absent = _labels(table, rows, columns, how, records, problems)
-    paths: list[str] = []
+    paths: list[str | bytes] = []
     first_row: dict[str, int] = {}
     for (number, row), names, gap in zip(rows, labels, absent, strict=True):
-        name = _cell(row[columns["path"]])
+        name, image = _image_of(row[columns["path"]], number)
         split = None
         if "split" in columns:
             split = _cell(row[columns["split"]])
@@ -97,13 +99,17 @@ def read_manifest(source: Any, how: Reading) -> tuple[ImageRecords, list[str]]:
             records.unusable.append((name, reason))
         else:
             first_row[name] = number
-            path = _file(table.folder, name)
-            if not os.path.splitext(path)[1] and (why := _similar_file(path)):
+            if isinstance(image, str):
+                image = _file(table.folder, image)
+                why = _similar_file(image)
+            else:
+                why = None
+            if why is not None:
                 records.problems[len(records.ids)] = why
             records.ids.append(name)
             records.labels.append(names)
             records.splits.append(split and SPLIT_NAMES[split.lower()])
-            paths.append(path)
+            paths.append(image)
     _raise_for(table, problems, how)
     splits = set(records.splits)
     if records.splits and splits.isdisjoint((None, "train")):
@@ -112,6 +118,21 @@ def read_manifest(source: Any, how: Reading) -> tuple[ImageRecords, list[str]]:
             f"{table.name} with only {sorted(filter(None, splits))}."
         )
     return records, paths
+
+
+def _image_of(value: Any, number: int) -> tuple[str, str | bytes]:
+    """Returns the id and the path in a cell, or the bytes of a file.
+
+    Tables of Hugging Face hold `{"bytes": ..., "path": ...}`.
+    """
+    if isinstance(value, Mapping):
+        content, path = value.get("bytes"), _cell(value.get("path"))
+        if content is None:
+            return path, path
+        return path or f"row {number}", content
+    if isinstance(value, bytes):
+        return f"row {number}", value
+    return _cell(value), _cell(value)
 
 
 def _cell(value: Any) -> str:
@@ -249,7 +270,7 @@ def _file(folder: Path, name: str) -> str:
 
 def _similar_file(path: str) -> str | None:
     """Returns why a file is not there, if one with an ending besides is."""
-    if os.path.exists(path):
+    if os.path.splitext(path)[1] or os.path.exists(path):
         return None
     for ending in sorted(decoding.EXTENSIONS):
         if os.path.exists(path + ending):

@@ -11,18 +11,21 @@ import numpy as np
 from keras_transfer._utils.digest import DIGEST_BYTES
 from keras_transfer.data.images import decoding
 
+# Largest float of pixels that look like [0, 1].
+_LARGEST_OF_UNIT = 1.5
+
 
 @dataclasses.dataclass(frozen=True)
 class FilePixels:
     """Images in files, decoded when read.
 
     Args:
-        paths: The path of each example.
+        paths: The path of each example, or the bytes of its file.
         channels: Number of channels: 1, 3 or 4.
         max_pixels: Largest number of pixels; larger files raise.
     """
 
-    paths: Sequence[str]
+    paths: Sequence[str | bytes]
     channels: int
     max_pixels: int
 
@@ -47,7 +50,8 @@ class FilePixels:
             return decoding.header_size(path, self.max_pixels)
         except Exception as err:
             raise ValueError(
-                f"Cannot read the image file {path!r}: {decoding.reason(err)}."
+                f"Cannot read the image file {decoding.name_of(path)}: "
+                f"{decoding.reason(err)}."
             ) from err
 
     def inspect(
@@ -61,6 +65,10 @@ class FilePixels:
             data, channels=self.channels, max_pixels=self.max_pixels
         )
         return digest_image(image), image.shape[:2]
+
+    def peak(self, index: int) -> int | None:
+        """Returns the largest value of a 16-bit image, `None` for others."""
+        return decoding.peak_of_16_bits(self.paths[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +110,36 @@ class ArrayPixels:
         """Returns a digest of the pixels, and the size."""
         image = self.read(index)
         return digest_image(image), self.size(index)
+
+
+def check_pixels(images: np.ndarray, name: str) -> None:
+    """Raises unless an array holds pixels in [0, 255].
+
+    Args:
+        images: Images of numbers.
+        name: Name of the argument in errors.
+
+    Raises:
+        ValueError: If pixels are outside the range, or floats that look like
+            another range.
+    """
+    if images.dtype == np.uint8 or not images.size:
+        return
+    low, high = images.min(), images.max()
+    rule = f"`{name}`: pixels must be in [0, 255]."
+    if np.isnan(low):
+        raise ValueError(f"{rule} Received: NaN.")
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"{rule} Received: pixels from {low:g} to {high:g}. Undo the "
+            "scaling first; the model preprocesses images itself."
+        )
+    # Resizing overshoots 1 a little; no image in [0, 255] is so dark.
+    if images.dtype.kind == "f" and low < high <= _LARGEST_OF_UNIT:
+        raise ValueError(
+            f"{rule} Received: floats from {low:g} to {high:g}, which look "
+            "like [0, 1]. Multiply them by 255."
+        )
 
 
 def digest_image(image: np.ndarray) -> bytes:

@@ -46,6 +46,6 @@ class Reading:
         """The declared classes, `()` without any."""
         return self.class_names or ()
 
-    def files(self, paths: list[str]) -> FilePixels:
+    def files(self, paths: Sequence[str | bytes]) -> FilePixels:
         """Makes the pixels of files."""
         return FilePixels(paths, self.channels, self.max_pixels)

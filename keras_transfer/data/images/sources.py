@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from keras_transfer.data.checks import check_split_names
+from keras_transfer.data.datasets import is_hugging_face
 from keras_transfer.data.images import arrays
 from keras_transfer.data.images.folders import read_folder
 from keras_transfer.data.images.manifests import read_manifest
@@ -53,7 +54,9 @@ def read_source(source: Any, how: Reading) -> ImageRecords:
 
 def _is_filed(source: Any) -> bool:
     """Tells whether a source is a path, or a data frame of paths."""
-    return isinstance(source, str | os.PathLike) or is_frame(source)
+    if isinstance(source, str | os.PathLike):
+        return True
+    return is_frame(source) and not is_hugging_face(source)
 
 
 def _are_tables(source: list[Any] | tuple[Any, ...]) -> bool:
@@ -63,7 +66,9 @@ def _are_tables(source: list[Any] | tuple[Any, ...]) -> bool:
     )
 
 
-def _read_files(source: Any, how: Reading) -> tuple[ImageRecords, list[str]]:
+def _read_files(
+    source: Any, how: Reading
+) -> tuple[ImageRecords, Sequence[str | bytes]]:
     if is_frame(source):
         return read_manifest(source, how)
     path = Path(source).expanduser()
@@ -93,7 +98,7 @@ def _read_parts(parts: Mapping[Any, Any], how: Reading) -> ImageRecords:
     """Joins sources of files: the splits of a dict, or several tables."""
     joined = how.files([])
     records = ImageRecords([], joined, [], [])
-    paths: list[str] = []
+    paths: list[str | bytes] = []
     declared: set[str] | None = set()
     for name, part in parts.items():
         if not _is_filed(part):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.data import tfds
+from keras_transfer.data.datasets import Rows, parts_of_pair, read_rows
 from keras_transfer.data.labels import (
     as_cells,
     check_classes_recur,
@@ -107,6 +108,7 @@ def read_texts(source: Any, how: Reading) -> TextRecords:
         TypeError: If the source is of another type.
     """
     records = TextRecords()
+    source = parts_of_pair(source)
     if isinstance(source, str) and source.startswith("tfds:"):
         by_split, records.class_names = tfds.read_texts(source)
         for split, pair in by_split.items():
@@ -130,7 +132,9 @@ def _read_part(
 ) -> None:
     """Reads all of a source, or one split of it."""
     tables = _table_paths(source)
-    if tables or reading.is_frame(source):
+    if rows := read_rows(source, "source", "text", _decoded):
+        _read_pair(records, _named(records, rows), split, how, declared=True)
+    elif tables or reading.is_frame(source):
         for table in tables or [source]:
             _read_table(records, table, split, how)
     elif isinstance(source, str | os.PathLike):
@@ -152,6 +156,27 @@ def _read_part(
             _read_class_folders(records, path, ClassRoot(split, path, ""), how)
     else:
         _read_pair(records, source, split, how)
+
+
+def _decoded(text: Any) -> Any:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def _named(records: TextRecords, rows: Rows) -> tuple[list[Any], list[Any]]:
+    """Returns texts and names of classes; numbers count the declared ones."""
+    names = []
+    for label in rows.labels:
+        row = np.asarray(label).reshape(-1)
+        names.append(label_name(row.argmax() if row.size > 1 else row[0]))
+    if rows.class_names is not None:
+        if records.class_names not in (None, rows.class_names):
+            raise ValueError(
+                "`source` must have the same classes in every split. Received: "
+                f"{records.class_names} and {rows.class_names}."
+            )
+        records.class_names = rows.class_names
+        names = [rows.class_names[int(name)] if name else "" for name in names]
+    return rows.inputs, names
 
 
 def _table_paths(source: Any) -> list[Path]:
