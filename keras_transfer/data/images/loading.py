@@ -14,6 +14,13 @@ from keras_transfer._utils.checks import (
     refuse,
 )
 from keras_transfer.data import checks, scanning, splitting
+from keras_transfer.data.grouping import (
+    NO_GROUP,
+    GroupsLike,
+    group_keys,
+    join_groups,
+    note_groups_apart,
+)
 from keras_transfer.data.images import decoding
 from keras_transfer.data.images.images import ImageData, ImageSplit
 from keras_transfer.data.images.reading import Reading
@@ -45,6 +52,7 @@ def load_images(
     label_column: str | int | None = None,
     label_columns: Sequence[str] | None = None,
     separator: str | None = None,
+    groups: GroupsLike = None,
     encoding: str = "utf-8",
     header: bool | None = None,
     verify: bool = True,
@@ -96,6 +104,10 @@ def load_images(
             of `label_column`. Defaults to `None`.
         separator: Text between several labels in a cell. Defaults to `None`,
             which means `";"`, `"|"` or `","`, whichever the labels hold.
+        groups: Groups of examples that stay in one split, such as the images
+            of a patient or a scene: the name of a column of the table, a
+            function from the id of an example to its group, or an array of one
+            group for each example. Defaults to `None`.
         encoding: Encoding of tables. Defaults to `"utf-8"`.
         header: Whether the first row of a table names its columns. Defaults to
             `None`, which means that it does if it holds a usual name.
@@ -140,11 +152,16 @@ def load_images(
         path_column=path_column,
         label_column=label_column,
         label_columns=_check_label_columns(label_columns, label_column),
+        group_column=groups if isinstance(groups, str) else None,
         separator=separator,
         encoding=encoding,
         header=header,
     )
     records = read_source(source, how)
+    keys = group_keys(groups, records.ids, records.groups)
+    records.problems |= {
+        i: NO_GROUP for i, key in enumerate(keys or ()) if not key
+    }
     scan = scanning.scan(records.pixels, verify)
     usable, names, skipped = _usable_examples(records, scan, names, multi_label)
     if on_error == "raise":
@@ -152,11 +169,13 @@ def load_images(
     ids = [records.ids[i] for i in usable]
     labels = [records.labels[i] for i in usable]
     _check_enough(usable, skipped, labels, multi_label)
-    groups = scanning.group_equal([scan.digests[i] for i in usable])
+    copies = scanning.group_equal([scan.digests[i] for i in usable])
+    keys = keys and [keys[i] for i in usable]
     given = [records.splits[i] for i in usable]
     splits, notes = splitting.assign_splits(
-        ids, labels, given, groups, fractions, seed
+        ids, labels, given, join_groups(copies, keys), fractions, seed
     )
+    notes += note_groups_apart(keys, splits)
     if verify:
         records.notes += scanning.note_narrow_range(records.pixels, usable)
     report = DataReport(
@@ -164,12 +183,14 @@ def load_images(
         ignored=tuple(sorted(records.ignored)),
         notes=(*records.notes, *notes),
     )
-    report = scanning.report_duplicates(report, groups, ids, labels, splits)
+    report = scanning.report_duplicates(report, copies, ids, labels, splits)
     rows = {
         name: [row for row, assigned in enumerate(splits) if assigned == name]
         for name in splitting.SPLITS
     }
-    return _make_data(records, scan, usable, rows, labels, names, how, report)
+    return _make_data(
+        records, scan, usable, rows, labels, keys, names, how, report
+    )
 
 
 def _make_data(
@@ -178,6 +199,7 @@ def _make_data(
     usable: list[int],
     rows_of: dict[str, list[int]],
     labels: Labels,
+    groups: list[str] | None,
     class_names: tuple[str, ...],
     how: Reading,
     report: DataReport,
@@ -198,6 +220,9 @@ def _make_data(
             positions=np.array([usable[row] for row in rows], np.int64),
             image_size=size,
             sizes=scan.sizes,
+            groups=None
+            if groups is None
+            else tuple(groups[row] for row in rows),
         )
         for name, rows in rows_of.items()
     }

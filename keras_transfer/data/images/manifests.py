@@ -108,6 +108,8 @@ def read_manifest(
                 records.problems[len(records.ids)] = why
             records.ids.append(name)
             records.labels.append(names)
+            if "group" in columns:
+                records.groups.append(row[columns["group"]])
             records.splits.append(split and SPLIT_NAMES[split.lower()])
             paths.append(image)
     _raise_for(table, problems, how)
@@ -145,6 +147,7 @@ def _columns(table: Table, how: Reading) -> dict[str, int]:
         Role("path", how.path_column, _PATH_COLUMNS),
         Role("label", how.label_column, LABEL_COLUMNS, optional=by_flags),
         Role("split", None, ("split",), optional=True),
+        Role("group", how.group_column, (), optional=True),
     ]
     take_header(table, roles, True if by_flags else how.header)
     if table.columns is None and how.header is None:

@@ -23,6 +23,7 @@ class Reading:
         label_column: Name or number of the column with the labels, or `None`.
         label_columns: Names of columns of 0 and 1, one for each class, or
             `None`.
+        group_column: Name of the column with the groups, or `None`.
         separator: Text between several labels in a cell, or `None`.
         encoding: Encoding of text files.
         header: Whether the first row of a table names its columns, or `None` to
@@ -37,6 +38,7 @@ class Reading:
     path_column: Column
     label_column: Column
     label_columns: Sequence[str] | None
+    group_column: str | None
     separator: str | None
     encoding: str
     header: bool | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from keras_transfer.data.images.pixels import ArrayPixels, FilePixels
 
@@ -24,6 +25,8 @@ class ImageRecords:
             `[]`.
         problems: The reason why an example in `ids` cannot be used, by its
             index. Defaults to `{}`.
+        groups: Cells of the column of groups, one for each example; empty
+            without such a column. Defaults to `[]`.
         notes: Sentences about the reading. Defaults to `[]`.
         ignored: Names of ignored files and folders. Defaults to `[]`.
     """
@@ -36,5 +39,6 @@ class ImageRecords:
     keep_classes: bool = False
     unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     problems: dict[int, str] = dataclasses.field(default_factory=dict)
+    groups: list[Any] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)

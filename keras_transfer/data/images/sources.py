@@ -119,6 +119,7 @@ def _read_parts(parts: Mapping[Any, Any], how: Reading) -> ImageRecords:
         records.problems |= {count + i: x for i, x in read.problems.items()}
         records.ids += [before + example for example in read.ids]
         records.labels += read.labels
+        records.groups += read.groups
         records.splits += [split or given for given in read.splits]
         records.unusable += [(before + x, why) for x, why in read.unusable]
         records.ignored += [before + x for x in read.ignored]

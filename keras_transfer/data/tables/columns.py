@@ -97,7 +97,8 @@ def find_columns(table: Table, roles: Sequence[Role]) -> dict[str, int]:
         if place is not None:
             found[role.name] = place
     width = len(table.header())
-    places = list(found.values())
+    # Groups may be the labels, or the paths.
+    places = [place for name, place in found.items() if name != "group"]
     if len(set(places)) < len(places) or not all(
         0 <= place < width for place in places
     ):
@@ -144,18 +145,19 @@ def _missing(table: Table, role: Role) -> str:
     wanted = role.wanted if isinstance(role.wanted, str) else None
     rule = (
         ""
-        if wanted is not None
+        if wanted is not None or not role.known
         else f" Usual names are {', '.join(role.known[:5])}."
     )
     separated = (
         f", separated by {_name_of(table.delimiter)}" if table.delimiter else ""
     )
+    argument = "groups" if role.name == "group" else f"{role.name}_column"
     return (
-        f"`{role.name}_column` must be a column of {table.name!r}. Received: "
-        f"{role.name}_column={role.wanted!r}; columns "
+        f"`{argument}` must be a column of {table.name!r}. Received: "
+        f"{argument}={role.wanted!r}; columns "
         f"{names[:_SHOWN]}{separated}, without "
         f'"{wanted or role.name}".{did_you_mean(wanted or role.name, names)}'
-        f"{rule} Pass {role.name}_column=NAME."
+        f"{rule} Pass {argument}=NAME."
     )
 
 

@@ -53,6 +53,8 @@ class TextRecords:
         ignored: Names of ignored files and folders. Defaults to `[]`.
         unusable: Pairs `(id, reason)` of rows that cannot be read. Defaults to
             `[]`.
+        groups: Cells of the column of groups, one for each text; empty without
+            such a column. Defaults to `[]`.
         class_names: The classes of a source that numbers them, in its order.
             Defaults to `None`.
     """
@@ -63,6 +65,7 @@ class TextRecords:
     splits: list[str | None] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
     unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    groups: list[Any] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
 
     def add(self, row_id: str, text: str, label: str, split: Any) -> None:
@@ -84,6 +87,7 @@ class Reading:
         header: Whether the first row of a table names its columns, or `None` to
             detect that.
         class_names: The declared classes, or `None`.
+        group_column: Name of the column with the groups, or `None`.
     """
 
     text_column: Column
@@ -91,6 +95,7 @@ class Reading:
     encoding: str
     header: bool | None
     class_names: tuple[str, ...] | None
+    group_column: str | None
 
 
 def read_texts(source: Any, how: Reading) -> TextRecords:
@@ -313,6 +318,7 @@ def _read_table(
         Role("text", how.text_column, _TEXT_COLUMNS, marks_header=False),
         Role("label", how.label_column, LABEL_COLUMNS),
         Role("split", None, ("split",), optional=True),
+        Role("group", how.group_column, (), optional=True),
     )
     take_header(table, roles, how.header)
     columns = find_columns(table, roles)
@@ -339,6 +345,8 @@ def _read_table(
                 f"{table.place(number)} holds {content!r:.40}."
             )
         records.add(f"{table.name}:{number}", content, name, row_split)
+        if "group" in columns:
+            records.groups.append(row[columns["group"]])
 
 
 def _check_recurring(
