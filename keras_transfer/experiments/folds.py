@@ -68,6 +68,7 @@ def pool_labelled(data: LabelledData) -> Pool:
     }
     size = getattr(data, "image_size", None)
     digest = hashlib.sha256(repr((data.class_names, size)).encode())
+    digest.update(getattr(data, "resize", "stretch").encode())
     digest.update(repr(whole.ids).encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(whole.labels).tobytes())
 

@@ -104,7 +104,8 @@ def _record_fields(parts: dict[str, _Part], how: Reading) -> dict[str, Any]:
         for name, part in parts.items()
         for i in range(len(part.images))
     ]
-    pixels = ArrayPixels(_join([part.images for part in parts.values()]))
+    images = _join([part.images for part in parts.values()])
+    pixels = ArrayPixels(images, how.resize)
     return {**fields, "ids": ids, "pixels": pixels, "keep_classes": True}
 
 
@@ -120,7 +121,9 @@ def _join(by_split: list[Any]) -> Any:
 def _read_split(source: Any, name: str, how: Reading) -> _Part:
     """Returns the images as uint8, and the labels."""
     class_names = None
-    if rows := read_rows(source, name, "image", _shrink(how.image_size)):
+    if rows := read_rows(
+        source, name, "image", _shrink(how.image_size, how.resize)
+    ):
         class_names = rows.class_names
         images, labels = (
             _as_images(rows.inputs, name, how.channels),
@@ -156,7 +159,9 @@ def _read_split(source: Any, name: str, how: Reading) -> _Part:
     return _Part(images, labels, class_names)
 
 
-def _shrink(size: tuple[int, int] | None) -> Callable[[Any], np.ndarray]:
+def _shrink(
+    size: tuple[int, int] | None, resize: str
+) -> Callable[[Any], np.ndarray]:
     """Returns a function that resizes images while they are read."""
 
     def shrink(image: Any) -> np.ndarray:
@@ -165,7 +170,7 @@ def _shrink(size: tuple[int, int] | None) -> Callable[[Any], np.ndarray]:
         image = np.asarray(image)
         if size is None or image.dtype != np.uint8:
             return image
-        return decoding.resize_array(image, size)
+        return decoding.resize_array(image, size, resize)
 
     return shrink
 

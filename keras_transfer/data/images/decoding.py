@@ -10,7 +10,9 @@ conventions are:
   `[0, 1]` or in `[0, 255]`.
 - CMYK is converted by Pillow (also inverted JPEG by Adobe); colour profiles are
   not applied.
-- Resizing stretches to `(height, width)`, bilinear with antialiasing.
+- Resizing is bilinear with antialiasing. `"stretch"` changes the proportions;
+  `"crop"` cuts both ends of the longer side off, `"pad"` puts black beside the
+  shorter one, as `crop_to_aspect_ratio` and `pad_to_aspect_ratio` of Keras.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from typing import Any
 import numpy as np
 
 MAX_PIXELS = 256_000_000
+
+RESIZES = ("stretch", "crop", "pad")
 
 # Floats whose largest is between 1 and this are in neither range.
 _LEAST_OF_255 = 2
@@ -53,6 +57,7 @@ def read_image(
     *,
     channels: int = 3,
     image_size: tuple[int, int] | None = None,
+    resize: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Reads and decodes one image file.
@@ -60,8 +65,9 @@ def read_image(
     Args:
         path: Path of the file, or its content as bytes.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA). Defaults to `3`.
-        image_size: Size `(height, width)` to stretch to, or `None` for the size
-            of the file. Defaults to `None`.
+        image_size: Size `(height, width)`, or `None` for the size of the file.
+            Defaults to `None`.
+        resize: A name in `RESIZES`. Defaults to `"stretch"`.
         max_pixels: Largest number of pixels; a larger image raises before its
             pixels are decoded. Defaults to `256_000_000`.
 
@@ -85,6 +91,7 @@ def read_image(
             data,
             channels=channels,
             image_size=image_size,
+            resize=resize,
             max_pixels=max_pixels,
         )
     except Exception as err:
@@ -127,11 +134,10 @@ def decode(
     *,
     channels: int = 3,
     image_size: tuple[int, int] | None = None,
+    resize: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decodes the content of an image file; see `read_image`."""
-    from PIL import Image
-
     with _strict_pillow():
         image = _open(io.BytesIO(data), max_pixels)
         if image_size is not None and image.format in ("JPEG", "MPO"):
@@ -142,10 +148,8 @@ def decode(
         orientation = _orientation(image)
         image = _to_mode(image, MODES[channels])
     image = _apply_orientation(image, orientation)
-    if image_size is not None and image.size != image_size[::-1]:
-        image = image.resize(
-            image_size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0
-        )
+    if image_size is not None:
+        image = _resize(image, image_size, resize)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
@@ -175,7 +179,9 @@ def header_size(
     return (width, height) if swapped else (height, width)
 
 
-def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def resize_array(
+    array: np.ndarray, image_size: tuple[int, int], resize: str = "stretch"
+) -> np.ndarray:
     """Resizes uint8 `(height, width, channels)` as `read_image` does."""
     from PIL import Image
 
@@ -183,16 +189,44 @@ def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         return array
     # RGB as one image; any other number of channels as grey images.
     planes = [array] if array.shape[2] == 3 else np.moveaxis(array, 2, 0)
-    size = image_size[::-1]  # Pillow has (width, height).
     resized = [
         np.asarray(
-            Image.fromarray(np.ascontiguousarray(plane)).resize(
-                size, Image.Resampling.BILINEAR, reducing_gap=2.0
+            _resize(
+                Image.fromarray(np.ascontiguousarray(plane)), image_size, resize
             )
         )
         for plane in planes
     ]
     return resized[0] if array.shape[2] == 3 else np.stack(resized, axis=2)
+
+
+def _resize(image: Any, image_size: tuple[int, int], resize: str) -> Any:
+    """Resizes an image of Pillow to `(height, width)`."""
+    from PIL import Image
+
+    size = image_size[::-1]  # Pillow has (width, height).
+    if image.size == size:
+        return image
+    bilinear = Image.Resampling.BILINEAR
+    width, height = image.size
+    if resize == "crop":
+        # The largest part in the middle that has the proportions of `size`.
+        scale = min(width / size[0], height / size[1])
+        across, down = size[0] * scale, size[1] * scale
+        left, top = (width - across) / 2, (height - down) / 2
+        box = (left, top, left + across, top + down)
+        return image.resize(size, bilinear, box=box, reducing_gap=2.0)
+    if resize == "pad":
+        scale = max(width / size[0], height / size[1])
+        inner = (
+            min(size[0], max(1, round(width / scale))),
+            min(size[1], max(1, round(height / scale))),
+        )
+        whole = Image.new(image.mode, size)
+        place = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
+        whole.paste(image.resize(inner, bilinear, reducing_gap=2.0), place)
+        return whole
+    return image.resize(size, bilinear, reducing_gap=2.0)
 
 
 def reason(err: BaseException) -> str:

@@ -42,6 +42,7 @@ def load_images(
     source: Any,
     *,
     image_size: int | checks.Size | None = None,
+    resize: str = "stretch",
     split: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     on_error: str = "raise",
@@ -81,7 +82,11 @@ def load_images(
             - `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`,
               read into memory.
         image_size: Size `(height, width)` or one integer that images are
-            stretched to, or `None` for their own size. Defaults to `None`.
+            resized to, or `None` for their own size. Defaults to `None`.
+        resize: How images of other proportions are resized: `"stretch"` changes
+            the proportions, `"crop"` cuts both ends of the longer side off,
+            `"pad"` puts black beside the shorter one. Resize new images alike
+            before `predict`. Defaults to `"stretch"`.
         split: Fractions in [0, 1] for train, validation and test. Splits that
             the source does not have are taken from train, stratified. Defaults
             to `(0.8, 0.1, 0.1)`.
@@ -140,11 +145,13 @@ def load_images(
     check_integer("seed", seed, 0)
     check_integer("max_pixels", max_pixels, 1)
     check_choice("on_error", on_error, ("raise", "skip"))
+    check_choice("resize", resize, decoding.RESIZES)
     if channels not in decoding.MODES:
         refuse("channels", "1, 3 or 4", channels)
     names = check_class_names(class_names)
     how = Reading(
         image_size=checks.check_image_size(image_size),
+        resize=resize,
         channels=channels,
         max_pixels=max_pixels,
         class_names=names,

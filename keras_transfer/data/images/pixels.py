@@ -23,11 +23,13 @@ class FilePixels:
         paths: The path of each example, or the bytes of its file.
         channels: Number of channels: 1, 3 or 4.
         max_pixels: Largest number of pixels; larger files raise.
+        resize: A name in `decoding.RESIZES`. Defaults to `"stretch"`.
     """
 
     paths: Sequence[str | bytes]
     channels: int
     max_pixels: int
+    resize: str = "stretch"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -40,6 +42,7 @@ class FilePixels:
             self.paths[index],
             channels=self.channels,
             image_size=image_size,
+            resize=self.resize,
             max_pixels=self.max_pixels,
         )
 
@@ -78,9 +81,11 @@ class ArrayPixels:
     Args:
         images: uint8 array `(n, height, width, channels)`, or a list of uint8
             arrays `(height, width, channels)` that differ in size.
+        resize: A name in `decoding.RESIZES`. Defaults to `"stretch"`.
     """
 
     images: np.ndarray | Sequence[np.ndarray]
+    resize: str = "stretch"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -97,7 +102,7 @@ class ArrayPixels:
         image = np.asarray(self.images[index])
         if image_size is None:
             return image
-        return decoding.resize_array(image, image_size)
+        return decoding.resize_array(image, image_size, self.resize)
 
     def size(self, index: int) -> tuple[int, int]:
         """Returns `(height, width)`."""

@@ -15,6 +15,7 @@ class Reading:
 
     Args:
         image_size: Size `(height, width)`, or `None`.
+        resize: A name in `decoding.RESIZES`.
         channels: Number of channels that files are decoded to.
         max_pixels: Largest number of pixels of a file.
         class_names: The declared classes, or `None`.
@@ -31,6 +32,7 @@ class Reading:
     """
 
     image_size: tuple[int, int] | None
+    resize: str
     channels: int
     max_pixels: int
     class_names: tuple[str, ...] | None
@@ -50,4 +52,4 @@ class Reading:
 
     def files(self, paths: Sequence[str | bytes]) -> FilePixels:
         """Makes the pixels of files."""
-        return FilePixels(paths, self.channels, self.max_pixels)
+        return FilePixels(paths, self.channels, self.max_pixels, self.resize)
