@@ -61,6 +61,9 @@ POOLINGS = ("avg", "max", None)
 
 DTYPES = ("float32", "float16")
 
+# Cubic interpolation may exceed 255.
+_LARGEST_PIXEL = 300
+
 
 def extract_features(
     backbones: BackboneLike | Sequence[BackboneLike],
@@ -268,7 +271,7 @@ def _inputs_of(split: Any) -> _SplitInputs:
             f"dict of pairs. Received: {received}."
         )
     if array.ndim == 4:
-        check_pixels(array, "data")
+        check_pixels(array, "data", _LARGEST_PIXEL)
     if not len(array) or (labels is not None and len(labels) != len(array)):
         raise ValueError(
             "`data` must hold at least one example, and as many labels as "

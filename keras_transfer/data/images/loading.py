@@ -83,7 +83,7 @@ def load_images(
               read into memory.
         image_size: Size `(height, width)` or one integer that images are
             resized to, or `None` for their own size. Defaults to `None`.
-        resize: How images of other proportions are resized: `"stretch"` changes
+        resize: Way to resize images of other proportions: `"stretch"` changes
             the proportions, `"crop"` cuts both ends of the longer side off,
             `"pad"` puts black beside the shorter one. Resize new images alike
             before `predict`. Defaults to `"stretch"`.

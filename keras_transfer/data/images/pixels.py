@@ -117,12 +117,14 @@ class ArrayPixels:
         return digest_image(image), self.size(index)
 
 
-def check_pixels(images: np.ndarray, name: str) -> None:
+def check_pixels(images: np.ndarray, name: str, most: float = 255) -> None:
     """Raises unless an array holds pixels in [0, 255].
 
     Args:
         images: Images of numbers.
         name: Name of the argument in errors.
+        most: Largest pixel, above 255 where cubic interpolation may exceed it.
+            Defaults to `255`.
 
     Raises:
         ValueError: If pixels are outside the range, or floats that look like
@@ -134,7 +136,7 @@ def check_pixels(images: np.ndarray, name: str) -> None:
     rule = f"`{name}`: pixels must be in [0, 255]."
     if np.isnan(low):
         raise ValueError(f"{rule} Received: NaN.")
-    if low < 0 or high > 255:
+    if low < 0 or high > most:
         raise ValueError(
             f"{rule} Received: pixels from {low:g} to {high:g}. Undo the "
             "scaling first; the model preprocesses images itself."
