@@ -59,6 +59,7 @@ OPTIONAL = {
     "keras_tuner",
     "matplotlib",
     "openvino",
+    "pillow_heif",
     "tensorflow_datasets",
     "tensorflow_hub",
 }

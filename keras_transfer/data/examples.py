@@ -75,7 +75,7 @@ def examples_of(
             num_examples=len(data),
             shape=(*size, channels),
             dtype="uint8",
-            reading=_reading_of((*size, channels), "uint8"),
+            reading=_reading_of((*size, channels), "uint8", data.pixels.resize),
             digest=data.digests,
         )
     if isinstance(data, TextSplit):
@@ -91,9 +91,14 @@ def examples_of(
     )
 
 
-def _reading_of(shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
+def _reading_of(
+    shape: tuple[int, ...], dtype: str, resize: str = "stretch"
+) -> dict[str, Any]:
     """Describes the reading, equally for a split and for an array."""
-    return {"shape": list(shape), "dtype": dtype}
+    reading: dict[str, Any] = {"shape": list(shape), "dtype": dtype}
+    if resize != "stretch":
+        reading["resize"] = resize
+    return reading
 
 
 def _digest_rows(array: np.ndarray) -> np.ndarray:

@@ -24,12 +24,17 @@ class LabelledSplit:
         labels: int32 `(n,)`, or float32 0/1 `(n, num_classes)` if examples may
             have several classes.
         class_names: Tuple of the names of the classes.
+        groups: The group of each example, as `load_images(groups=...)` was told
+            (a patient, a scene), or `None`. Defaults to `None`.
     """
 
     name: str
     ids: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
+    groups: tuple[str, ...] | None = dataclasses.field(
+        default=None, kw_only=True
+    )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -56,6 +61,7 @@ class LabelledSplit:
             self,
             ids=tuple(self.ids[i] for i in chosen),
             labels=self.labels[chosen],
+            groups=self.groups and tuple(self.groups[i] for i in chosen),
             **self._row_fields(chosen),
         )
 
@@ -105,6 +111,9 @@ class LabelledSplit:
         return dataclasses.replace(
             self,
             ids=self.ids + other.ids,
+            groups=None
+            if self.groups is None or other.groups is None
+            else self.groups + other.groups,
             **joined,
         )
 

@@ -16,6 +16,10 @@ from keras_transfer.data.report import DataReport
 
 _EXAMPLES_PER_CHUNK = 4096
 
+# Bits of a sensor whose images are stored in files of 16 bits.
+_MOST_BITS = 14
+_FILES_SAMPLED = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
@@ -49,6 +53,38 @@ def scan(pixels: FilePixels | ArrayPixels, verify: bool) -> Scan:
         zip(*results, strict=True) if results else ((),) * 3
     )
     return Scan(digests, sizes, reasons)
+
+
+def note_narrow_range(
+    pixels: FilePixels | ArrayPixels, usable: Sequence[int]
+) -> list[str]:
+    """Warns of 16-bit files that all hold fewer bits, and returns that.
+
+    Such images of 12 bits would become nearly black. A sample is read.
+    """
+    if not isinstance(pixels, FilePixels):
+        return []
+    sample = usable[:: max(1, len(usable) // _FILES_SAMPLED)]
+
+    def peak(index: int) -> int:
+        try:
+            return pixels.peak(index) or 0
+        except Exception:  # Pillow raises many types on damaged files.
+            return 0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        highest = max(parallel_map(peak, sample), default=0)
+    bits = highest.bit_length()
+    if not 8 <= bits <= _MOST_BITS:
+        return []
+    note = (
+        f"The images of 16 bits hold values up to {highest}: they look like "
+        f"{bits} bits, and become nearly black, since 65535 is read as white. "
+        f"Multiply their values by {2 ** (16 - bits)} and save them again."
+    )
+    warnings.warn(note, UserWarning, stacklevel=3)
+    return [note]
 
 
 def parallel_map(

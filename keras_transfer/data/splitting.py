@@ -12,6 +12,7 @@ are common with few labels, and it supports neither groups nor several labels.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,33 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+# Words beside the name of a split in the names of folders.
+_SPLIT_WORDS = {"", "set", "data", "dataset", "images", "imgs", "texts", "seg"}
+
+
+def split_of(folder: str) -> str | None:
+    """Returns the split that the name of a folder means, or `None`.
+
+    Example:
+
+    >>> split_of("training_set"), split_of("seg_test"), split_of("trains")
+    ('train', 'test', None)
+    """
+    words = set(re.split(r"[^a-z]+", folder.lower())) - _SPLIT_WORDS
+    word = words.pop() if len(words) == 1 else ""
+    return SPLIT_NAMES.get(word) or SPLIT_NAMES.get(word.removesuffix("set"))
 
 
 def check_fractions(split: object) -> tuple[float, float, float]:

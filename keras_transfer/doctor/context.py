@@ -12,6 +12,11 @@ import numpy as np
 
 from keras_transfer._utils.checks import did_you_mean, is_integer
 from keras_transfer.data.checks import check_split_names
+from keras_transfer.data.datasets import (
+    check_batched,
+    common_classes,
+    parts_of_pair,
+)
 from keras_transfer.data.labelled import LabelledData, LabelledSplit
 from keras_transfer.data.splitting import SPLITS
 from keras_transfer.structure.blocks import Block
@@ -146,7 +151,7 @@ def read_context(
         raise TypeError(
             f"`model` must be a keras.Model. Received: model={model!r:.100}."
         )
-    named = isinstance(data, LabelledData | Mapping)
+    named = isinstance(parts_of_pair(data), LabelledData | Mapping)
     splits = {
         name: _inspect(name, source)
         for name, source in _sources_of_splits(data).items()
@@ -189,9 +194,11 @@ def _sources_of_splits(data: Any) -> dict[str, Any]:
         splits = {name: getattr(data, name) for name in SPLITS}
         # Other splits are left out if empty, but train is always present.
         return {k: v for k, v in splits.items() if len(v) or k == "train"}
+    data = parts_of_pair(data)
     if not isinstance(data, Mapping):
         return {"train": data}
     check_split_names("data", data)
+    common_classes(data, "data")
     return {name: data[name] for name in SPLITS if data.get(name) is not None}
 
 
@@ -229,11 +236,7 @@ def _inspect_dataset(name: str, dataset: Any) -> InspectedSplit:
             "`data` must be a tf.data.Dataset of (inputs, labels), one tensor "
             f"each. Received: element_spec={spec} for {name}."
         )
-    if spec[1].shape.rank == 0:
-        raise ValueError(
-            "`data` must be a tf.data.Dataset of batches. Received: single "
-            f"examples, labels of shape () for {name}. Add `.batch(32)`."
-        )
+    check_batched(dataset, f'data["{name}"]')
     first = dataset.with_options(_without_read_ahead()).take(_BATCHES_READ)
     batches = [(x.numpy(), y.numpy()) for x, y, *_ in first]
     if not batches:

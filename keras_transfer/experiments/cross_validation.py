@@ -26,6 +26,7 @@ from keras_transfer.experiments.folds import (
     make_pool,
     pool_labelled,
     split_off,
+    with_groups,
 )
 from keras_transfer.training.fine_tuning import fine_tune
 from keras_transfer.training.run_directory import open_directory
@@ -38,6 +39,7 @@ def cross_validate(
     *,
     validation_fraction: float = 0.0,
     labels_per_class: int | None = None,
+    groups: Any = None,
     directory: str | os.PathLike[str] | None = None,
     seed: int = 0,
     verbose: int = 1,
@@ -50,9 +52,9 @@ def cross_validate(
     influences neither the training nor the choice of the best epoch, which is
     the last one unless `validation_fraction` sets examples aside to choose by.
 
-    Folds are stratified by class, and identical examples stay in one fold. The
-    folds depend on `seed` and the examples, not on the split of `load_images`
-    into train and validation.
+    Folds are stratified by class; identical examples, and those of one group,
+    stay in one fold. The folds depend on `seed` and the examples, not on the
+    split of `load_images` into train and validation.
 
     Args:
         build: Function that returns a new model each time. Python's and
@@ -68,6 +70,9 @@ def cross_validate(
             fold trains with, including those set aside. Each fold draws its
             own; a smaller draw is part of a larger one. Defaults to `None`:
             all.
+        groups: One group for each example of a pair of arrays (a patient, a
+            scene), whose examples stay in one fold. Data from `load_images`
+            and `load_texts` have groups of their own. Defaults to `None`.
         directory: Folder to save the runs in, as `fold-1`, `fold-2` and so on.
             The same call resumes after an interruption: it reads finished
             folds and continues with the next epoch. Defaults to `None`.
@@ -112,6 +117,7 @@ def cross_validate(
         )
     labelled = isinstance(data, LabelledData)
     pool = pool_labelled(data) if labelled else make_pool(data)
+    pool = with_groups(pool, groups, data)
     parts = make_folds(pool, int(folds), int(seed))
     everything = np.arange(len(pool.ids))
     rests = [np.setdiff1d(everything, part) for part in parts]

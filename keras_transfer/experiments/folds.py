@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.data import LabelledData, scanning, splitting
 from keras_transfer.data.adapters.opening import open_data
+from keras_transfer.data.grouping import group_keys, join_groups
 from keras_transfer.data.images.pixels import digest_image
+from keras_transfer.data.labels import refuse_gaps
 
 # --- The examples ---
 
@@ -26,6 +28,8 @@ class Pool:
         exclusive: Whether each example has exactly one class.
         groups: int `(n,)`, equal for identical examples.
         digest: Hexadecimal digest of examples and labels.
+        together: int `(n,)`, equal for examples that stay in one fold: those
+            that are identical, or of one group.
         select: Function from indices for training, validation and test to data
             for `fine_tune`.
     """
@@ -35,6 +39,7 @@ class Pool:
     exclusive: bool
     groups: np.ndarray
     digest: str
+    together: np.ndarray
     select: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 
 
@@ -63,6 +68,7 @@ def pool_labelled(data: LabelledData) -> Pool:
     }
     size = getattr(data, "image_size", None)
     digest = hashlib.sha256(repr((data.class_names, size)).encode())
+    digest.update(getattr(data, "resize", "stretch").encode())
     digest.update(repr(whole.ids).encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(whole.labels).tobytes())
 
@@ -78,13 +84,17 @@ def pool_labelled(data: LabelledData) -> Pool:
             },
         )
 
+    groups = numbered(group_names.get(name, name) for name in whole.ids)
+    if whole.groups is not None:
+        digest.update(repr(whole.groups).encode("utf-8", "surrogatepass"))
     kind = "multi-hot" if data.train.multi_label else "indices"
     return Pool(
         ids=whole.ids,
         classes=classes_of(whole.labels, kind, data.class_names),
         exclusive=not data.train.multi_label,
-        groups=numbered(group_names.get(name, name) for name in whole.ids),
+        groups=groups,
         digest=digest.hexdigest(),
+        together=_together(groups, whole.groups),
         select=select,
     )
 
@@ -111,17 +121,58 @@ def make_pool(data: Any) -> Pool:
             if len(indices)
         }
 
+    groups = numbered(
+        row if isinstance(row, str) else digest_image(row) for row in pair[0]
+    )
     return Pool(
         ids=tuple(map(str, range(len(pair[0])))),
         classes=classes_of(pair[1], source.label_format),
         exclusive=source.label_format in ("indices", "one-hot"),
-        groups=numbered(
-            row if isinstance(row, str) else digest_image(row)
-            for row in pair[0]
-        ),
+        groups=groups,
         digest=source.digest(),
+        together=groups,
         select=select,
     )
+
+
+def with_groups(pool: Pool, groups: Any, data: Any) -> Pool:
+    """Returns the pool with one more group for each example.
+
+    Args:
+        pool: The pool.
+        groups: One group for each example, as `load_images` takes them, or
+            `None`.
+        data: The data of the pool.
+
+    Raises:
+        ValueError: If there are not as many, one is missing, or the data have
+            groups of their own.
+    """
+    if groups is None:
+        return pool
+    if isinstance(data, LabelledData):
+        raise ValueError(
+            "`groups` must be None for data from `load_images` or "
+            "`load_texts`, which have groups of their own. Received: both. "
+            "Pass `groups` to these."
+        )
+    keys = group_keys(groups, pool.ids, ()) or []
+    refuse_gaps("groups", [key or None for key in keys], "groups")
+    digest = hashlib.sha256(f"{pool.digest} {keys}".encode()).hexdigest()
+    return dataclasses.replace(
+        pool, digest=digest, together=_together(pool.groups, keys)
+    )
+
+
+def _together(
+    groups: np.ndarray, keys: Sequence[Hashable] | None
+) -> np.ndarray:
+    """Joins groups of identical examples with further ones."""
+    joined = join_groups(scanning.group_equal(groups.tolist()), keys)
+    together = np.empty(len(groups), np.int64)
+    for number, group in enumerate(joined):
+        together[group] = number
+    return together
 
 
 def classes_of(
@@ -154,7 +205,7 @@ def make_folds(pool: Pool, folds: int, seed: int) -> list[np.ndarray]:
 
     strata = pool.classes if pool.exclusive else ((),) * len(pool.ids)
     groups: dict[tuple[str, ...], set[int]] = {}
-    for names, group in zip(strata, pool.groups.tolist(), strict=True):
+    for names, group in zip(strata, pool.together.tolist(), strict=True):
         groups.setdefault(names, set()).add(group)
     smallest = min(groups, key=lambda names: len(groups[names]))
     most = len(groups[smallest])
@@ -162,9 +213,9 @@ def make_folds(pool: Pool, folds: int, seed: int) -> list[np.ndarray]:
         of_class = f' of class "{smallest[0]}"' if smallest else ""
         raise ValueError(
             f"`folds` must be at most {most}, the number of different "
-            f"examples{of_class}. Received: folds={folds}"
+            f"examples or groups{of_class}. Received: folds={folds}"
         )
-    has_duplicates = len(set(pool.groups.tolist())) < len(pool.groups)
+    has_duplicates = len(set(pool.together.tolist())) < len(pool.together)
     if pool.exclusive:
         splitter = (
             "StratifiedGroupKFold" if has_duplicates else "StratifiedKFold"
@@ -176,7 +227,7 @@ def make_folds(pool: Pool, folds: int, seed: int) -> list[np.ndarray]:
     ).split(
         np.zeros(len(pool.ids)),
         numbered(strata),
-        pool.groups if has_duplicates else None,
+        pool.together if has_duplicates else None,
     )
     return [held_out for _, held_out in splits]
 
@@ -258,7 +309,7 @@ def split_off(
     parts = splitting.split_examples(
         [pool.ids[i] for i in indices],
         [pool.classes[i] for i in indices],
-        scanning.group_equal(pool.groups[indices].tolist()),
+        scanning.group_equal(pool.together[indices].tolist()),
         {"train": 1 - fraction, "validation": fraction},
         seed,
     )

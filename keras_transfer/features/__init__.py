@@ -1,5 +1,6 @@
 """Features of frozen backbones: extraction, probes, clusters."""
 
+from keras_transfer.caching.store import FeatureStore
 from keras_transfer.features.clustering import Clusters, cluster
 from keras_transfer.features.extraction import extract_features
 from keras_transfer.features.feature_extractor import FeatureExtractor
@@ -17,6 +18,7 @@ __all__ = [
     "Clusters",
     "FeatureExtractor",
     "FeatureSplit",
+    "FeatureStore",
     "Features",
     "FittedProbe",
     "BlockColumns",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.features.features import Features, FeatureSplit
 
 
@@ -56,6 +57,7 @@ def check_features(
 def check_classes(labels: Any, count: int) -> np.ndarray:
     """Returns class indices `(n,)`, renumbered without absent classes."""
     array = np.asarray(labels)
+    refuse_gaps("labels", array, "labels")
     if array.ndim == 2 and array.shape[1] > 1:
         binary = ((array == 0) | (array == 1)).all()
         if not binary or not (array.sum(axis=1) == 1).all():

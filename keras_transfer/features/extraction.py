@@ -30,6 +30,8 @@ from keras_transfer.data import (
 )
 from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.examples import Examples, examples_of
+from keras_transfer.data.images.pixels import check_pixels
+from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.data.splitting import SPLITS
 from keras_transfer.data.texts.texts import is_texts
 from keras_transfer.distribute import (
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
 POOLINGS = ("avg", "max", None)
 
 DTYPES = ("float32", "float16")
+
+# Cubic interpolation may exceed 255.
+_LARGEST_PIXEL = 300
 
 
 def extract_features(
@@ -252,6 +257,7 @@ def _inputs_of(split: Any) -> _SplitInputs:
     if isinstance(split, tuple | list) and len(split) == 2:
         split, labels = split
         labels = np.asarray(labels)
+        refuse_gaps("data", labels, "labels")
     array = split if isinstance(split, np.ndarray) else None
     if array is not None and is_texts(array):
         array = array.astype(object)
@@ -264,6 +270,8 @@ def _inputs_of(split: Any) -> _SplitInputs:
             "an array of images or of texts, a pair of these and labels or a "
             f"dict of pairs. Received: {received}."
         )
+    if array.ndim == 4:
+        check_pixels(array, "data", _LARGEST_PIXEL)
     if not len(array) or (labels is not None and len(labels) != len(array)):
         raise ValueError(
             "`data` must hold at least one example, and as many labels as "

@@ -15,6 +15,7 @@ from keras_transfer._utils.checks import did_you_mean, refuse
 from keras_transfer.backbones import Backbone, load_backbone
 from keras_transfer.caching.store.store import StoreLike
 from keras_transfer.data.checks import check_image_size
+from keras_transfer.data.images.pixels import check_pixels
 from keras_transfer.features.extraction import extract_features
 from keras_transfer.features.features import FeatureSplit
 
@@ -314,11 +315,7 @@ class FeatureExtractor:
                 f"one. Received: shape {images.shape}. Reshape rows of pixels: "
                 "`X.reshape(-1, height, width, channels)`."
             )
-        if not (images.min() >= 0 and images.max() <= 255):
-            raise ValueError(
-                "`X` must have pixels in [0, 255]. Received: values in "
-                f"[{images.min():g}, {images.max():g}]."
-            )
+        check_pixels(images, "X")
         size = check_image_size(self.image_size)
         if size in (None, images.shape[1:3]):
             return images

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from keras_transfer.features.features import (
     unit_norm,
 )
 from keras_transfer.features.fitted_probe import FittedProbe
+from keras_transfer.features.probe_folds import check_groups, make_folds
 from keras_transfer.probes.linear import check_finite
 
 _KINDS = {
@@ -43,6 +43,7 @@ def fit_probe(
     standardize: bool = True,
     folds: int = 5,
     seed: int = 0,
+    groups: Sequence[Any] | None = None,
 ) -> FittedProbe:
     """Fits a probe to frozen features, solved exactly.
 
@@ -84,6 +85,9 @@ def fit_probe(
         folds: Number of folds of the cross-validation, at least 2. Defaults to
             `5`.
         seed: Seed of the folds. Defaults to `0`.
+        groups: One group for each training example (a patient, a scene), such
+            as `data.train.groups`, whose examples stay in one fold. Defaults to
+            `None`.
 
     Returns:
         A `FittedProbe`.
@@ -109,7 +113,7 @@ def fit_probe(
     features = _check_features(features)
     _check_arguments(kind, strengths, folds, seed)
     target = _target_of(features, kind)
-    rows = _gather_rows(features, target, kind, folds, seed)
+    rows = _gather_rows(features, target, kind, folds, seed, groups)
     if kind == "knn":
         _check_neighbours(strengths, rows)
     parts = features.parts or (BlockColumns("", "", 0, rows.features.shape[1]),)
@@ -344,7 +348,12 @@ def _class_target(
 
 
 def _gather_rows(
-    features: Features, target: _Target, kind: str, folds: int, seed: int
+    features: Features,
+    target: _Target,
+    kind: str,
+    folds: int,
+    seed: int,
+    groups: Sequence[Any] | None,
 ) -> _Rows:
     """Gathers all rows to fit, those of validation examples last."""
     train, validation = features.train, _validation(features)
@@ -354,17 +363,19 @@ def _gather_rows(
     x = train.all_views.reshape(-1, train.shape[0])
     y = _targets(train, target)
     num_train = len(x)
+    keys = check_groups(groups, len(y))
     splits: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
     if validation is not None:
         # Repeated, so that each counts as much as a training example.
         x = np.concatenate([x, np.repeat(validation.values, views, axis=0)])
         y = np.concatenate([y, _targets(validation, target)])
         splits = ((np.arange(num_train), np.arange(num_train, len(x), views)),)
-    elif kind != "ridge" or views > 1:  # ridge has leave-one-out instead
+    elif kind != "ridge" or views > 1 or keys is not None:
+        # Without them, ridge has leave-one-out instead.
         # All views are fitted, and only the first is predicted.
         splits = tuple(
             (_rows_of(fit, views), held_out * views)
-            for fit, held_out in _folds(y, target.kind, folds, seed)
+            for fit, held_out in make_folds(y, target.kind, folds, seed, keys)
         )
     y = np.repeat(y, views, axis=0)
     check_finite(x)
@@ -381,27 +392,6 @@ def _targets(split: FeatureSplit, target: _Target) -> np.ndarray:
 def _rows_of(examples: np.ndarray, views: int) -> np.ndarray:
     """Returns the rows of all views of examples."""
     return (examples[:, None] * views + np.arange(views)).ravel()
-
-
-def _folds(
-    targets: np.ndarray, kind: str, folds: int, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.model_selection import KFold, StratifiedKFold
-
-    if kind != "classification":
-        k_fold = KFold(
-            min(folds, len(targets)), shuffle=True, random_state=seed
-        )
-        return list(k_fold.split(targets))
-    count = min(folds, int(np.bincount(targets).max()))
-    if count < 2:
-        return []
-    stratified = StratifiedKFold(count, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # Classes with fewer examples than folds are absent from some folds.
-        warnings.filterwarnings("ignore", "The least populated class")
-        warnings.filterwarnings("ignore", "The number of unique classes")
-        return list(stratified.split(targets, targets))
 
 
 def _check_neighbours(strengths: Sequence[float] | None, rows: _Rows) -> None:
@@ -421,7 +411,7 @@ def _chosen_by(kind: str, features: Features, rows: _Rows) -> str:
     validation = _validation(features)
     if validation is not None:
         return f"{len(validation)} validation examples"
-    if kind == "ridge" and rows.rows_per_example == 1:
+    if kind == "ridge" and rows.rows_per_example == 1 and not rows.splits:
         return "leave-one-out"
     if rows.splits:
         return f"{len(rows.splits)}-fold cross-validation"

@@ -260,9 +260,9 @@ def test_wrong_folders(make_folder, tmp_path):
     two = {"train/a": 3, "val/a": 3, "valid/a": 3}
     with raises('one validation folder. .* "val" and "valid"'):
         load_images(make_folder(two, name="two_validations"))
-    (tmp_path / "data.json").write_text("{}")
-    with raises('a file ending in ".json"'):
-        load_images(tmp_path / "data.json")
+    (tmp_path / "data.xlsx").write_text("{}")
+    with raises('a file ending in ".xlsx"'):
+        load_images(tmp_path / "data.xlsx")
     with raises("`multi_label` must be False for a folder"):
         load_images(make_folder({"a": 3, "b": 3}, name="c"), multi_label=True)
 
@@ -348,11 +348,11 @@ def test_csv_multi_label(manifest):
     [
         ("path,name\nx.png,a", 'columns .*, without "label"'),
         ("url,label\nx.png,a", 'columns .*, without "path"'),
-        ("path;label\nx.png;a", "separated by commas"),
+        ("path;name\nx.png;a", "separated by semicolons"),
         ("path,label", "a header and at least one row"),
         ("path,label\nx.png,", "row 2: it has no label"),
         ("path,label\n,a", "row 2: it has no path"),
-        ("path,label\nx.png", "row 2: it has no label"),
+        ("path,label\nx.png", "row 2: it has 1 columns, and the first row 2"),
         ("path,label\nx.png,c", "row 2: label 'c' is outside the classes"),
         ("path,label,split\nx.png,a,exam", "split 'exam' is not train, val"),
         ("path,label,split\nx.png,a,", "split '' is not train, validation"),
@@ -370,7 +370,7 @@ def test_wrong_csv(manifest, text, message):
 
 
 def test_csv_in_another_encoding(manifest):
-    with raises("must be a CSV file in UTF-8"):
+    with raises("`encoding` must be the encoding of .*line 2"):
         load_images(manifest("path,label\nx.png,größe", "latin-1"))
 
 
@@ -560,7 +560,7 @@ def test_wrong_tf_data(arrays):
         load_images(dataset.map(lambda x, y: (x[..., 0], y)))
     with raises("look like"):
         load_images(dataset.map(lambda x, y: (tf.cast(x, tf.float32) / 255, y)))
-    with raises("must hold images. Received: none"):
+    with raises("with no example"):
         load_images(dataset.take(0))
 
 

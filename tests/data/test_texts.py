@@ -275,9 +275,9 @@ def test_wrong_files(tmp_path):
     with pytest.raises(ValueError, match="holds neither"):
         load_texts(tmp_path)
     for lines, options, message in (
-        ([""], {}, "an empty file"),
-        (["good\t1", "bad"], {}, "line 2 has 1 columns"),
-        (["good\t1", "bad\t0\t?"], {}, "line 2 has 3 columns"),
+        ([""], {}, "an empty table"),
+        (["good\t1", "bad"], {}, "x.tsv:2: it has 1 columns"),
+        (["good\t1", "bad\t0\t?"], {}, "x.tsv:2: it has 3 columns"),
         (["a,1", "b, c,0"], {"suffix": ".csv"}, "must be in quotation marks"),
         (
             ["phrase\tpolarity", "a\tpos", "b\tneg", "c\tpos", "d\tneg"],
@@ -293,7 +293,7 @@ def test_wrong_files(tmp_path):
         file = write(tmp_path / f"x{options.pop('suffix', '.tsv')}", lines)
         with pytest.raises(ValueError, match=message):
             load_texts(file, **options)
-    other = write(tmp_path / "x.json", ["{}"])
+    other = write(tmp_path / "x.xlsx", ["{}"])
     with pytest.raises(ValueError, match="a file of another type"):
         load_texts(other)
 

@@ -154,9 +154,9 @@ def test_what_is_no_image_is_refused(images, extractor):
         extractor.fit([1, 2])
     with pytest.raises(TypeError, match="`X` must be an array of numbers"):
         extractor.fit(images.astype(str))
-    with pytest.raises(ValueError, match=r"pixels in \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"pixels must be in \[0, 255\]"):
         extractor.fit(images - 100.0)
-    with pytest.raises(ValueError, match=r"pixels in \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"pixels must be in \[0, 255\]"):
         extractor.fit(images * np.nan)
     with pytest.raises(ValueError, match='`pooling` must be "avg" or "max"'):
         clone(extractor).set_params(pooling=None).fit(images)

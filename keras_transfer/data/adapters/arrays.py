@@ -13,7 +13,9 @@ from keras_transfer.data import (
     TextData,
 )
 from keras_transfer.data.adapters.training_data import Indexed, TrainingData
+from keras_transfer.data.datasets import advice_for
 from keras_transfer.data.examples import examples_of
+from keras_transfer.data.labels import refuse_gaps
 from keras_transfer.data.pipeline import Epoch, epoch_order, make_batches
 from keras_transfer.data.texts.texts import digest_text, is_texts
 
@@ -123,8 +125,12 @@ def as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
         raise TypeError(
             "`data` must be ImageData or TextData, a pair (inputs, labels) of "
             f"arrays or a batched tf.data.Dataset. Received: {received}."
+            f"{advice_for(part)}"
         )
     x, y = (np.asarray(array) for array in part)
+    refuse_gaps(f"data[{name!r}]", y, "labels")
+    if x.dtype == object:
+        refuse_gaps(f"data[{name!r}]", x, "inputs")
     texts = is_texts(x)
     if texts:
         x = x.astype(object)

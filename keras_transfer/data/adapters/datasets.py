@@ -16,6 +16,12 @@ from keras_transfer.data.adapters.arrays import (
     label_format_of,
 )
 from keras_transfer.data.adapters.training_data import TrainingData
+from keras_transfer.data.datasets import (
+    check_batched,
+    common_classes,
+    count_elements,
+    first_batch,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -25,15 +31,18 @@ def open_datasets(
     parts: dict[str, Any], seed: int, augment: Augmentation | None
 ) -> TrainingData:
     """Makes `TrainingData` from batched datasets, by split."""
-    train = parts["train"]
+    parts = dict(parts)
+    common_classes(parts, "data")
     digest = hashlib.sha256()
     for name, part in parts.items():
-        count = int(part.cardinality())
-        if count < 1:
+        argument = name_of(name)
+        count = count_elements(part, argument)
+        if count < 0:
             raise ValueError(
-                "`data` must be datasets of known length because schedules "
-                f"need it. Received: {name} of cardinality {count}. Use "
-                "`dataset.apply(tf.data.experimental.assert_cardinality(n))`."
+                f"`{argument}` must be a dataset of known length because "
+                "schedules need it. Received: one whose length is unknown. Use "
+                "`dataset.apply(tf.data.experimental.assert_cardinality(n))` "
+                "with n = `sum(1 for _ in dataset)`, the number of its batches."
             )
         if not isinstance(part.element_spec, tuple) or len(
             part.element_spec
@@ -42,14 +51,19 @@ def open_datasets(
                 "`data` must be datasets of (inputs, labels), with or without "
                 f"weights. Received: {name} of {part.element_spec}."
             )
+        check_batched(part, argument)
+        # Where `assert_cardinality` states the steps of a repeated dataset,
+        # reading on would raise.
+        parts[name] = part.take(count)
         digest.update(f"{name} {count} {part.element_spec}".encode())
+    train = parts["train"]
     weighted = len(train.element_spec) == 3
     if weighted and augment is not None:
         raise ValueError(
             "`augment` must be None for a dataset with weights. Received: "
             "both. Augment in the dataset."
         )
-    labels = next(iter(train))[1].numpy()
+    labels = first_batch(train, name_of("train"))[1].numpy()
     return TrainingData(
         train=lambda epoch: (
             augment.apply(train, seed, epoch) if augment else train
@@ -67,6 +81,11 @@ def open_datasets(
         indexed={},
         look=lambda: _look(train),
     )
+
+
+def name_of(split: str) -> str:
+    """Returns the name of a split in errors."""
+    return f'data["{split}"]'
 
 
 def _look(batches: tf.data.Dataset) -> str:

@@ -20,6 +20,7 @@ from keras_transfer.data.adapters.arrays import open_arrays, open_texts
 from keras_transfer.data.adapters.datasets import open_datasets
 from keras_transfer.data.adapters.images import open_images
 from keras_transfer.data.adapters.training_data import TrainingData
+from keras_transfer.data.datasets import parts_of_pair
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -64,6 +65,7 @@ def open_data(
     if isinstance(data, TextData):
         training_data = open_texts(data, batch_size, seed, augment)
         return _as_binary(training_data) if one_output else training_data
+    data = parts_of_pair(data)
     parts = dict(data) if isinstance(data, Mapping) else {"train": data}
     parts = {name: part for name, part in parts.items() if part is not None}
     unknown = sorted(set(parts) - set(_SPLITS))

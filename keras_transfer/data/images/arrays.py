@@ -6,93 +6,137 @@ images are resized while they are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_transfer.data import tfds
 from keras_transfer.data.checks import check_split_names
+from keras_transfer.data.datasets import (
+    common_classes,
+    parts_of_pair,
+    read_rows,
+)
 from keras_transfer.data.images import decoding
-from keras_transfer.data.images.pixels import ArrayPixels
+from keras_transfer.data.images.array_labels import read_labels
+from keras_transfer.data.images.pixels import ArrayPixels, check_pixels
+from keras_transfer.data.images.reading import Reading
 from keras_transfer.data.splitting import SPLITS
 
-_RANGE = "pixels must be in [0, 255]"
+
+class _Part(NamedTuple):
+    """Images and labels of a split.
+
+    Attributes:
+        images: uint8 array, list of uint8 arrays, or list of paths.
+        labels: Labels of any kind, one for each image.
+        class_names: The classes that the source declares, or `None`.
+    """
+
+    images: Any
+    labels: Any
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def are_files(self) -> bool:
+        """True if the images are paths."""
+        return isinstance(self.images[0], str)
 
 
-def read_in_memory(
-    source: Any,
-    image_size: tuple[int, int] | None,
-    class_names: tuple[str, ...] | None,
-    multi_label: bool,
-) -> dict[str, Any]:
+def read_in_memory(source: Any, how: Reading) -> dict[str, Any]:
     """Reads `(images, labels)`, a `tf.data.Dataset`, or a dict of them."""
+    source = parts_of_pair(source)
     if not isinstance(source, Mapping):
-        splits = {"all": _read_split(source, "source", image_size)}
+        parts = {"all": _read_split(source, "source", how)}
     else:
         check_split_names("source", source)
-        splits = {
-            name: _read_split(source[name], f"source[{name!r}]", image_size)
+        parts = {
+            name: _read_split(source[name], f"source[{name!r}]", how)
             for name in SPLITS
             if name in source
         }
-    return _record_fields(splits, class_names, multi_label)
+    return _record_fields(parts, how)
 
 
-def _record_fields(
-    splits: dict[str, tuple[Any, np.ndarray]],
-    class_names: tuple[str, ...] | None,
-    multi_label: bool,
-) -> dict[str, Any]:
+def _record_fields(parts: dict[str, _Part], how: Reading) -> dict[str, Any]:
     """Joins images and labels by split into the fields of `ImageRecords`."""
-    channels = {images[0].shape[-1] for images, _ in splits.values()}
+    class_names = common_classes(parts, "source")
+    if how.class_names and class_names not in (None, how.class_names):
+        raise ValueError(
+            "`class_names` must be those of the data set, in the same order. "
+            f"Received: class_names={list(how.class_names)[:10]}, a data set "
+            f"with class_names {list(class_names or ())[:10]}. Omit it."
+        )
+    class_names = class_names or how.class_names
+    labels = read_labels(
+        {name: part.labels for name, part in parts.items()}, class_names, how
+    )
+    files = {part.are_files for part in parts.values()}
+    if len(files) > 1:
+        raise ValueError(
+            "`source` must hold paths or arrays in every split. Received: both."
+        )
+    split_of_each = [
+        None if name == "all" else name
+        for name, part in parts.items()
+        for _ in range(len(part.images))
+    ]
+    fields = {
+        "labels": labels.names,
+        "splits": split_of_each,
+        "class_names": labels.class_names,
+        "problems": labels.problems,
+    }
+    if files.pop():
+        paths = [path for part in parts.values() for path in part.images]
+        return {**fields, "ids": paths, "pixels": how.files(paths)}
+    channels = {part.images[0].shape[-1] for part in parts.values()}
     if len(channels) > 1:
         raise ValueError(
             "`source` must have the same number of channels in every split. "
             f"Received: {sorted(channels)}."
         )
-    labels, declared = _label_names(splits, class_names, multi_label)
     ids = [
         f"{name}/{i:06d}"
-        for name, (images, _) in splits.items()
-        for i in range(len(images))
+        for name, part in parts.items()
+        for i in range(len(part.images))
     ]
-    split_of_each = [
-        None if name == "all" else name
-        for name, (images, _) in splits.items()
-        for _ in range(len(images))
-    ]
-    by_split = [images for images, _ in splits.values()]
-    all_images = by_split[0]
-    if len(by_split) > 1:
-        arrays = all(isinstance(images, np.ndarray) for images in by_split)
-        if arrays and len({images.shape[1:] for images in by_split}) == 1:
-            all_images = np.concatenate(by_split)
-        else:
-            all_images = [image for images in by_split for image in images]
-    return {
-        "ids": ids,
-        "pixels": ArrayPixels(all_images),
-        "labels": labels,
-        "splits": split_of_each,
-        "class_names": declared,
-        "keep_classes": True,
-    }
+    images = _join([part.images for part in parts.values()])
+    pixels = ArrayPixels(images, how.resize)
+    return {**fields, "ids": ids, "pixels": pixels, "keep_classes": True}
 
 
-def _read_split(
-    source: Any, name: str, image_size: tuple[int, int] | None
-) -> tuple[Any, np.ndarray]:
-    """Returns the images as uint8 and the labels as an array."""
-    if hasattr(source, "element_spec"):
-        images, labels = _read_dataset(source, name, image_size)
+def _join(by_split: list[Any]) -> Any:
+    if len(by_split) == 1:
+        return by_split[0]
+    arrays = all(isinstance(images, np.ndarray) for images in by_split)
+    if arrays and len({images.shape[1:] for images in by_split}) == 1:
+        return np.concatenate(by_split)
+    return [image for images in by_split for image in images]
+
+
+def _read_split(source: Any, name: str, how: Reading) -> _Part:
+    """Returns the images as uint8, and the labels."""
+    class_names = None
+    if rows := read_rows(
+        source, name, "image", _shrink(how.image_size, how.resize)
+    ):
+        class_names = rows.class_names
+        images, labels = (
+            _as_images(rows.inputs, name, how.channels),
+            rows.labels,
+        )
     elif isinstance(source, tuple | list) and len(source) == 2:
-        images, labels = np.asanyarray(source[0]), np.asarray(source[1])
+        images, labels = _as_images(source[0], name, how.channels), source[1]
     else:
         raise TypeError(
-            f"`{name}` must be a folder, a .csv file, a pair (images, labels) "
-            'of arrays, a dict of such pairs, a tf.data.Dataset or "tfds:name".'
-            f" Received: {name} of type {type(source).__name__}."
+            f"`{name}` must be a folder, a table (.csv, .jsonl, .parquet), a "
+            "data frame, a pair (images or paths, labels), a dict of these by "
+            'split, a tf.data.Dataset or "tfds:name". '
+            f"Received: {name} of type {type(source).__name__}."
         )
     if isinstance(images, np.ndarray):
         if images.ndim != 4:
@@ -104,14 +148,71 @@ def _read_split(
                 f"channels). Received: shape={images.shape}.{fix}"
             )
         images = _as_uint8(images, name)
-    if len(images) != len(labels):
+    if not hasattr(labels, "__len__") or len(images) != len(labels):
+        count = len(labels) if hasattr(labels, "__len__") else "no"
         raise ValueError(
             f"`{name}` must have as many labels as images. Received: "
-            f"{len(images)} images and {len(labels)} labels."
+            f"{len(images)} images and {count} labels."
         )
-    if not len(images) or 0 in images[0].shape:
+    if not len(images) or 0 in np.shape(images[0]):
         raise ValueError(f"`{name}` must hold images. Received: none.")
-    return images, labels
+    return _Part(images, labels, class_names)
+
+
+def _shrink(
+    size: tuple[int, int] | None, resize: str
+) -> Callable[[Any], np.ndarray]:
+    """Returns a function that resizes images while they are read."""
+
+    def shrink(image: Any) -> np.ndarray:
+        # Floats are not resized here: their range is checked over all images
+        # first.
+        image = np.asarray(image)
+        if size is None or image.dtype != np.uint8:
+            return image
+        return decoding.resize_array(image, size, resize)
+
+    return shrink
+
+
+def _as_images(images: Any, name: str, channels: int) -> Any:
+    """Returns an array, a list of arrays of several sizes, or of paths."""
+    if isinstance(images, np.ndarray) and (
+        images.ndim > 1 or images.dtype.kind not in "OUS"
+    ):
+        return np.asanyarray(images)
+    if not hasattr(images, "__len__") or isinstance(images, str | bytes):
+        raise TypeError(
+            f"`{name}` must hold an array of images, or a list of images or "
+            f"paths. Received: {type(images).__name__}."
+        )
+    images = list(images)
+    if images and all(isinstance(x, str | os.PathLike) for x in images):
+        return [os.path.expanduser(os.fspath(x)) for x in images]
+    arrays = [
+        decoding.convert(image, channels)
+        if decoding.is_pillow(image)
+        else np.asarray(image)
+        for image in images
+    ]
+    odd = [i for i, x in enumerate(arrays) if x.dtype.kind not in "biuf"]
+    if odd:
+        raise TypeError(
+            f"`{name}` must hold an array of images, or a list of images or "
+            f"paths. Received: row {odd[0]} of type "
+            f"{type(images[odd[0]]).__name__}."
+        )
+    if len({array.shape for array in arrays}) <= 1:
+        return np.asarray(arrays)
+    flat = {array.shape[2:] for array in arrays if array.ndim == 3}
+    if any(array.ndim != 3 for array in arrays) or len(flat) > 1:
+        raise ValueError(
+            f"`{name}` must have images of shape (height, width, channels), "
+            "with the same channels. Received: shapes "
+            f"{sorted({array.shape for array in arrays})[:3]}. Convert them, "
+            'for example with PIL\'s image.convert("RGB").'
+        )
+    return _stack(arrays, name)
 
 
 def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
@@ -120,155 +221,13 @@ def _as_uint8(images: np.ndarray, name: str) -> np.ndarray:
         return images.astype(np.uint8, copy=False)
     if images.dtype.kind not in "iuf":
         raise TypeError(
-            f"`{name}` must have images of numbers: {_RANGE}. Received: "
-            f"dtype={images.dtype}."
+            f"`{name}` must have images of numbers: pixels in [0, 255]. "
+            f"Received: dtype={images.dtype}."
         )
-    low, high = images.min(), images.max()
-    if np.isnan(low):
-        raise ValueError(f"`{name}`: {_RANGE}. Received: NaN.")
-    if low < 0 or high > 255:
-        raise ValueError(
-            f"`{name}`: {_RANGE}. Received: pixels from {low:g} to {high:g}. "
-            "Undo the scaling first; the model preprocesses images itself."
-        )
-    if images.dtype.kind == "f" and high <= 1:
-        raise ValueError(
-            f"`{name}`: {_RANGE}. Received: floats from {low:g} to {high:g}, "
-            "which look like [0, 1]. Multiply them by 255."
-        )
+    check_pixels(images, name)
     if images.dtype.kind == "f":
         images = np.rint(images)
     return images.astype(np.uint8)
-
-
-# --- labels -------------------------------------------------------------------
-
-
-def _label_names(
-    splits: dict[str, tuple[Any, np.ndarray]],
-    class_names: tuple[str, ...] | None,
-    multi_label: bool,
-) -> tuple[list[tuple[str, ...]], tuple[str, ...] | None]:
-    """Returns the class names of each example, and the names of all classes."""
-    by_split = {
-        name: _check_labels(labels, name, multi_label)
-        for name, (_, labels) in splits.items()
-    }
-    kinds = {(x.dtype.kind, x.shape[1:]) for x in by_split.values()}
-    if len(kinds) > 1:
-        received = [f"{n} {x.dtype} {x.shape}" for n, x in by_split.items()]
-        raise ValueError(
-            "`source` must have the same kind of labels in every split. "
-            f"Received: {', '.join(received)}."
-        )
-    labels = np.concatenate(list(by_split.values()))
-    if labels.dtype.kind == "U":
-        return [(str(name),) for name in labels], class_names
-    one_per_example = labels.ndim == 1
-    count = int(labels.max()) + 1 if one_per_example else labels.shape[1]
-    if class_names is None:
-        class_names = tuple(str(i) for i in range(count))
-    # More names than labels are fine: a class may have no example here.
-    if count > len(class_names) or (
-        not one_per_example and count != len(class_names)
-    ):
-        received_ = (
-            f"label {count - 1}" if one_per_example else f"{count} columns"
-        )
-        raise ValueError(
-            "`class_names` must name every class of the labels. Received: "
-            f"{received_}, outside the {len(class_names)} classes "
-            f"{list(class_names)[:10]}."
-        )
-    if one_per_example:
-        return [(class_names[i],) for i in labels], class_names
-    names = np.asarray(class_names, dtype=object)
-    return [tuple(names[row > 0]) for row in labels], class_names
-
-
-def _check_labels(
-    labels: np.ndarray, name: str, multi_label: bool
-) -> np.ndarray:
-    """Returns names or integers `(n,)`, or 0/1 `(n, C)` if multi-label."""
-    if labels.ndim == 2 and labels.shape[1] == 1 and not multi_label:
-        labels = labels[:, 0]
-    if labels.dtype.kind in "SO" and labels.ndim == 1:
-        labels = np.array(
-            [v.decode() if isinstance(v, bytes) else str(v) for v in labels]
-        )
-    if labels.dtype.kind == "U" and labels.ndim == 1 and not multi_label:
-        return labels
-    if multi_label:
-        if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
-            raise ValueError(
-                "`multi_label` needs labels of shape (n, num_classes) that are "
-                f"0 or 1. Received: {_describe(labels, name)}."
-            )
-        return labels.astype(np.int64)
-    if labels.ndim == 2 and labels.dtype.kind in "biuf":
-        if not np.isin(labels, (0, 1)).all() or (labels.sum(axis=1) != 1).any():
-            raise ValueError(
-                "Labels with two axes must be one-hot. Received: "
-                f"{_describe(labels, name)}, with rows that do not hold "
-                "exactly one 1. Pass multi_label=True for several classes per "
-                "image."
-            )
-        width = labels.shape[1]
-        labels = labels.argmax(axis=1)
-        # As rows of the same width, since the last classes may have no example.
-        return np.eye(width, dtype=np.int64)[labels]
-    integers = labels.dtype.kind in "biuf"
-    integers = integers and (labels == np.floor(labels)).all()
-    if labels.ndim != 1 or not integers or (labels < 0).any():
-        raise ValueError(
-            "Labels must be integers of at least 0 of shape (n,), one-hot of "
-            "shape (n, num_classes), or class names. Received: "
-            f"{_describe(labels, name)}."
-        )
-    return labels.astype(np.int64)
-
-
-def _describe(labels: np.ndarray, name: str) -> str:
-    flat = labels.ravel()[:5].tolist()
-    return f"{name} labels of shape {labels.shape}, {labels.dtype}: {flat}"
-
-
-# --- tf.data and TFDS ---------------------------------------------------------
-
-
-def _read_dataset(
-    dataset: Any, name: str, image_size: tuple[int, int] | None
-) -> tuple[Any, np.ndarray]:
-    """Reads a finite dataset of (image, label), batched or not."""
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(
-            f"`{name}` must be a tf.data.Dataset of pairs (image, label). "
-            f"Received: element_spec={spec}."
-        )
-    if int(dataset.cardinality()) == -1:
-        raise ValueError(
-            f"`{name}` must be a finite tf.data.Dataset. Received: an infinite "
-            "one. Drop `.repeat()`."
-        )
-    rank = spec[0].shape.rank
-    batched = rank == 4
-    if rank not in (3, 4):
-        raise ValueError(
-            f"`{name}` must have images of shape (height, width, channels). "
-            f"Received: shape={spec[0].shape}."
-        )
-    images: list[np.ndarray] = []
-    labels: list[Any] = []
-    for image, label in dataset.as_numpy_iterator():
-        for single in image if batched else image[None]:
-            # Floats are not resized here: their range is checked over all
-            # images first.
-            if image_size is not None and single.dtype == np.uint8:
-                single = decoding.resize_array(single, image_size)
-            images.append(single)
-        labels.extend(label if batched else [label])
-    return _stack(images, name), np.asarray(labels)
 
 
 def _stack(images: list[np.ndarray], name: str) -> Any:
@@ -285,21 +244,17 @@ def _stack(images: list[np.ndarray], name: str) -> Any:
     return images
 
 
-def read_tfds(
-    source: str,
-    image_size: tuple[int, int] | None,
-    class_names: tuple[str, ...] | None,
-) -> dict[str, Any]:
+def read_tfds(source: str, how: Reading) -> dict[str, Any]:
     """Reads images of `"tfds:name"`, which is prepared as needed."""
     datasets, names = tfds.open_splits(source, "Image")
-    if class_names is not None and set(class_names) != set(names):
+    if how.class_names is not None and set(how.class_names) != set(names):
         raise ValueError(
             "`class_names` must hold the classes of the data set. Received: "
-            f"class_names={list(class_names)}, source={source!r} with classes "
-            f"{list(names)[:10]}."
+            f"class_names={list(how.class_names)}, source={source!r} with "
+            f"classes {list(names)[:10]}."
         )
-    splits = {
-        name: _read_split(dataset, source, image_size)
+    parts = {
+        name: _read_split(dataset, source, how)._replace(class_names=names)
         for name, dataset in datasets.items()
     }
-    return _record_fields(splits, names, multi_label=False)
+    return _record_fields(parts, dataclasses.replace(how, class_names=None))

@@ -10,12 +10,15 @@ conventions are:
   `[0, 1]` or in `[0, 255]`.
 - CMYK is converted by Pillow (also inverted JPEG by Adobe); colour profiles are
   not applied.
-- Resizing stretches to `(height, width)`, bilinear with antialiasing.
+- Resizing is bilinear with antialiasing. `"stretch"` changes the proportions;
+  `"crop"` cuts both ends of the longer side off, `"pad"` puts black beside the
+  shorter one, as `crop_to_aspect_ratio` and `pad_to_aspect_ratio` of Keras.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -26,6 +29,14 @@ from typing import Any
 import numpy as np
 
 MAX_PIXELS = 256_000_000
+
+RESIZES = ("stretch", "crop", "pad")
+
+# Floats whose largest is between 1 and this are in neither range.
+_LEAST_OF_255 = 2
+
+# Brands of HEIF files, in bytes 8 to 12 of their content.
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1"}
 
 # Pillow's mode by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -42,19 +53,21 @@ _FORMATS = (
 
 
 def read_image(
-    path: str | os.PathLike[str],
+    path: str | bytes | os.PathLike[str],
     *,
     channels: int = 3,
     image_size: tuple[int, int] | None = None,
+    resize: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Reads and decodes one image file.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or its content as bytes.
         channels: 1 (grey), 3 (RGB) or 4 (RGBA). Defaults to `3`.
-        image_size: Size `(height, width)` to stretch to, or `None` for the size
-            of the file. Defaults to `None`.
+        image_size: Size `(height, width)`, or `None` for the size of the file.
+            Defaults to `None`.
+        resize: A name in `RESIZES`. Defaults to `"stretch"`.
         max_pixels: Largest number of pixels; a larger image raises before its
             pixels are decoded. Defaults to `256_000_000`.
 
@@ -78,16 +91,26 @@ def read_image(
             data,
             channels=channels,
             image_size=image_size,
+            resize=resize,
             max_pixels=max_pixels,
         )
     except Exception as err:
         raise ValueError(
-            f"Cannot decode the image file {os.fspath(path)!r}: {reason(err)}."
+            f"Cannot decode the image file {name_of(path)}: {reason(err)}."
         ) from err
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def name_of(path: str | bytes | os.PathLike[str]) -> str:
+    """Returns the name of a file in errors."""
+    if isinstance(path, bytes):
+        return f"of {len(path)} bytes in the table"
+    return repr(os.fspath(path))
+
+
+def read_bytes(path: str | bytes | os.PathLike[str]) -> bytes:
     """Reads a regular file; raises with the reason for anything else."""
+    if isinstance(path, bytes):
+        return path
     try:
         status = os.stat(path)
     except FileNotFoundError as err:
@@ -111,11 +134,10 @@ def decode(
     *,
     channels: int = 3,
     image_size: tuple[int, int] | None = None,
+    resize: str = "stretch",
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
     """Decodes the content of an image file; see `read_image`."""
-    from PIL import Image
-
     with _strict_pillow():
         image = _open(io.BytesIO(data), max_pixels)
         if image_size is not None and image.format in ("JPEG", "MPO"):
@@ -126,18 +148,30 @@ def decode(
         orientation = _orientation(image)
         image = _to_mode(image, MODES[channels])
     image = _apply_orientation(image, orientation)
-    if image_size is not None and image.size != image_size[::-1]:
-        image = image.resize(
-            image_size[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0
-        )
+    if image_size is not None:
+        image = _resize(image, image_size, resize)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def is_pillow(image: Any) -> bool:
+    """Tells whether an object is an image of Pillow, without importing it."""
+    return hasattr(image, "getbands") and hasattr(image, "convert")
+
+
+def convert(image: Any, channels: int) -> np.ndarray:
+    """Converts an image of Pillow as `read_image` does a file."""
+    orientation = _orientation(image)
+    image = _to_mode(image, MODES[channels])
+    image = _apply_orientation(image, orientation)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def header_size(
-    path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS
+    path: str | bytes | os.PathLike[str], max_pixels: int = MAX_PIXELS
 ) -> tuple[int, int]:
     """Returns `(height, width)` as decoded, without decoding the pixels."""
-    with _strict_pillow(), _open(path, max_pixels) as image:
+    file = io.BytesIO(path) if isinstance(path, bytes) else path
+    with _strict_pillow(), _open(file, max_pixels) as image:
         width, height = image.size
         # Orientations from 5 swap height and width; Pillow's TIFF reader has
         # done that already.
@@ -145,7 +179,9 @@ def header_size(
     return (width, height) if swapped else (height, width)
 
 
-def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+def resize_array(
+    array: np.ndarray, image_size: tuple[int, int], resize: str = "stretch"
+) -> np.ndarray:
     """Resizes uint8 `(height, width, channels)` as `read_image` does."""
     from PIL import Image
 
@@ -153,16 +189,44 @@ def resize_array(array: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
         return array
     # RGB as one image; any other number of channels as grey images.
     planes = [array] if array.shape[2] == 3 else np.moveaxis(array, 2, 0)
-    size = image_size[::-1]  # Pillow has (width, height).
     resized = [
         np.asarray(
-            Image.fromarray(np.ascontiguousarray(plane)).resize(
-                size, Image.Resampling.BILINEAR, reducing_gap=2.0
+            _resize(
+                Image.fromarray(np.ascontiguousarray(plane)), image_size, resize
             )
         )
         for plane in planes
     ]
     return resized[0] if array.shape[2] == 3 else np.stack(resized, axis=2)
+
+
+def _resize(image: Any, image_size: tuple[int, int], resize: str) -> Any:
+    """Resizes an image of Pillow to `(height, width)`."""
+    from PIL import Image
+
+    size = image_size[::-1]  # Pillow has (width, height).
+    if image.size == size:
+        return image
+    bilinear = Image.Resampling.BILINEAR
+    width, height = image.size
+    if resize == "crop":
+        # The largest part in the middle that has the proportions of `size`.
+        scale = min(width / size[0], height / size[1])
+        across, down = size[0] * scale, size[1] * scale
+        left, top = (width - across) / 2, (height - down) / 2
+        box = (left, top, left + across, top + down)
+        return image.resize(size, bilinear, box=box, reducing_gap=2.0)
+    if resize == "pad":
+        scale = max(width / size[0], height / size[1])
+        inner = (
+            min(size[0], max(1, round(width / scale))),
+            min(size[1], max(1, round(height / scale))),
+        )
+        whole = Image.new(image.mode, size)
+        place = ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2)
+        whole.paste(image.resize(inner, bilinear, reducing_gap=2.0), place)
+        return whole
+    return image.resize(size, bilinear, reducing_gap=2.0)
 
 
 def reason(err: BaseException) -> str:
@@ -180,12 +244,49 @@ def reason(err: BaseException) -> str:
     return f"{type(err).__name__}: {err}".rstrip(": .")
 
 
+@functools.cache
+def _register_heif() -> None:
+    """Registers the plugin for HEIC images where it is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+def _is_heif(file: Any) -> bool:
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as content:
+            start = content.read(12)
+    else:
+        file.seek(0)
+        start = file.read(12)
+    return start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
+
+
+def peak_of_16_bits(path: str | bytes | os.PathLike[str]) -> int | None:
+    """Returns the largest value of a 16-bit image, `None` for others."""
+    file = io.BytesIO(path) if isinstance(path, bytes) else path
+    with _strict_pillow(), _open(file, MAX_PIXELS) as image:
+        if image.mode[:1] != "I":
+            return None
+        return int(np.asarray(image).max())
+
+
 def _open(file: Any, max_pixels: int) -> Any:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.init()
+    _register_heif()
     formats = [name for name in _FORMATS if name in Image.OPEN]
-    image = Image.open(file, formats=formats)
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as err:
+        if "HEIF" not in formats and _is_heif(file):
+            raise ValueError(
+                "it is a HEIC image, which needs a plugin of Pillow: pip "
+                "install pillow-heif"
+            ) from err
+        raise
     width, height = image.size
     if width * height > max_pixels:
         image.close()
@@ -282,7 +383,8 @@ def _to_mode(image: Any, mode: str) -> Any:
 def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
     low, high = pixels.min(), pixels.max()
     if pixels.dtype.kind == "f":
-        if not np.isfinite(pixels).all() or low < 0 or high > 255:
+        between = 1 < high < _LEAST_OF_255
+        if not np.isfinite(pixels).all() or low < 0 or high > 255 or between:
             raise ValueError(
                 "its float pixels must be in [0, 1] or [0, 255], but span "
                 f"[{low:g}, {high:g}]"

@@ -297,6 +297,11 @@ class ImageData(LabelledData):
     channels: int
     multi_label: bool
 
+    @property
+    def resize(self) -> str:
+        """The way images are resized, as in `load_images`."""
+        return self.train.pixels.resize
+
     def __repr__(self) -> str:
         size = "x".join(map(str, self.image_size or ("mixed sizes",)))
         return (

@@ -11,20 +11,25 @@ import numpy as np
 from keras_transfer._utils.digest import DIGEST_BYTES
 from keras_transfer.data.images import decoding
 
+# Largest float of pixels that look like [0, 1].
+_LARGEST_OF_UNIT = 1.5
+
 
 @dataclasses.dataclass(frozen=True)
 class FilePixels:
     """Images in files, decoded when read.
 
     Args:
-        paths: The path of each example.
+        paths: The path of each example, or the bytes of its file.
         channels: Number of channels: 1, 3 or 4.
         max_pixels: Largest number of pixels; larger files raise.
+        resize: A name in `decoding.RESIZES`. Defaults to `"stretch"`.
     """
 
-    paths: Sequence[str]
+    paths: Sequence[str | bytes]
     channels: int
     max_pixels: int
+    resize: str = "stretch"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,6 +42,7 @@ class FilePixels:
             self.paths[index],
             channels=self.channels,
             image_size=image_size,
+            resize=self.resize,
             max_pixels=self.max_pixels,
         )
 
@@ -47,7 +53,8 @@ class FilePixels:
             return decoding.header_size(path, self.max_pixels)
         except Exception as err:
             raise ValueError(
-                f"Cannot read the image file {path!r}: {decoding.reason(err)}."
+                f"Cannot read the image file {decoding.name_of(path)}: "
+                f"{decoding.reason(err)}."
             ) from err
 
     def inspect(
@@ -62,6 +69,10 @@ class FilePixels:
         )
         return digest_image(image), image.shape[:2]
 
+    def peak(self, index: int) -> int | None:
+        """Returns the largest value of a 16-bit image, `None` for others."""
+        return decoding.peak_of_16_bits(self.paths[index])
+
 
 @dataclasses.dataclass(frozen=True)
 class ArrayPixels:
@@ -70,9 +81,11 @@ class ArrayPixels:
     Args:
         images: uint8 array `(n, height, width, channels)`, or a list of uint8
             arrays `(height, width, channels)` that differ in size.
+        resize: A name in `decoding.RESIZES`. Defaults to `"stretch"`.
     """
 
     images: np.ndarray | Sequence[np.ndarray]
+    resize: str = "stretch"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,7 +102,7 @@ class ArrayPixels:
         image = np.asarray(self.images[index])
         if image_size is None:
             return image
-        return decoding.resize_array(image, image_size)
+        return decoding.resize_array(image, image_size, self.resize)
 
     def size(self, index: int) -> tuple[int, int]:
         """Returns `(height, width)`."""
@@ -102,6 +115,38 @@ class ArrayPixels:
         """Returns a digest of the pixels, and the size."""
         image = self.read(index)
         return digest_image(image), self.size(index)
+
+
+def check_pixels(images: np.ndarray, name: str, most: float = 255) -> None:
+    """Raises unless an array holds pixels in [0, 255].
+
+    Args:
+        images: Images of numbers.
+        name: Name of the argument in errors.
+        most: Largest pixel, above 255 where cubic interpolation may exceed it.
+            Defaults to `255`.
+
+    Raises:
+        ValueError: If pixels are outside the range, or floats that look like
+            another range.
+    """
+    if images.dtype == np.uint8 or not images.size:
+        return
+    low, high = images.min(), images.max()
+    rule = f"`{name}`: pixels must be in [0, 255]."
+    if np.isnan(low):
+        raise ValueError(f"{rule} Received: NaN.")
+    if low < 0 or high > most:
+        raise ValueError(
+            f"{rule} Received: pixels from {low:g} to {high:g}. Undo the "
+            "scaling first; the model preprocesses images itself."
+        )
+    # Resizing overshoots 1 a little; no image in [0, 255] is so dark.
+    if images.dtype.kind == "f" and low < high <= _LARGEST_OF_UNIT:
+        raise ValueError(
+            f"{rule} Received: floats from {low:g} to {high:g}, which look "
+            "like [0, 1]. Multiply them by 255."
+        )
 
 
 def digest_image(image: np.ndarray) -> bytes:

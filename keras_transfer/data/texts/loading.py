@@ -13,13 +13,29 @@ from keras_transfer._utils.checks import (
     check_integer,
 )
 from keras_transfer.data import scanning, splitting
+from keras_transfer.data.grouping import (
+    NO_GROUP,
+    GroupsLike,
+    group_keys,
+    join_groups,
+    note_groups_apart,
+)
+from keras_transfer.data.labels import (
+    NO_LABEL,
+    check_not_combined,
+    sorted_names,
+)
 from keras_transfer.data.report import (
     DataReport,
     check_named,
     printable,
     raise_for_unusable,
 )
-from keras_transfer.data.texts.sources import TextRecords, read_texts
+from keras_transfer.data.texts.sources import (
+    Reading,
+    TextRecords,
+    read_texts,
+)
 from keras_transfer.data.texts.texts import TextData, TextSplit
 
 
@@ -32,6 +48,7 @@ def load_texts(
     seed: int = 0,
     on_error: str = "raise",
     class_names: Sequence[str] | None = None,
+    groups: GroupsLike = None,
     encoding: str = "utf-8",
     header: bool | None = None,
 ) -> TextData:
@@ -68,6 +85,8 @@ def load_texts(
         class_names: The classes in the order of their labels. Defaults to
             `None`, which means alphabetical order, numerical order if all are
             integers, and the order of the source for TFDS.
+        groups: Groups of texts that stay in one split, such as those of an
+            author; as in `load_images`. Defaults to `None`.
         encoding: Encoding of files. Defaults to `"utf-8"`.
         header: Whether the first row of a table names its columns. Defaults to
             `None`, which means that it does if `text_column` or `label_column`
@@ -92,33 +111,33 @@ def load_texts(
     check_integer("seed", seed, 0)
     check_choice("on_error", on_error, ("raise", "skip"))
     names = check_class_names(class_names)
-    records = read_texts(
-        source,
-        text=text_column,
-        label=label_column,
-        encoding=encoding,
-        header=header,
-    )
-    usable, skipped = _usable_texts(records)
+    column = groups if isinstance(groups, str) else None
+    how = Reading(text_column, label_column, encoding, header, names, column)
+    records = read_texts(source, how)
+    keys = group_keys(groups, records.ids, records.groups)
+    usable, skipped = _usable_texts(records, keys)
     if on_error == "raise":
         raise_for_unusable(skipped, "texts")
     labels = [(records.labels[i],) for i in usable]
-    names = names or records.class_names or _sorted_names(labels)
-    _check_classes(labels, names)
+    present = {name for (name,) in labels}
+    names = names or records.class_names or sorted_names(present)
+    _check_classes(present, names, declared=bool(class_names))
     ids = [records.ids[i] for i in usable]
     texts = [records.texts[i] for i in usable]
-    groups = scanning.group_equal(texts)
+    copies = scanning.group_equal(texts)
+    keys = keys and [keys[i] for i in usable]
     given = [records.splits[i] for i in usable]
     splits, notes = splitting.assign_splits(
-        ids, labels, given, groups, fractions, seed
+        ids, labels, given, join_groups(copies, keys), fractions, seed
     )
+    notes += note_groups_apart(keys, splits)
     report = DataReport(
         skipped=tuple(skipped),
         ignored=tuple(sorted(records.ignored)),
         notes=notes,
         kind="texts",
     )
-    report = scanning.report_duplicates(report, groups, ids, labels, splits)
+    report = scanning.report_duplicates(report, copies, ids, labels, splits)
     encoded = splitting.encode_labels(labels, names, multi_label=False)
     text_array = np.array(texts, dtype=object)
     by_name = {}
@@ -130,20 +149,23 @@ def load_texts(
             labels=encoded[rows],
             class_names=names,
             texts=text_array[rows],
+            groups=None if keys is None else tuple(keys[row] for row in rows),
         )
     return TextData(**by_name, class_names=names, report=report)
 
 
 def _usable_texts(
-    records: TextRecords,
+    records: TextRecords, keys: list[str] | None
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Returns the indices of usable texts, and `(id, reason)` of the others."""
-    usable, unusable = [], []
+    usable, unusable = [], list(records.unusable)
     for i, row_id in enumerate(records.ids):
         if not records.texts[i].strip():
             unusable.append((row_id, "the text is empty"))
         elif not records.labels[i]:
-            unusable.append((row_id, "it has no label"))
+            unusable.append((row_id, NO_LABEL))
+        elif keys is not None and not keys[i]:
+            unusable.append((row_id, NO_GROUP))
         elif _has_lone_surrogate(records.texts[i]):
             unusable.append((row_id, "it holds half a character (surrogate)"))
         else:
@@ -160,19 +182,12 @@ def _has_lone_surrogate(text: str) -> bool:
     return False
 
 
-def _sorted_names(labels: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    present = {name for (name,) in labels}
-    try:
-        return tuple(sorted(present, key=lambda name: (int(name), name)))
-    except ValueError:
-        return tuple(sorted(present))
-
-
 def _check_classes(
-    labels: Sequence[tuple[str, ...]], names: tuple[str, ...]
+    present: set[str], names: tuple[str, ...], declared: bool
 ) -> None:
-    present = {name for (name,) in labels}
     check_named(present, names)
+    if not declared:
+        check_not_combined(names)
     if len(present) < 2:
         raise ValueError(
             "`source` must hold texts of at least two classes. Received: only "

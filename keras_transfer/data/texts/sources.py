@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_transfer.data import tfds
-from keras_transfer.data.images.sources import SPLIT_NAMES
-
-# Delimiter by extension.
-_TABLES = {".csv": ",", ".tsv": "\t"}
+from keras_transfer.data.datasets import Rows, parts_of_pair, read_rows
+from keras_transfer.data.labels import (
+    as_cells,
+    check_classes_recur,
+    is_missing,
+    label_name,
+)
+from keras_transfer.data.layout import (
+    ClassRoot,
+    find_class_roots,
+    list_folder,
+)
+from keras_transfer.data.splitting import SPLIT_NAMES, split_of
+from keras_transfer.data.tables import reading
+from keras_transfer.data.tables.columns import (
+    LABEL_COLUMNS,
+    Column,
+    Role,
+    check_no_header,
+    drop_misfits,
+    find_columns,
+    take_header,
+)
+from keras_transfer.data.tables.table import Table
 
 _TEXT_COLUMNS = ("text", "sentence", "review", "question", "content")
-
-_LABEL_COLUMNS = ("label", "class", "category", "sentiment", "target")
-
-Column = str | int | None
 
 
 @dataclasses.dataclass
@@ -32,11 +45,16 @@ class TextRecords:
 
     Args:
         ids: Stable ids of the texts. Defaults to `[]`.
-        texts: The texts. Defaults to `[]`.
-        labels: Class name of each text. Defaults to `[]`.
+        texts: The texts; `""` where one is missing. Defaults to `[]`.
+        labels: Class name of each text; `""` where it is missing. Defaults to
+            `[]`.
         splits: The split of each text in the source, or `None`. Defaults to
             `[]`.
         ignored: Names of ignored files and folders. Defaults to `[]`.
+        unusable: Pairs `(id, reason)` of rows that cannot be read. Defaults to
+            `[]`.
+        groups: Cells of the column of groups, one for each text; empty without
+            such a column. Defaults to `[]`.
         class_names: The classes of a source that numbers them, in its order.
             Defaults to `None`.
     """
@@ -46,6 +64,8 @@ class TextRecords:
     labels: list[str] = dataclasses.field(default_factory=list)
     splits: list[str | None] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
+    unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    groups: list[Any] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
 
     def add(self, row_id: str, text: str, label: str, split: Any) -> None:
@@ -56,23 +76,34 @@ class TextRecords:
         self.splits.append(split)
 
 
-def read_texts(
-    source: Any,
-    *,
-    text: Column,
-    label: Column,
-    encoding: str,
-    header: bool | None,
-) -> TextRecords:
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Arguments of `load_texts` that say how a source is read.
+
+    Args:
+        text_column: Name or number of the column with the texts, or `None`.
+        label_column: Name or number of the column with the classes, or `None`.
+        encoding: Encoding of files.
+        header: Whether the first row of a table names its columns, or `None` to
+            detect that.
+        class_names: The declared classes, or `None`.
+        group_column: Name of the column with the groups, or `None`.
+    """
+
+    text_column: Column
+    label_column: Column
+    encoding: str
+    header: bool | None
+    class_names: tuple[str, ...] | None
+    group_column: str | None
+
+
+def read_texts(source: Any, how: Reading) -> TextRecords:
     """Reads any source that `load_texts` supports.
 
     Args:
         source: The source.
-        text: Name or number of the column with the texts, or `None`.
-        label: Name or number of the column with the classes, or `None`.
-        encoding: Encoding of files.
-        header: Whether the first row of a table names its columns, or `None` to
-            detect that.
+        how: The arguments of the reading.
 
     Returns:
         `TextRecords`.
@@ -82,135 +113,177 @@ def read_texts(
         TypeError: If the source is of another type.
     """
     records = TextRecords()
+    source = parts_of_pair(source)
     if isinstance(source, str) and source.startswith("tfds:"):
         by_split, records.class_names = tfds.read_texts(source)
         for split, pair in by_split.items():
-            _read_pair(records, pair, split)
-        return records
-    if isinstance(source, str | os.PathLike):
-        path = Path(source).expanduser()
-        if path.is_file() and path.suffix.lower() in _TABLES:
-            _read_table(records, path, None, text, label, encoding, header)
-        elif path.is_dir():
-            _read_folder(records, path, text, label, encoding, header)
-        else:
+            _read_pair(records, pair, split, how, declared=True)
+    elif isinstance(source, Mapping):
+        known = [SPLIT_NAMES.get(str(name)) for name in source]
+        if None in known or len(set(known)) < len(known):
             raise ValueError(
-                "`source` must be a .csv or .tsv file, a folder of them or of "
-                'class folders with .txt files, arrays or "tfds:name". '
+                '`source` must have keys "train", "validation" and "test", '
+                f"each once. Received: {list(source)}."
+            )
+        for name, part in source.items():
+            _read_part(records, part, SPLIT_NAMES[name], how)
+    else:
+        _read_part(records, source, None, how)
+    return records
+
+
+def _read_part(
+    records: TextRecords, source: Any, split: str | None, how: Reading
+) -> None:
+    """Reads all of a source, or one split of it."""
+    tables = _table_paths(source)
+    if rows := read_rows(source, "source", "text", _decoded):
+        _read_pair(records, _named(records, rows), split, how, declared=True)
+    elif tables or reading.is_frame(source):
+        for table in tables or [source]:
+            _read_table(records, table, split, how)
+    elif isinstance(source, str | os.PathLike):
+        path = Path(source).expanduser()
+        if not path.is_dir():
+            raise ValueError(
+                f"`source` must be a {reading.ENDINGS} file, a folder of them "
+                'or of class folders with .txt files, arrays or "tfds:name". '
                 f"Received: source={str(source)!r}, "
                 + (
                     "a file of another type."
                     if path.exists()
-                    else "which does not exist."
+                    else f"which does not exist (looked in {Path.cwd()})."
                 )
             )
-        return records
-    pairs = source if isinstance(source, Mapping) else {None: source}
-    known = [SPLIT_NAMES.get(str(name)) for name in pairs]
-    if isinstance(source, Mapping) and (
-        None in known or len(set(known)) < len(known)
+        if split is None:
+            _read_folder(records, path, how)
+        else:
+            _read_class_folders(records, path, ClassRoot(split, path, ""), how)
+    else:
+        _read_pair(records, source, split, how)
+
+
+def _decoded(text: Any) -> Any:
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+
+
+def _named(records: TextRecords, rows: Rows) -> tuple[list[Any], list[Any]]:
+    """Returns texts and names of classes; numbers count the declared ones."""
+    names = []
+    for label in rows.labels:
+        row = np.asarray(label).reshape(-1)
+        names.append(label_name(row.argmax() if row.size > 1 else row[0]))
+    if rows.class_names is not None:
+        if records.class_names not in (None, rows.class_names):
+            raise ValueError(
+                "`source` must have the same classes in every split. Received: "
+                f"{records.class_names} and {rows.class_names}."
+            )
+        records.class_names = rows.class_names
+        names = [rows.class_names[int(name)] if name else "" for name in names]
+    return rows.inputs, names
+
+
+def _table_paths(source: Any) -> list[Path]:
+    """Returns the paths of tables: one, or a list of them."""
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    if not isinstance(source, list | tuple) or not all(
+        isinstance(item, str | os.PathLike) for item in source
     ):
-        raise ValueError(
-            '`source` must have keys "train", "validation" and "test", each '
-            f"once. Received: {list(pairs)}."
-        )
-    for name, pair in pairs.items():
-        _read_pair(records, pair, name and SPLIT_NAMES[name])
-    return records
+        return []
+    paths = [Path(item).expanduser() for item in source]
+    return paths if all(map(_is_table_file, paths)) else []
 
 
-def _read_pair(records: TextRecords, pair: Any, split: str | None) -> None:
+def _is_table_file(path: Path) -> bool:
+    return reading.is_table(path) and path.is_file()
+
+
+def _read_pair(
+    records: TextRecords,
+    pair: Any,
+    split: str | None,
+    how: Reading,
+    declared: bool = False,
+) -> None:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(
-            "`source` must be a path, a pair (texts, labels), a dict of pairs "
-            f'or "tfds:name". Received: {type(pair).__name__}.'
+            "`source` must be a path, a pair (texts, labels), a data frame, a "
+            f'dict of them or "tfds:name". Received: {type(pair).__name__}.'
         )
-    texts, labels = pair
-    texts = np.asarray(texts, dtype=object)
-    labels = _column(np.asarray(labels))
-    if texts.ndim != 1 or not all(isinstance(t, str) for t in texts):
+    shape = np.shape(pair[0]) if hasattr(pair[0], "shape") else None
+    texts = as_cells(pair[0]) if not isinstance(pair[0], str) else []
+    odd = next((n for n, t in enumerate(texts) if not _is_text(t)), None)
+    if odd is not None or not texts or (shape and len(shape) != 1):
         raise TypeError(
             "`source` must hold texts as one array or list of `str`. Received: "
-            f"an array of shape {texts.shape}"
-            + ("" if texts.ndim != 1 else ", not all of them `str`.")
+            f"{len(texts)} texts"
+            + (
+                ""
+                if odd is None
+                else f", not all of them `str`: row {odd} is of type "
+                f"{type(texts[odd]).__name__}."
+            )
         )
-    if labels.shape != texts.shape or labels.dtype.kind not in "iuUOb":
+    labels = pair[1]
+    if np.ndim(labels) == 2 and np.shape(labels)[1] == 1:
+        labels = np.asarray(labels)[:, 0]
+    kind = np.asarray(labels).dtype
+    cells = as_cells(labels) if np.ndim(labels) == 1 else []
+    fractions = kind.kind == "f" and any(
+        not is_missing(cell) and cell % 1 for cell in cells
+    )
+    if len(cells) != len(texts) or kind.kind not in "iufUOb" or fractions:
         raise ValueError(
             "`source` must hold as many labels as texts, integers or names. "
-            f"Received: {len(texts)} texts, labels of shape {labels.shape} and "
-            f"dtype {labels.dtype}."
+            f"Received: {len(texts)} texts, labels of shape "
+            f"{np.shape(labels)} and dtype {kind}."
         )
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        name = _name_of(label)
-        records.add(f"{split or 'all'}/{number:06}", text, name, split)
+    known = how.class_names or ()
+    names = [
+        str(cell) if declared else label_name(cell, known) for cell in cells
+    ]
+    if not declared and not known:
+        check_classes_recur(names, "labels")
+    for number, (text, name) in enumerate(zip(texts, names, strict=True)):
+        content = "" if is_missing(text) else text
+        records.add(f"{split or 'all'}/{number:06}", content, name, split)
 
 
-def _column(labels: np.ndarray) -> np.ndarray:
-    """Returns labels of shape `(n, 1)` as `(n,)`; raises for fractions."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.dtype.kind == "f":
-        # Integers with gaps are floats in pandas.
-        known = labels[~np.isnan(labels)]
-        if (known == np.floor(known)).all() and np.isfinite(known).all():
-            return labels.astype(object)
-    return labels
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or is_missing(value)
 
 
-def _name_of(label: Any) -> str:
-    """Returns the class name of a label, `""` for a missing one."""
-    # In pandas, a missing label is None or NaN.
-    if label is None or label != label:
-        return ""
-    if isinstance(label, float) and label.is_integer():
-        label = int(label)
-    return str(label)
-
-
-def _read_folder(
-    records: TextRecords,
-    root: Path,
-    text: Column,
-    label: Column,
-    encoding: str,
-    header: bool | None,
-) -> None:
+def _read_folder(records: TextRecords, root: Path, how: Reading) -> None:
     tables = [
         path
         for path in sorted(root.iterdir())
-        if path.suffix.lower() in _TABLES and path.stem.lower() in SPLIT_NAMES
+        if _is_table_file(path) and split_of(reading.stem_of(path))
     ]
-    table_splits = [SPLIT_NAMES[path.stem.lower()] for path in tables]
+    table_splits = [split_of(reading.stem_of(path)) for path in tables]
     if len(set(table_splits)) < len(table_splits):
         raise ValueError(
             "`source` must hold one file for each split. Received: "
             f"{', '.join(path.name for path in tables)} in {str(root)!r}."
         )
     for split, path in zip(table_splits, tables, strict=True):
-        _read_table(records, path, split, text, label, encoding, header)
+        _read_table(records, path, split, how)
     if tables:
         used = set(tables)
         others = [path for path in sorted(root.iterdir()) if path not in used]
         records.ignored += [path.name for path in others]
         return
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
-    split_paths = [path for path in folders if path.name.lower() in SPLIT_NAMES]
-    split_folders: list[tuple[str | None, Path]] = [
-        (SPLIT_NAMES[path.name.lower()], path) for path in split_paths
-    ]
-    if split_folders:
-        paths = sorted(root.iterdir())
-        others = [path for path in paths if path not in split_paths]
-        records.ignored += [path.name for path in others]
-    for split_name, folder in split_folders or [(None, root)]:
-        for path in sorted(folder.rglob("*")):
-            parts = path.relative_to(folder).parts
-            text_id = path.relative_to(root).as_posix()
-            if path.suffix.lower() == ".txt" and len(parts) > 1:
-                content = _decode(path, encoding)
-                records.add(text_id, content, parts[0], split_name)
-            elif path.is_file():
-                records.ignored.append(text_id)
+    roots = find_class_roots(
+        root,
+        _is_text_file,
+        ignored=records.ignored,
+        unusable=records.unusable,
+    )
+    if roots[0].split is not None:
+        records.ignored += list_folder(root)[1]
+    for class_root in roots:
+        _read_class_folders(records, root, class_root, how)
     if not records.ids:
         raise ValueError(
             "`source` must hold train.csv or train.tsv, or class folders with "
@@ -218,142 +291,95 @@ def _read_folder(
         )
 
 
-def _read_table(
-    records: TextRecords,
-    path: Path,
-    split: str | None,
-    text: Column,
-    label: Column,
-    encoding: str,
-    header: bool | None,
+def _is_text_file(name: str) -> bool:
+    return name.lower().endswith(".txt")
+
+
+def _read_class_folders(
+    records: TextRecords, root: Path, class_root: ClassRoot, how: Reading
 ) -> None:
-    delimiter = _TABLES[path.suffix.lower()]
-    content = _decode(path, encoding).lstrip("\ufeff")
-    # In tab-separated files, quotation marks are part of the text.
-    quoted = delimiter != "\t"
-    reader = csv.reader(
-        io.StringIO(content, newline=""),
-        delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-    )
-    try:
-        rows = list(_numbered_rows(reader))
-    except csv.Error as err:
-        raise ValueError(
-            f"`source` must be a table. Received: {str(path)!r}, whose line "
-            f"{reader.line_num} cannot be read: {err}."
-        ) from err
-    if not rows:
-        raise ValueError(
-            f"`source` must hold texts. Received: {str(path)!r}, an empty file."
-        )
-    first = [name.strip().lower() for name in rows[0][1]]
-    columns, named = _columns(first, path, text, label, header)
-    if not named and header is None:
-        _check_no_header(first, [row for _, row in rows[1:]], columns[1], path)
-    split_column = first.index("split") if named and "split" in first else None
-    for number, row in rows[1:] if named else rows:
-        if len(row) <= max(columns) or len(row) != len(first):
-            raise ValueError(
-                "`source` must have as many columns in each row. Received: "
-                f"{str(path)!r}, whose line {number} has {len(row)} columns, "
-                f"and the first one {len(first)}. In a .csv file, a text that "
-                f"contains {delimiter!r} must be in quotation marks."
-            )
-        row_split = split
-        if split_column is not None:
-            row_split = _split_of(row[split_column], path, number)
-        content, name = (row[column] for column in columns)
-        row_id = f"{path.name}:{number}"
-        records.add(row_id, content, name.strip(), row_split)
-
-
-def _numbered_rows(reader: Any) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows that are not empty, with their line numbers."""
-    for row in reader:
-        if any(cell.strip() for cell in row):
-            yield reader.line_num, row
-
-
-def _columns(
-    first: Sequence[str],
-    path: Path,
-    text: Column,
-    label: Column,
-    header: bool | None,
-) -> tuple[tuple[int, int], bool]:
-    """Returns the columns, and whether the first row names them."""
-    roles = (("text", text, _TEXT_COLUMNS), ("label", label, _LABEL_COLUMNS))
-    named = header
-    if named is None:
-        by_name = any(isinstance(column, str) for column in (text, label))
-        named = by_name or any(name in first for name in _LABEL_COLUMNS)
-    indices: list[int] = []
-    for default, (role, column, known) in enumerate(roles):
-        names = (column.lower(),) if isinstance(column, str) else known
-        matches = [first.index(name) for name in names if name in first]
-        if isinstance(column, int):
-            indices.append(column)
-        elif named and matches:
-            indices.append(matches[0])
-        elif named:
-            raise ValueError(
-                f"`{role}_column` must be a column of {str(path)!r}, which has "
-                f"{', '.join(first)}. Received: {role}_column={column!r}. "
-                f"Pass {role}_column=NAME."
-            )
+    for path in sorted(class_root.folder.rglob("*")):
+        parts = path.relative_to(class_root.folder).parts
+        text_id = path.relative_to(root).as_posix()
+        if not path.is_file():
+            continue
+        if not _is_text_file(path.name) or len(parts) < 2:
+            records.ignored.append(text_id)
         else:
-            indices.append(default)
-    if indices[0] == indices[1] or min(indices) < 0:
-        raise ValueError(
-            "`text_column` and `label_column` must be two columns. Received: "
-            f"{indices[0]} and {indices[1]} of {str(path)!r}."
-        )
-    return (indices[0], indices[1]), named
+            content = reading.decode_text(
+                reading.read_file(path), path, how.encoding
+            )
+            records.add(text_id, content, parts[0], class_root.split)
 
 
-def _check_no_header(
-    first: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    column: int,
-    path: Path,
+def _read_table(
+    records: TextRecords, source: Any, split: str | None, how: Reading
 ) -> None:
-    """Raises if the first row seems to be a header with unknown names."""
-    counts = Counter(row[column].strip() for row in rows if len(row) > column)
-    label = first[column] if len(first) > column else ""
-    unique = label not in (name.lower() for name in counts)
-    repeated = bool(counts) and min(counts.values()) > 1
-    if unique and (repeated or any(name in first for name in _TEXT_COLUMNS)):
-        raise ValueError(
-            "`text_column` and `label_column` must be given if the first row "
-            f"has unknown names. Received: {str(path)!r}, which begins with "
-            f"{', '.join(first)}. If that is an example, pass header=False."
-        )
+    table = reading.read_table(source, how.encoding)
+    roles = (
+        Role("text", how.text_column, _TEXT_COLUMNS, marks_header=False),
+        Role("label", how.label_column, LABEL_COLUMNS),
+        Role("split", None, ("split",), optional=True),
+        Role("group", how.group_column, (), optional=True),
+    )
+    take_header(table, roles, how.header)
+    columns = find_columns(table, roles)
+    text, label = columns["text"], columns["label"]
+    if table.columns is None and how.header is None:
+        check_no_header(table, text, label, _TEXT_COLUMNS)
+    rows, misfits = drop_misfits(table, label)
+    records.unusable += [
+        (f"{table.name}:{number}", reason) for number, reason in misfits.items()
+    ]
+    known = how.class_names or ()
+    names = [label_name(row[label], known) for _, row in rows]
+    if not known:
+        _check_recurring(table, text, label, rows, names)
+    for (number, row), name in zip(rows, names, strict=True):
+        row_split = split
+        if "split" in columns:
+            row_split = _split_of(row[columns["split"]], table, number)
+        content = "" if is_missing(row[text]) else row[text]
+        if not isinstance(content, str):
+            raise ValueError(
+                "`text_column` must be a column of texts. Received: "
+                f"{table.header()[text]!r} of {table.name!r}, whose "
+                f"{table.place(number)} holds {content!r:.40}."
+            )
+        records.add(f"{table.name}:{number}", content, name, row_split)
+        if "group" in columns:
+            records.groups.append(row[columns["group"]])
 
 
-def _split_of(name: str, path: Path, number: int) -> str | None:
-    name = name.strip().lower()
+def _check_recurring(
+    table: Table,
+    text: int,
+    label: int,
+    rows: Sequence[tuple[int, list[Any]]],
+    names: Sequence[str],
+) -> None:
+    """Raises if the labels are no classes; names the column of the texts."""
+    titles = [
+        f'"{table.columns[i]}"' if table.columns else str(i)
+        for i in (text, label)
+    ]
+    different = len({str(row[text]) for _, row in rows})
+    check_classes_recur(
+        names,
+        f"column {titles[1]} of {table.name!r}",
+        f" Column {titles[0]}, read as the texts, has {different}. If they are "
+        "exchanged, or others are meant, pass `text_column` and "
+        "`label_column`.",
+    )
+
+
+def _split_of(value: Any, table: Table, number: int) -> str | None:
+    name = "" if is_missing(value) else str(value).strip().lower()
     if not name:
         return None
     if name not in SPLIT_NAMES:
         raise ValueError(
             f"`source` must have splits among {', '.join(SPLIT_NAMES)}. "
-            f"Received: {str(path)!r}, line {number}: {name!r}."
+            f"Received: {table.name!r}, {table.place(number)}: {name!r}."
         )
     return SPLIT_NAMES[name]
-
-
-def _decode(path: Path, encoding: str) -> str:
-    try:
-        return path.read_text(encoding=encoding)
-    except UnicodeDecodeError as err:
-        raise ValueError(
-            f"`encoding` must be the encoding of {str(path)!r}, such as "
-            f'"latin-1". Received: encoding={encoding!r}, which fails at byte '
-            f"{err.start}."
-        ) from err
-    except LookupError as err:
-        raise ValueError(
-            "`encoding` must be known to Python. Received: "
-            f"encoding={encoding!r}."
-        ) from err

@@ -1,0 +1,1 @@
+"""Tables of examples: files and data frames, their columns and cells."""
