@@ -146,7 +146,7 @@ class PhaseCompiler:
             steps = self.count_steps(place, data)
         network.compile(
             outer,
-            loss=spec.task.loss,
+            loss=spec.weighing.loss,
             metrics=spec.task.metrics(),
             auto_scale_loss=False,
             steps_per_execution=steps,
@@ -156,7 +156,9 @@ class PhaseCompiler:
             assign(outer.variables, resumed.optimizer)
         trainer: keras.Model | ReplicaTrainer = network
         if spec.strategy is not None:
-            trainer = ReplicaTrainer(network, spec.task, spec.strategy)
+            trainer = ReplicaTrainer(
+                network, spec.weighing.loss, spec.task.metrics, spec.strategy
+            )
         return CompiledPhase(trainer, optimizer, steps)
 
     def count_steps(self, place: int, data: PhaseData) -> int:
@@ -237,7 +239,7 @@ def compile_plainly(
     model.compile(
         settings.optimization.make(learning_rate),
         loss=task.loss,
-        metrics=task.metrics(),
+        metrics=task.plain_metrics(),
     )
     # `fit` would have built it: a file with an unbuilt optimizer loads with a
     # warning.

@@ -252,7 +252,7 @@ def train(
         stopping = spec.settings.stopping
         history = History(stopping.monitor, stopping.patience, spec.columns)
         # All checks come before the first change.
-        uncached, _ = UncachedPhase(spec.model, spec.data), spec.class_weight
+        uncached, _ = UncachedPhase(spec.model, spec.data), spec.weighing
         state = RunState(spec.model, history, spec.group)
         diagnosis = diagnose(spec, sets, ignore, progress.say)
         if directory is not None:

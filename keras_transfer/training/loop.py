@@ -123,6 +123,10 @@ class TrainingLoop:
 
     def run(self) -> None:
         """Runs all phases, or the remaining ones of a resumed run."""
+        with self._spec.data.reading():
+            self._run()
+
+    def _run(self) -> None:
         resumed = self._state.resumed
         first = resumed.phase if resumed is not None else 0
         for place, phase in enumerate(self._spec.phases):
@@ -191,11 +195,10 @@ class TrainingLoop:
             rates = [phase.rate(step, total) for step in range(total)]
             compiled.optimizer.follow(rates, done * spec.data.steps)
         compiled.trainer.fit(
-            data.train(lambda: self._epoch),
+            spec.weigh(data.train(lambda: self._epoch)),
             initial_epoch=done,
             epochs=phase.epochs,
             validation_data=data.validation(),
-            class_weight=spec.class_weight,
             callbacks=self._callbacks(run, done),
             verbose=1 if self._progress.verbose > 1 else 0,
             shuffle=False,  # The data shuffle; Keras warns otherwise.

@@ -325,7 +325,10 @@ class TrainingSession:
         model = graph.view(network)
         model.compile(loss=spec.task.loss, metrics=spec.task.metrics())
         if self._strategy is not None:
-            return ReplicaTrainer(model, spec.task, self._strategy), batches
+            trainer = ReplicaTrainer(
+                model, spec.task.loss, spec.task.metrics, self._strategy
+            )
+            return trainer, batches
         return model, batches
 
     @property
