@@ -13,6 +13,7 @@ import numpy as np
 from keras_transfer.evaluation.evaluation import Evaluation
 from keras_transfer.probes import Probe
 from keras_transfer.structure.outputs import output_activation
+from keras_transfer.tasks.extra_metrics import ExtraMetric, join
 
 LossLike: TypeAlias = str | keras.losses.Loss | Callable[..., Any]
 
@@ -106,6 +107,7 @@ class Task(abc.ABC):
             class `"indices"`, `"soft"` rows that sum to 1, other `"fractions"`
             in [0, 1], or `"numbers"`. Defaults to `"numbers"`.
         activation: Name of the output activation. Defaults to `None`, unknown.
+        extra: Metrics of the user. Defaults to `()`.
     """
 
     name: ClassVar[str] = ""
@@ -124,6 +126,7 @@ class Task(abc.ABC):
     from_logits: bool = False
     label_format: str = "numbers"
     activation: str | None = None
+    extra: tuple[ExtraMetric, ...] = ()
 
     @abc.abstractmethod
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -132,6 +135,10 @@ class Task(abc.ABC):
     def plain_metrics(self) -> list[keras.metrics.Metric]:
         """Makes those of `metrics` that a saved model can hold."""
         return self.metrics()
+
+    def all_metrics(self) -> list[keras.metrics.Metric]:
+        """Makes new metrics for one `compile`, those of the user included."""
+        return join(self.metrics(), self.extra)
 
     @property
     def names_classes(self) -> bool:

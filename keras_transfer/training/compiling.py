@@ -19,6 +19,7 @@ from keras_transfer.optimizers.learning_rate_multiplier import (
 from keras_transfer.optimizers.rates_by_block import layer_decay
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
+from keras_transfer.tasks.extra_metrics import join
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_directory import State
@@ -147,7 +148,7 @@ class PhaseCompiler:
         network.compile(
             outer,
             loss=spec.weighing.loss,
-            metrics=spec.task.metrics(),
+            metrics=spec.task.all_metrics(),
             auto_scale_loss=False,
             steps_per_execution=steps,
         )
@@ -157,7 +158,10 @@ class PhaseCompiler:
         trainer: keras.Model | ReplicaTrainer = network
         if spec.strategy is not None:
             trainer = ReplicaTrainer(
-                network, spec.weighing.loss, spec.task.metrics, spec.strategy
+                network,
+                spec.weighing.loss,
+                spec.task.all_metrics,
+                spec.strategy,
             )
         return CompiledPhase(trainer, optimizer, steps)
 
@@ -239,7 +243,7 @@ def compile_plainly(
     model.compile(
         settings.optimization.make(learning_rate),
         loss=task.loss,
-        metrics=task.plain_metrics(),
+        metrics=join(task.plain_metrics(), task.extra),
     )
     # `fit` would have built it: a file with an unbuilt optimizer loads with a
     # warning.

@@ -237,7 +237,7 @@ class TrainingLoop:
             return [*callbacks, *users, recorder]
         # User callbacks expect the whole model, not the part above the cut;
         # both hold the same variables.
-        whole = ShowWhole(spec.model, spec.task.metrics, data.labels[:1])
+        whole = ShowWhole(spec.model, spec.task.all_metrics, data.labels[:1])
         return [*callbacks, whole, *(whole.show(c) for c in users), recorder]
 
     # --- Epochs ---

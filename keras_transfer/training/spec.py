@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
 from keras_transfer.data import LabelledData
@@ -28,6 +29,7 @@ from keras_transfer.tasks.choosing import (
     choose_task,
     is_binary,
 )
+from keras_transfer.tasks.extra_metrics import check_metrics
 from keras_transfer.tasks.task import Task, Weighing
 from keras_transfer.training.compatibility import (
     check_callbacks,
@@ -77,7 +79,7 @@ class RunSpec:
     @functools.cached_property
     def columns(self) -> tuple[str, ...]:
         """The measured columns of the table: losses and metrics."""
-        names = ["loss", *(metric.name for metric in self.task.metrics())]
+        names = ["loss", *(metric.name for metric in self.task.all_metrics())]
         if self.data.validation is not None:
             names += [f"val_{name}" for name in names]
         return tuple(names)
@@ -237,9 +239,14 @@ def read_data(
             loss=settings.losses.loss,
             label_smoothing=settings.losses.label_smoothing,
         )
-    training_data = with_checked_labels(
-        training_data, task, model.output_shape[-1]
-    )
+    units = model.output_shape[-1]
+    training_data = with_checked_labels(training_data, task, units)
+    extra = settings.losses.metrics
+    if extra:
+        labels = _few_labels(data, training_data, units)
+        own = [metric.name for metric in task.metrics()]
+        check_metrics(extra, labels, units, own)
+        task = dataclasses.replace(task, extra=extra)
     arrays = {
         f"{name} of {type(loss).__name__} {place}": array
         for place, loss in enumerate(losses)
@@ -249,6 +256,18 @@ def read_data(
         training_data, arrays, batch_size=options.batch_size, seed=options.seed
     )
     return training_data, task
+
+
+def _few_labels(
+    data: Any, training_data: TrainingData, units: int
+) -> np.ndarray:
+    """Returns labels of two examples, as batches have them."""
+    if isinstance(data, LabelledData):  # They make rows of all their examples.
+        return np.eye(2, units, dtype=np.float32)
+    if "train" in training_data.indexed:
+        return training_data.indexed["train"].make_labels()[:2]
+    labels: np.ndarray = next(iter(training_data.plain()))[1].numpy()[:2]
+    return labels
 
 
 def check_arguments(

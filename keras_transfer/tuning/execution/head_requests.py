@@ -50,6 +50,7 @@ _SETTINGS = (
     ("reporting", "tensorboard"),
     ("reporting", "callbacks"),
     ("caching", "views"),
+    ("losses", "metrics"),
 )
 
 

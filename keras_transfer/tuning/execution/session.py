@@ -323,10 +323,10 @@ class TrainingSession:
                 "`data` must have validation examples. Received: none."
             )
         model = graph.view(network)
-        model.compile(loss=spec.task.loss, metrics=spec.task.metrics())
+        model.compile(loss=spec.task.loss, metrics=spec.task.all_metrics())
         if self._strategy is not None:
             trainer = ReplicaTrainer(
-                model, spec.task.loss, spec.task.metrics, self._strategy
+                model, spec.task.loss, spec.task.all_metrics, self._strategy
             )
             return trainer, batches
         return model, batches
