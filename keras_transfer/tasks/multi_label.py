@@ -242,11 +242,13 @@ class MultiLabel(Task):
         """Measures all decisions at 0.5; see `Task.evaluate`.
 
         The class of an example, as an integer, is yes for that class and no for
-        all others.
+        all others; a single output is the second of two classes.
         """
         units = outputs.shape[-1]
         if units > 1 and labels.ndim == 1:
             labels = check_labels(labels, units)[:, None] == np.arange(units)
+        if units == 1 and labels.shape[1:] == (2,):
+            labels = check_labels(labels, 2)[:, None]
         return evaluate_outputs(
             outputs,
             labels,
