@@ -210,7 +210,7 @@ def objective_of(oracle: Any, objective: Any) -> Any:
     Raises:
         ValueError: If the two do not agree.
     """
-    if isinstance(objective, tuple | list):
+    if isinstance(objective, tuple):
         if len(objective) != 2 or objective[1] not in ("min", "max"):
             raise ValueError(
                 '`objective` must be a column, a pair of it and "min" or '
