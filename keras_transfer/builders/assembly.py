@@ -34,9 +34,21 @@ def names_of(
 
 
 def number_of_classes(
-    num_classes: int | None, names: tuple[str, ...] | None
+    num_classes: int | None,
+    names: tuple[str, ...] | None,
+    activation: str,
+    multi_label: bool = False,
 ) -> int:
-    """Returns the number of classes; raises if the two arguments differ."""
+    """Returns the number of outputs for classes; raises if they do not fit.
+
+    Args:
+        num_classes: Number that the user passed, or `None`.
+        names: Names of the classes, or `None`.
+        activation: Activation of the output: without a softmax a single output
+            is the second of two classes that exclude each other.
+        multi_label: Whether an example may have several classes. Defaults to
+            `False`.
+    """
     if num_classes is None:
         if names is None:
             raise ValueError(
@@ -44,7 +56,13 @@ def number_of_classes(
                 "take it from. Received: num_classes=None"
             )
         return len(names)
-    if names is not None and num_classes != len(names):
+    is_second = (
+        num_classes == 1
+        and len(names or ()) == 2
+        and activation != "softmax"
+        and not multi_label
+    )
+    if names is not None and num_classes != len(names) and not is_second:
         raise ValueError(
             f"`num_classes` must be {len(names)}, the number of class names "
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}). "

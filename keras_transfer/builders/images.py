@@ -48,8 +48,9 @@ def build_classifier(
     Args:
         backbone: A name from `list_backbones()`, or a `Backbone`, from
             `load_backbone`, whose weights are copied.
-        num_classes: Number of classes. Defaults to `None`: that of `data` or
-            `class_names`.
+        num_classes: Number of classes; `1` for a single output that says how
+            likely the second of two classes is, not with a softmax. Defaults
+            to `None`: that of `data` or `class_names`.
         data: An `ImageData`, from `load_images`, which gives the number and
             names of the classes and the image size (the default size of the
             backbone if images have different sizes). Defaults to `None`.
@@ -88,9 +89,10 @@ def build_classifier(
     ['preprocessing', 'backbone', 'head']
     """
     names = names_of(class_names, data)
-    num_classes = number_of_classes(num_classes, names)
+    several = bool(getattr(data, "multi_label", False))
+    num_classes = number_of_classes(num_classes, names, activation, several)
     _check_softmax(activation, num_classes)
-    if activation == "softmax" and getattr(data, "multi_label", False):
+    if activation == "softmax" and several:
         raise ValueError(
             '`activation` must be "sigmoid" for images with several labels: '
             "the classes of a softmax exclude each other. Received: "

@@ -46,8 +46,8 @@ def build_text_classifier(
     Args:
         backbone: A preset of KerasHub, a folder or a file of word vectors, as
             for `load_text_backbone`; or a `Backbone`, whose weights are copied.
-        num_classes: Number of classes. Defaults to `None`: that of `data` or
-            `class_names`.
+        num_classes: Number of classes, as in `build_classifier`. Defaults to
+            `None`: that of `data` or `class_names`.
         data: A `TextData`, from `load_texts`, which gives the number and names
             of the classes and, without a `sequence_length`, the length of the
             longest training text, at most 128 tokens. Defaults to `None`.
@@ -89,7 +89,7 @@ def build_text_classifier(
             f"{data!r}. For images use `build_classifier`."
         )
     names = names_of(class_names, data)
-    num_classes = number_of_classes(num_classes, names)
+    num_classes = number_of_classes(num_classes, names, activation)
     _check_softmax(activation, num_classes)
     if isinstance(backbone, Backbone):
         if backbone_options:

@@ -20,6 +20,7 @@ class LabelError(NamedTuple):
         label: The given label.
         suggested: The label of similar examples.
         margin: Probability of `suggested` minus that of `label`, in `[0, 1]`.
+        probability: Probability of `label`.
     """
 
     row: int
@@ -27,6 +28,7 @@ class LabelError(NamedTuple):
     label: int
     suggested: int
     margin: float
+    probability: float
 
 
 class Duplicate(NamedTuple):
@@ -81,7 +83,8 @@ def find_label_errors(
         seed: Seed of the folds. Defaults to `0`.
 
     Returns:
-        Tuple of `LabelError`, largest margin first, with labels as in `labels`.
+        Tuple of `LabelError`, smallest probability of the given label first,
+        with labels as in `labels`.
 
     Raises:
         ValueError: If shapes do not fit, a number is not finite, or there is
@@ -135,13 +138,20 @@ def find_label_errors(
         order = np.argsort(-margins)[: round(share * sizes[label])]
         errors += [
             LabelError(
-                int(row), ids[row], int(names[label]), int(names[suggested]), m
+                int(row),
+                ids[row],
+                int(names[label]),
+                int(names[suggested]),
+                m,
+                float(probabilities[row, label]),
             )
             for row, m in zip(rows[order], margins[order].tolist(), strict=True)
             # Each example once, with its most likely class.
             if m > 0 and probabilities[row].argmax() == suggested
         ]
-    return tuple(sorted(errors, key=lambda error: -error.margin))
+    # An example whose label is impossible comes before one between two others,
+    # whatever the most likely class is.
+    return tuple(sorted(errors, key=lambda e: (e.probability, -e.margin)))
 
 
 def find_duplicates(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from keras_transfer.doctor.context import Context, InspectedSplit
 from keras_transfer.doctor.diagnosis import Finding
-from keras_transfer.structure.outputs import output_activation
+from keras_transfer.structure.outputs import BOUNDS, output_activation
 
 # Activations whose outputs are not probabilities.
 _NOT_PROBABILITIES = {
@@ -28,7 +28,8 @@ _NOT_PROBABILITIES = {
 _CURE = (
     '`loss="sparse_categorical_crossentropy"` for integers, '
     '"categorical_crossentropy" for one-hot rows, "binary_crossentropy" with '
-    "sigmoids for several labels."
+    "sigmoids for several labels. Numbers: scale them to what the output "
+    'reaches, or `activation="linear"`.'
 )
 
 
@@ -57,6 +58,10 @@ def _wrong_format(context: Context, split: InspectedSplit) -> str | None:
     if form == "other" or units is None:
         return None
     softmax = output_activation(context.model) == "softmax"
+    if loss is None or "crossentropy" not in loss.name:
+        beyond = _beyond_outputs(context, split)
+        if beyond:
+            return beyond
     if loss is None:
         if softmax and form == "numbers":
             return "numbers instead of classes, and the output is a softmax"
@@ -87,6 +92,22 @@ def _wrong_format(context: Context, split: InspectedSplit) -> str | None:
         # Keras silently broadcasts (n, 1) over all outputs.
         return f"one number per example, {rule}compares it with {units} outputs"
     return None
+
+
+def _beyond_outputs(context: Context, split: InspectedSplit) -> str | None:
+    """Describes numbers that the output activation never reaches."""
+    activation = output_activation(context.model) or ""
+    bounds = BOUNDS.get(activation)
+    wide = context.units == 1 or split.labels.shape[1:] == (context.units,)
+    if bounds is None or not wide or split.form == "open":
+        return None
+    low, high = split.labels.min(), split.labels.max()
+    if low >= bounds[0] and high <= bounds[1]:
+        return None
+    return (
+        f"from {low:g} to {high:g}, and the output, a {activation}, lies "
+        f"between {bounds[0]:g} and {bounds[1]:g}"
+    )
 
 
 def activation_loss(context: Context) -> Iterator[Finding]:

@@ -27,7 +27,8 @@ class Evaluation(Mapping[str, float]):
         metrics: The metrics, as numbers by name.
         ids: The ids of the `n` examples.
         labels: int64 `(n,)` class indices; int64 0/1 `(n, num_classes)` for
-            several labels; float64 `(n, ...)` in regression.
+            several labels (float64 if some are fractions); float64 `(n, ...)`
+            in regression.
         outputs: The model's outputs, float32 `(n, ...)`.
         losses: The loss of each example, float64 `(n,)`.
         class_names: Names of the classes; `()` in regression.
@@ -212,7 +213,7 @@ class Evaluation(Mapping[str, float]):
             eye = np.eye(len(self.class_names), dtype="int64")
             true, predicted = eye[self.labels], eye[self.predictions]
         else:
-            true, predicted = self.labels, self.predictions
+            true, predicted = self._decisions, self.predictions
         # Counts per class, over examples.  [num_classes]
         hits, support = (true & predicted).sum(0), true.sum(0)
         num_predicted = predicted.sum(0)
@@ -255,6 +256,11 @@ class Evaluation(Mapping[str, float]):
             lines += [f"  {t} -> {p}: {number}" for t, p, number in pairs]
         return "\n".join(lines)
 
+    @property
+    def _decisions(self) -> np.ndarray:
+        """The labels as yes or no: a fraction is yes above one half."""
+        return (self.labels > 0.5).astype("int64")
+
     def _values(self, metric: str) -> np.ndarray:
         """Returns the values whose mean a metric is; booleans for a share."""
         if metric not in self.metrics:
@@ -272,9 +278,9 @@ class Evaluation(Mapping[str, float]):
         if metric == "mae":
             errors = np.abs(self.outputs.astype("float64") - self.labels)
             return metrics.rows(errors).mean(axis=1)
-        right = self.predictions == self.labels
         if self.kind == "classification":
-            return right
+            return self.predictions == self.labels
+        right = self.predictions == self._decisions
         return right.all(axis=1) if metric == "exact_match" else right.mean(1)
 
     def _confidences(self) -> np.ndarray:
@@ -290,7 +296,8 @@ class Evaluation(Mapping[str, float]):
         if self.kind == "classification":
             return self.class_names[int(label)]
         if self.kind == "multi-label":
-            return ";".join(self.class_names[i] for i in np.flatnonzero(label))
+            chosen = np.flatnonzero(label > 0.5)
+            return ";".join(self.class_names[i] for i in chosen)
         return label.tolist()
 
     def _check_classes(self, method: str) -> None:
@@ -318,6 +325,10 @@ def evaluate_outputs(
     `accuracy` (of all decisions at 0.5), `exact_match` (all decisions for an
     example correct); `"regression"`: `loss` and `mse` (the same), `mae`, `r2`.
 
+    A label of several that is a fraction counts as yes above 0.5, in all but
+    the loss. One class per example may be given as rows of shares that sum to
+    1, of which the largest counts.
+
     Probabilities are clipped to `[1e-7, 1 - 1e-7]`, as in Keras. (Its
     `evaluate` reads the logits below a softmax and does not clip, so its loss
     is larger for wrong predictions of higher confidence.)
@@ -325,7 +336,7 @@ def evaluate_outputs(
     Args:
         outputs: Outputs of `model.predict`: `(n, num_classes)`; `(n, ...)` in
             regression.
-        labels: Class indices `(n,)` or one-hot `(n, num_classes)`; 0/1
+        labels: Class indices `(n,)` or one-hot `(n, num_classes)`; 0 to 1
             `(n, num_classes)` for several labels; `(n, ...)` in regression.
         ids: A string for each example. Defaults to `None`, which means `"0"`,
             `"1"`...

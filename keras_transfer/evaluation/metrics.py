@@ -16,6 +16,9 @@ from keras_transfer._utils.checks import check_class_names
 # Keras' `epsilon()`: probabilities are clipped to [epsilon, 1 - epsilon].
 _EPSILON = 1e-7
 
+# Rows of shares sum to 1 up to rounding, in half precision as well.
+_SUM_TOLERANCE = 1e-3
+
 
 class Confusion(NamedTuple):
     """A pair of classes that were confused.
@@ -93,13 +96,13 @@ def multi_label(
     """Returns metrics by name, and the loss of each example."""
     if from_logits:
         # -log sigmoid(x) = log(1 + exp(-x)), and 1 - sigmoid(x) = sigmoid(-x)
-        terms = np.logaddexp(0, np.where(labels == 1, -outputs, outputs))
+        yes, no = np.logaddexp(0, -outputs), np.logaddexp(0, outputs)
     else:
         clipped = np.clip(outputs, _EPSILON, 1 - _EPSILON)
-        terms = -np.log(np.where(labels == 1, clipped, 1 - clipped))
-    losses = terms.mean(axis=1)
+        yes, no = -np.log(clipped), -np.log(1 - clipped)
+    losses = (labels * yes + (1 - labels) * no).mean(axis=1)
     threshold = 0.0 if from_logits else 0.5
-    correct = (outputs > threshold) == labels  # [n, num_classes]
+    correct = (outputs > threshold) == (labels > 0.5)  # [n, num_classes]
     metrics = {
         "loss": losses.mean(),
         "accuracy": correct.mean(),
@@ -218,7 +221,9 @@ def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns class indices, int64 `(n,)`."""
     valid: Any = labels.dtype.kind in "biuf"
     if valid and labels.ndim == 2 and labels.shape[1] == num_classes:
-        valid = np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all()
+        valid = (labels >= 0).all() and np.allclose(
+            labels.sum(1), 1, atol=_SUM_TOLERANCE
+        )
         indices = labels.argmax(axis=1)
     else:
         indices = labels[:, 0] if labels.shape[1:] == (1,) else labels
@@ -234,15 +239,20 @@ def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def check_multi_hot(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Returns the labels as int64 0/1, in the shape of the outputs."""
+    """Returns the labels in the shape of the outputs.
+
+    int64 where all are 0 or 1, else float64.
+    """
     if labels.ndim == 1 and outputs.shape[1] == 1:
         labels = labels[:, None]
-    if labels.shape != outputs.shape or not np.isin(labels, (0, 1)).all():
+    fits = labels.shape == outputs.shape and labels.dtype.kind in "biuf"
+    if not fits or not ((labels >= 0) & (labels <= 1)).all():
         raise ValueError(
-            f"`labels` must be 0 or 1 and of shape {outputs.shape}, like the "
-            f"outputs. Received: {_describe(labels)}"
+            "`labels` must be 0, 1 or fractions between, and of shape "
+            f"{outputs.shape}, like the outputs. Received: {_describe(labels)}"
         )
-    return labels.astype("int64")
+    binary = np.isin(labels, (0, 1)).all()
+    return labels.astype("int64" if binary else "float64")
 
 
 def check_numbers(labels: np.ndarray, outputs: np.ndarray) -> np.ndarray:

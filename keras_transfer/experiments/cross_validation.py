@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import random
 import weakref
@@ -28,6 +29,7 @@ from keras_transfer.experiments.folds import (
     split_off,
     with_groups,
 )
+from keras_transfer.tasks import choose_task
 from keras_transfer.training.fine_tuning import fine_tune
 from keras_transfer.training.run_directory import open_directory
 
@@ -115,9 +117,15 @@ def cross_validate(
             "`labels_per_class` must be an integer of at least 1, or None. "
             f"Received: labels_per_class={labels_per_class!r}"
         )
-    labelled = isinstance(data, LabelledData)
-    pool = pool_labelled(data) if labelled else make_pool(data)
+    models = _Models(build)
+    # Detects a model that is returned twice early.
+    first = models.make(seed)
+    if isinstance(data, LabelledData):
+        pool = pool_labelled(data)
+    else:
+        pool = make_pool(data, functools.partial(_format_for, first, arguments))
     pool = with_groups(pool, groups, data)
+    del first
     parts = make_folds(pool, int(folds), int(seed))
     everything = np.arange(len(pool.ids))
     rests = [np.setdiff1d(everything, part) for part in parts]
@@ -127,7 +135,6 @@ def cross_validate(
             draw_labels(pool, rest, int(labels_per_class), int(seed) + index)
             for index, rest in enumerate(rests)
         ]
-    models = _Models(build)
     arguments["store"] = _shared_store(arguments.get("store"))
     progress = Progress(verbose)
     evaluations, histories = [], []
@@ -137,7 +144,6 @@ def cross_validate(
                 pool, folds, seed, validation_fraction, labels_per_class
             )
             stack.enter_context(open_directory(directory, manifest)).claim()
-        models.make(seed)  # Detects a model that is returned twice early.
         for index, held_out in enumerate(parts):
             own_seed = int(seed) + index
             train, validation = split_off(
@@ -253,6 +259,17 @@ def _check(
             f"patience={arguments['patience']!r}, validation_fraction=0. Pass "
             "validation_fraction=0.1."
         )
+
+
+def _format_for(
+    model: keras.Model, arguments: dict[str, Any], label_format: str
+) -> str:
+    """Returns the format of labels as a model trains on them."""
+    if arguments.get("task") is not None:
+        return label_format
+    return choose_task(
+        model, label_format, loss=arguments.get("loss")
+    ).label_format
 
 
 def _shared_store(store: Any) -> Any:

@@ -99,8 +99,14 @@ def pool_labelled(data: LabelledData) -> Pool:
     )
 
 
-def make_pool(data: Any) -> Pool:
-    """Makes a `Pool` from a pair of arrays."""
+def make_pool(data: Any, format_for: Callable[[str], str]) -> Pool:
+    """Makes a `Pool` from a pair of arrays.
+
+    Args:
+        data: The pair.
+        format_for: Function from the format of the labels to the one in which
+            the model is trained: integers may be numbers to predict.
+    """
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(
             "`data` must be labelled data, such as from `load_images`, or a "
@@ -110,6 +116,7 @@ def make_pool(data: Any) -> Pool:
     pair = (np.asarray(data[0]), np.asarray(data[1]))
     # Checks the arrays, and detects the kind of labels.
     source = open_data(pair, batch_size=1, seed=0, augment=None, cache=None)
+    label_format = format_for(source.label_format)
 
     def select(
         train: np.ndarray, validation: np.ndarray, test: np.ndarray
@@ -126,8 +133,8 @@ def make_pool(data: Any) -> Pool:
     )
     return Pool(
         ids=tuple(map(str, range(len(pair[0])))),
-        classes=classes_of(pair[1], source.label_format),
-        exclusive=source.label_format in ("indices", "one-hot"),
+        classes=classes_of(pair[1], label_format),
+        exclusive=label_format in ("indices", "one-hot"),
         groups=groups,
         digest=source.digest(),
         together=groups,
@@ -179,7 +186,7 @@ def classes_of(
     labels: np.ndarray, kind: str, names: tuple[str, ...] | None = None
 ) -> tuple[tuple[str, ...], ...]:
     """Returns the names of the classes of each example."""
-    if kind == "numbers":
+    if kind in ("numbers", "fractions", "soft"):
         return ((),) * len(labels)
     if kind == "indices":
         rows = [[int(label)] for label in labels.reshape(-1)]

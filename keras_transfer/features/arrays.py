@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_transfer.data.labels import refuse_gaps
+from keras_transfer.features.class_columns import flat_classes
 from keras_transfer.features.features import Features, FeatureSplit
 
 
@@ -66,7 +67,7 @@ def check_classes(labels: Any, count: int) -> np.ndarray:
                 "rows. Received: rows that are not one-hot."
             )
         array = array.argmax(axis=1)
-    array = array.reshape(len(array), -1)[:, 0] if array.ndim == 2 else array
+    array = flat_classes(array)
     if array.shape != (count,) or array.dtype.kind not in "biu":
         raise ValueError(
             f"`labels` must be {count} integers, one for each example. "

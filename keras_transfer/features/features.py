@@ -11,6 +11,7 @@ import numpy as np
 from keras_transfer._utils.checks import is_integer, refuse
 from keras_transfer.data import splitting
 from keras_transfer.data.checks import check_indices
+from keras_transfer.features.class_columns import flat_classes
 
 
 class BlockColumns(NamedTuple):
@@ -46,9 +47,9 @@ class FeatureSplit:
             `(rows, views, ...)`, which may read from a file larger than memory.
         num_rows: Number of examples.
         shape: Shape of the features of one example, such as `(1280,)`.
-        labels: int32 `(n,)`, float32 0/1 `(n, num_classes)` if an example may
-            have several classes, floats `(n, outputs)` for regression, or
-            `None`. Defaults to `None`.
+        labels: int32 `(n,)`, also given as `(n, 1)`; float32 0/1
+            `(n, num_classes)` if an example may have several classes; floats
+            `(n, outputs)` for regression; or `None`. Defaults to `None`.
         ids: Stable ids of the examples, or `None`. Defaults to `None`.
         parts: The columns of each block, first to last. Defaults to `()`.
         views: Number of views of each example. Defaults to `1`.
@@ -68,6 +69,11 @@ class FeatureSplit:
     ids: tuple[str, ...] | None = None
     parts: tuple[BlockColumns, ...] = ()
     views: int = 1
+
+    def __post_init__(self) -> None:
+        if self.labels is not None:
+            labels = flat_classes(np.asarray(self.labels))
+            object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return self.num_rows

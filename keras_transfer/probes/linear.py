@@ -54,7 +54,8 @@ def fit_logistic(
     `min sum_i -ln softmax(x_i W + b)[y_i] + lambda / 2 * sum W^2`; each lambda
     starts from the solution of the previous one. Lambda has the smallest
     log-loss on the validation examples or, without any, in 5-fold
-    cross-validation; it is 1.0 if a class has a single example. At most 5,000
+    cross-validation; it is 1.0 if a class has a single example. Rows of shares
+    `q` are fitted as shares: `-sum_c q_c ln softmax(x W + b)[c]`. At most 5,000
     examples are used to choose lambda; the solution is fitted to all.
 
     Two classes are one regression, as in scikit-learn: the penalty is
@@ -63,7 +64,8 @@ def fit_logistic(
 
     Args:
         features: Array `(n, d)`.
-        labels: Class indices `(n,)` in `[0, num_classes)`.
+        labels: Class indices `(n,)` in `[0, num_classes)`, or shares of the
+            classes `(n, num_classes)`, rows that sum to 1.
         num_classes: Number of classes. A class without examples has a score far
             below all others.
         validation: Features and labels to choose lambda by. Defaults to
@@ -91,18 +93,21 @@ def fit_logistic(
         - Kornblith et al., 2019, https://arxiv.org/abs/1805.08974
     """
     _check(features, labels)
-    present = np.unique(labels)
+    targets = _coded(labels, num_classes)
+    present = np.flatnonzero(targets.any(axis=0))
     if len(present) < 2:
         raise ValueError(
             "`labels` must hold at least two classes. Received: "
             f"{len(present)}."
         )
     coordinates = rotate(features)
-    train = _Examples(coordinates.values, labels, sample_weight)
+    train = _Examples(coordinates.values, targets, sample_weight)
     held_out = None
     if validation is not None and len(validation[1]):
         projected = coordinates.of(validation[0])
-        held_out = _Examples(projected, validation[1], None)
+        held_out = _Examples(
+            projected, _coded(validation[1], num_classes), None
+        )
     best = _choose_strength(train, held_out, sorted(strengths, reverse=True))
     solution = next(_solutions(train, [best], exact=True))
     # z = (x - mean) A, so z W + b = x (A W) + (b - mean A W).
@@ -125,7 +130,7 @@ def fit_binary(
 
     Args:
         features: Array `(n, d)`.
-        labels: 0 or 1, `(n, outputs)`.
+        labels: Probabilities in `[0, 1]`, mostly 0 or 1, `(n, outputs)`.
         validation: Features and labels to choose lambda by. Defaults to
             `None`.
         sample_weight: Weights of the examples in the loss, `(n,)`. Defaults to
@@ -135,7 +140,8 @@ def fit_binary(
         A `Probe`; its strength is the mean over the outputs.
 
     Raises:
-        ValueError: If the features are not finite.
+        ValueError: If the features are not finite, or a label is not in
+            `[0, 1]`.
 
     Example:
 
@@ -144,21 +150,23 @@ def fit_binary(
     np.True_
     """
     _check(features, labels)
+    for rows in (labels, *([] if validation is None else [validation[1]])):
+        _check_shares(rows)
     kernels, biases, chosen = [], [], []
     for column in range(labels.shape[1]):
-        answers = labels[:, column].astype(int)
-        if len(np.unique(answers)) == 1:
+        shares = labels[:, column].astype(np.float64)
+        if (shares == shares[0]).all() and shares[0] in (0, 1):
             # The same answer for all examples: a constant of high confidence.
             kernels.append(np.zeros(features.shape[1], np.float32))
-            biases.append(-ABSENT if answers[0] else ABSENT)
+            biases.append(-ABSENT if shares[0] else ABSENT)
             continue
         held_out = validation and (
             validation[0],
-            validation[1][:, column].astype(int),
+            _two_classes(validation[1][:, column].astype(np.float64)),
         )
         probe = fit_logistic(
             features,
-            answers,
+            _two_classes(shares),
             2,
             validation=held_out,
             sample_weight=sample_weight,
@@ -219,22 +227,34 @@ def fit_ridge(
     )
 
 
+def _two_classes(shares: np.ndarray) -> np.ndarray:
+    """Returns the rows (no, yes) of shares of yes, `(n, 2)`."""
+    return np.stack([1 - shares, shares], axis=1)
+
+
+def _coded(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns shares of the classes, float64 `(n, num_classes)`."""
+    if labels.ndim == 2:
+        return labels.astype(np.float64)
+    return np.eye(num_classes)[labels]
+
+
 class _Examples(NamedTuple):
-    """Coordinates `(n, r)`, labels and weights of examples."""
+    """Coordinates `(n, r)`, shares `(n, classes)` and weights of examples."""
 
     features: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     weights: np.ndarray | None
 
     def take(self, indices: np.ndarray) -> _Examples:
         weights = None if self.weights is None else self.weights[indices]
-        return _Examples(self.features[indices], self.labels[indices], weights)
+        return _Examples(self.features[indices], self.targets[indices], weights)
 
     def sample(self) -> _Examples:
         """Returns at most `_MOST_EXAMPLES`, always the same."""
-        if len(self.labels) <= _MOST_EXAMPLES:
+        if len(self.targets) <= _MOST_EXAMPLES:
             return self
-        order = np.random.default_rng(0).permutation(len(self.labels))
+        order = np.random.default_rng(0).permutation(len(self.targets))
         return self.take(order[:_MOST_EXAMPLES])
 
 
@@ -242,23 +262,36 @@ def _choose_strength(
     train: _Examples, held_out: _Examples | None, ordered: Sequence[float]
 ) -> float:
     """Returns the lambda of the smallest loss on held-out examples."""
-    from sklearn.model_selection import StratifiedKFold
-
     if len(ordered) == 1:
         return ordered[0]
     train = train.sample()
     if held_out is not None:
         losses = _path_losses(train, held_out.sample(), ordered)
         return ordered[int(np.argmin(losses))]
-    smallest = int(np.unique(train.labels, return_counts=True)[1].min())
-    if smallest < 2:
-        return 1.0
-    folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=0)
     fold_losses = [
         _path_losses(train.take(fit), train.take(rest), ordered)
-        for fit, rest in folds.split(train.features, train.labels)
+        for fit, rest in _folds(train)
     ]
+    if not fold_losses:
+        return 1.0
     return ordered[int(np.argmin(np.mean(fold_losses, axis=0)))]
+
+
+def _folds(train: _Examples) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns rows to fit and rows to measure; none if there are too few."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    exclusive = ((train.targets == 0) | (train.targets == 1)).all()
+    if not exclusive:  # Shares have no classes to stratify by.
+        folds = min(5, len(train.targets))
+        splitter = KFold(folds, shuffle=True, random_state=0)
+        return list(splitter.split(train.features)) if folds > 1 else []
+    labels = train.targets.argmax(axis=1)
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
+    if smallest < 2:
+        return []
+    splitter = StratifiedKFold(min(5, smallest), shuffle=True, random_state=0)
+    return list(splitter.split(train.features, labels))
 
 
 def _path_losses(
@@ -270,19 +303,19 @@ def _path_losses(
     infinite: weaker lambdas overfit more and take the longest to solve.
     """
     losses = np.full(len(ordered), np.inf)
-    rows = np.arange(len(held_out.labels))
-    # Column of each held-out label among the classes of `train`.  [m]
-    present = np.unique(train.labels)
-    column = np.searchsorted(present, held_out.labels)
-    column = column.clip(max=len(present) - 1)
-    known = present[column] == held_out.labels
+    present = train.targets.any(axis=0)
+    # Shares of the classes of `train`, [m, present classes], and their sum.
+    shares = held_out.targets[:, present]
+    mass = shares.sum(axis=1)
     for index, solution in enumerate(_solutions(train, ordered)):
-        # -ln softmax(s)[y] = ln sum_c exp(s_c - max) + max - s_y.
+        # -sum_c q_c ln softmax(s)[c] = ln sum_c exp(s_c - max) + max - q s.
         scores = solution.scores(held_out.features)  # [m, present classes]
         highest = scores.max(axis=1)
         total = np.exp(scores - highest[:, None]).sum(axis=1)
-        loss = np.log(total) + highest - scores[rows, column]  # [m]
-        losses[index] = np.where(known, loss, -ABSENT).clip(-1, -ABSENT).mean()
+        loss = (np.log(total) + highest) * mass - (scores * shares).sum(axis=1)
+        # Each class that `train` lacks costs as much as the score `ABSENT`.
+        loss += (1 - mass) * -ABSENT
+        losses[index] = loss.clip(-1, -ABSENT).mean()
         if index > 1 and losses[index] > losses[index - 1] > losses[index - 2]:
             break
     return losses
@@ -292,12 +325,12 @@ def _solutions(
     train: _Examples, ordered: Sequence[float], exact: bool = False
 ) -> Iterator[Solution]:
     """Yields the solution for each lambda, for the classes with examples."""
-    present = np.unique(train.labels)
-    # One-hot rows.  [n, present classes]
-    coded = (train.labels[:, None] == present).astype(np.float64)
+    coded, present = train.targets, train.targets.any(axis=0)
+    if not present.all():
+        coded = coded[:, present]  # [n, present classes]
     # Two classes are one regression: with W = (-w/2, w/2),
     # lambda / 2 * |w|^2 = lambda * |W|^2, twice the penalty on W.
-    factor = 2.0 if len(present) == 2 else 1.0
+    factor = 2.0 if coded.shape[1] == 2 else 1.0
     return solve_path(
         train.features,
         coded,
@@ -305,6 +338,15 @@ def _solutions(
         weights=train.weights,
         exact=exact,
     )
+
+
+def _check_shares(labels: np.ndarray) -> None:
+    """Raises unless all labels are probabilities."""
+    if not ((labels >= 0) & (labels <= 1)).all():
+        raise ValueError(
+            "`labels` must be probabilities in [0, 1]. Received: values from "
+            f"{labels.min():g} to {labels.max():g}"
+        )
 
 
 def _check(features: np.ndarray, labels: np.ndarray) -> None:

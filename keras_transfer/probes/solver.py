@@ -95,7 +95,8 @@ def solve_path(
 
     Args:
         values: Coordinates `(n, r)`.
-        targets: 0 or 1, `(n, outputs)`, both of them in every column.
+        targets: Shares in `[0, 1]`, mostly 0 or 1, `(n, outputs)`; no column
+            is all 0 or, with `multi_label`, all 1. Without it rows sum to 1.
         strengths: The lambdas, largest first.
         weights: Weights of the examples in the loss, `(n,)`. Defaults to
             `None`, 1 for all.

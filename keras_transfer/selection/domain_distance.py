@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_transfer._utils.checks import is_integer
 from keras_transfer.features.arrays import check_classes, check_features
+from keras_transfer.features.class_columns import flat_classes
 from keras_transfer.features.probe_score import (
     FOLDS,
     ProbeScore,
@@ -203,7 +204,7 @@ def nearest_classes(
 
 
 def _check_labels(name: str, labels: Any, count: int) -> np.ndarray:
-    array = np.asarray(labels)
+    array = flat_classes(np.asarray(labels))
     if array.shape != (count,) or array.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must have {count} integers, one for each example. "

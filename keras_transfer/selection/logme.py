@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from keras_transfer.features.arrays import check_classes, check_features
+from keras_transfer.features.class_columns import flat_classes
 
 # Grid for the logarithm of alpha / beta, in units of the mean squared singular
 # value. It is bounded, since the evidence is not where features determine a
@@ -43,8 +44,8 @@ def logme(features: Any, labels: Any) -> float:
 
     Args:
         features: Array `(n, d)`.
-        labels: Class indices, integers `(n,)`; one-hot or multi-hot rows
-            `(n, k)`; or numbers, floats `(n,)` or `(n, k)`.
+        labels: Class indices, integers `(n,)` or `(n, 1)`; one-hot or multi-hot
+            rows `(n, k)`; or numbers, floats `(n,)` or `(n, k)`.
 
     Returns:
         The score in nats per example and target; higher is better.
@@ -127,7 +128,7 @@ def maximise(
 
 def _targets(labels: Any, count: int) -> np.ndarray:
     """Returns float64 columns: one-hot, multi-hot or numbers."""
-    array = np.asarray(labels)
+    array = flat_classes(np.asarray(labels))
     if array.ndim == 1 and array.dtype.kind in "biu":
         classes = check_classes(array, count)
         return np.eye(classes.max() + 1)[classes]

@@ -11,6 +11,7 @@ from keras_transfer.features.arrays import (
     check_features,
     check_probabilities,
 )
+from keras_transfer.features.class_columns import flat_classes
 
 # Share of the variance that principal components keep, as in the paper.
 _ENERGY = 0.8
@@ -80,7 +81,7 @@ def nce(probabilities: Any, labels: Any) -> float:
     Reference:
         - Tran et al., 2019, https://arxiv.org/abs/1908.08142
     """
-    array = np.asarray(probabilities)
+    array = flat_classes(np.asarray(probabilities))
     if array.ndim == 1 and array.dtype.kind in "iu":
         _, source = np.unique(array, return_inverse=True)
         source = source.reshape(-1)

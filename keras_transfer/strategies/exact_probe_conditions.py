@@ -5,6 +5,20 @@ from __future__ import annotations
 import keras
 
 from keras_transfer.structure.model_parts import parts_of
+from keras_transfer.structure.outputs import output_activation
+
+# Activations that an exact solution is known for, or that change little: a
+# ridge regression of their outputs starts well below them.
+_SOLVABLE = (
+    "linear",
+    "softmax",
+    "sigmoid",
+    "tanh",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "softplus",
+)
 
 
 def has_exact_probe(model: keras.Model) -> bool:
@@ -48,4 +62,7 @@ def _reason_against(model: keras.Model) -> str:
         return f"a head with {names}"
     if not weighted[0].trainable:
         return "a frozen head, which would be overwritten"
+    activation = output_activation(model)
+    if activation not in _SOLVABLE:
+        return f"a head that ends in {activation or 'an unknown activation'}"
     return ""

@@ -45,7 +45,8 @@ def class_names(model: keras.Model | str | Path) -> tuple[str, ...]:
             without loading the model.
 
     Returns:
-        Tuple of names; index `i` is output `i`.
+        Tuple of names; index `i` is output `i`. A single output is the second
+        of two names.
 
     Raises:
         ValueError: If the model has no class names or the file holds no

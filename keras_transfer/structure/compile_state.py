@@ -12,7 +12,7 @@ raises an error for variables that were unfrozen after loading.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -32,6 +32,25 @@ class Stale(NamedTuple):
     unfrozen: tuple[str, ...]
     frozen: tuple[str, ...]
     traced: bool
+
+
+def compiled_metrics(model: keras.Model) -> tuple[Any, ...]:
+    """Returns the metrics that the user compiled a model with.
+
+    Args:
+        model: A compiled model.
+
+    Returns:
+        Names, metrics and functions, as they were passed.
+    """
+    compiled = getattr(model, "_compile_metrics", None)
+    names = ("_user_metrics", "_user_weighted_metrics")
+    return tuple(
+        metric
+        for name in names
+        for metric in keras.tree.flatten(getattr(compiled, name, None))
+        if metric is not None
+    )
 
 
 def read_stale(model: keras.Model) -> Stale:

@@ -8,6 +8,15 @@ import keras
 
 from keras_transfer.structure import graph
 
+# Bounds of the outputs of an activation.
+BOUNDS = {
+    "sigmoid": (0.0, 1.0),
+    "hard_sigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0),
+    "softsign": (-1.0, 1.0),
+}
+
 
 def layers_of(model: keras.Model) -> tuple[keras.layers.Layer, ...]:
     """Returns the layers of a model, nested models replaced by theirs."""

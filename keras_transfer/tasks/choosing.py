@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import keras
 
-from keras_transfer.structure.outputs import output_activation
 from keras_transfer.tasks.classification import Classification
 from keras_transfer.tasks.multi_label import MultiLabel
 from keras_transfer.tasks.regression import Regression
@@ -14,6 +13,7 @@ from keras_transfer.tasks.task import (
     LossLike,
     Outputs,
     Task,
+    compared_by,
     custom_loss,
     read_outputs,
 )
@@ -22,16 +22,24 @@ from keras_transfer.tasks.task import (
 class Kind(Protocol):
     """A row of `TASKS`: a class of task that can be chosen."""
 
-    def __call__(self, loss: Any, from_logits: bool, label_format: str) -> Task:
+    def __call__(
+        self,
+        loss: Any,
+        from_logits: bool,
+        label_format: str,
+        activation: str | None,
+    ) -> Task:
         """Makes the task."""
         ...
 
-    def fits(self, outputs: Outputs, label_format: str) -> bool:
-        """Tells whether a model and its labels are of this task.
+    def fits(self, outputs: Outputs, label_format: str, compared: str) -> bool:
+        """Tells whether a model, its labels and its loss are of this task.
 
         Args:
             outputs: The outputs of the model.
             label_format: The format of the labels.
+            compared: The kind of labels that the loss compares, as
+                `compared_by` returns it.
 
         Raises:
             ValueError: If labels and outputs contradict each other.
@@ -56,13 +64,22 @@ class Kind(Protocol):
 
 
 # The first that fits is taken.
-TASKS: tuple[Kind, ...] = (MultiLabel, Regression, Classification)
+TASKS: tuple[Kind, ...] = (Regression, MultiLabel, Classification)
 
 
 def is_binary(model: keras.Model) -> bool:
-    """Returns whether the model has a single sigmoid output."""
-    units = model.output_shape[-1] if len(model.outputs) == 1 else 0
-    return units == 1 and output_activation(model) == "sigmoid"
+    """Returns whether the model has a single output, as for yes or no."""
+    return len(model.outputs) == 1 and model.output_shape[-1] == 1
+
+
+def check_predicts_classes(model: keras.Model) -> None:
+    """Raises for a model of numbers, whose labels cannot be classes."""
+    if model.name.endswith("_regressor"):
+        raise ValueError(
+            "`model` must predict classes, which these data have as labels. "
+            f"Received: {model.name!r}, from `build_regressor`. Pass arrays "
+            "(inputs, numbers), or use `build_classifier`."
+        )
 
 
 def choose_task(
@@ -72,10 +89,14 @@ def choose_task(
     loss: LossLike | None = None,
     label_smoothing: float = 0.0,
 ) -> Task:
-    """Chooses the task by the output activation and the labels.
+    """Chooses the task by the builder of the model, its outputs and labels.
 
-    Softmax: categorical cross-entropy; sigmoid: binary cross-entropy; linear:
-    cross-entropy on logits for classes, the mean squared error for numbers.
+    A model from `build_regressor` predicts numbers. Others: softmax,
+    categorical cross-entropy; sigmoid, binary cross-entropy, but the mean
+    squared error for fractions where the model is not from `build_classifier`;
+    linear, the mean squared error for numbers and for a single output,
+    cross-entropy on logits for classes. A loss of Keras that compares numbers
+    (`"mae"`) or classes decides where these leave both open.
 
     Args:
         model: A model with one output.
@@ -96,11 +117,10 @@ def choose_task(
             f"label_smoothing={label_smoothing!r}"
         )
     outputs = read_outputs(model)
-    predicts_numbers = outputs.is_regressor or outputs.units == 1
-    if outputs.are_logits and predicts_numbers and loss is None:
-        # One linear output is a number whatever the values of the labels.
+    compared = compared_by(loss)
+    kind = next(k for k in TASKS if k.fits(outputs, label_format, compared))
+    if kind is Regression:
         label_format = "numbers"
-    kind = next(kind for kind in TASKS if kind.fits(outputs, label_format))
     from_logits = outputs.are_logits and kind is not Regression
     if loss is None:
         task_loss = kind.default_loss(outputs, label_format, label_smoothing)
@@ -111,6 +131,6 @@ def choose_task(
         )
     else:
         task_loss = custom_loss(loss, label_format)
-        if isinstance(task_loss, keras.losses.Loss):
+        if isinstance(task_loss, keras.losses.Loss) and from_logits:
             from_logits = task_loss.get_config().get("from_logits", from_logits)
-    return kind(task_loss, from_logits, label_format)
+    return kind(task_loss, from_logits, label_format, outputs.activation)

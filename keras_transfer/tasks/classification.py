@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_transfer.evaluation.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.probes import Probe, fit_logistic
-from keras_transfer.tasks.task import Outputs, Task
+from keras_transfer.tasks.task import Outputs, Task, Weighing, WrongLabel
 
 
 class Classification(Task):
@@ -20,9 +20,9 @@ class Classification(Task):
     unchecked: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
-    def fits(outputs: Outputs, label_format: str) -> bool:
+    def fits(outputs: Outputs, label_format: str, compared: str) -> bool:
         """Tells whether they are of this task; see `Kind.fits`."""
-        return label_format in ("one-hot", "indices")
+        return label_format in ("one-hot", "indices", "soft")
 
     @staticmethod
     def default_loss(
@@ -62,24 +62,57 @@ class Classification(Task):
         *,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
         sample_weight: np.ndarray | None = None,
-        class_weight: Mapping[int, float] | None = None,
     ) -> Probe:
         """Fits a multinomial logistic regression; see `Task.fit_head`."""
-        indices = _indices(labels)
-        if class_weight is not None:
-            factors = [class_weight.get(int(label), 1.0) for label in indices]
-            sample_weight = np.asarray(factors) * (
-                1 if sample_weight is None else sample_weight
-            )
         if validation is not None:
-            validation = validation[0], _indices(validation[1])
+            validation = validation[0], _classes(validation[1])
         return fit_logistic(
             features,
-            indices,
+            _classes(labels),
             units,
             validation=validation,
             sample_weight=sample_weight,
         )
+
+    def weigh_classes(self, weights: Sequence[float], units: int) -> Weighing:
+        """Weighs each example by its class; see `Task.weigh_classes`.
+
+        An example with shares of several classes has the mean of their weights.
+        """
+        import tensorflow as tf
+
+        table = np.asarray(weights, np.float32)
+
+        def of_examples(labels: Any) -> Any:
+            labels = tf.convert_to_tensor(labels)
+            if labels.shape.rank == 2 and labels.shape[1] != 1:
+                return tf.linalg.matvec(tf.cast(labels, tf.float32), table)
+            classes = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+            return tf.gather(table, classes)
+
+        return Weighing(self.loss, of_examples)
+
+    def wrong_label(self, labels: np.ndarray, units: int) -> WrongLabel | None:
+        """Finds a label without a class; see `Task.wrong_label`."""
+        rows = labels.reshape(len(labels), -1)
+        if rows.shape[1] == 1:
+            whole = rows[:, 0] == np.floor(rows[:, 0])
+            fits = whole & (rows[:, 0] >= 0) & (rows[:, 0] < units)
+            rule = f"integers from 0 to {units - 1}"
+            cure = (
+                "Build the model for all classes of the data, or correct the "
+                "labels."
+            )
+        else:
+            sums = np.isclose(rows.sum(axis=1), 1, atol=1e-3)
+            fits = sums & (rows >= 0).all(axis=1)
+            rule = "rows of classes that exclude each other, which sum to 1"
+            cure = (
+                "For several labels per example build the model with "
+                '`activation="sigmoid"`.'
+            )
+        wrong = np.flatnonzero(~fits)
+        return WrongLabel(int(wrong[0]), rule, cure) if len(wrong) else None
 
     def example_scores(self, outputs: Any, labels: Any) -> Any:
         """Returns 1 where the class is correct; see `Task.example_scores`."""
@@ -104,7 +137,10 @@ class Classification(Task):
         )
 
 
-def _indices(labels: np.ndarray) -> np.ndarray:
-    if labels.ndim == 2 and labels.shape[1] > 1:
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """Returns class indices `(n,)`, or shares of the classes `(n, classes)`."""
+    if labels.ndim == 1 or labels.shape[1] == 1:
+        return labels.reshape(-1).astype(int)
+    if ((labels == 0) | (labels == 1)).all():
         return labels.argmax(axis=-1)
-    return labels.reshape(-1).astype(int)
+    return labels

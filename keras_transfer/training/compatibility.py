@@ -169,11 +169,12 @@ def check_class_weight(class_weight: Any, num_outputs: int) -> None:
     """Raises for weights of classes that the model does not have."""
     if not isinstance(class_weight, Mapping):
         return
-    unknown = [label for label in class_weight if label >= max(2, num_outputs)]
+    classes = max(2, num_outputs)
+    unknown = [label for label in class_weight if not 0 <= label < classes]
     if unknown:
         raise ValueError(
-            f"`class_weight` must have keys below {num_outputs}, the number of "
-            f"classes. Received: {unknown}"
+            f"`class_weight` must have keys from 0 to {classes - 1}, the "
+            f"indices of the classes. Received: {unknown}"
         )
 
 

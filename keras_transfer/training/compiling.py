@@ -19,6 +19,7 @@ from keras_transfer.optimizers.learning_rate_multiplier import (
 from keras_transfer.optimizers.rates_by_block import layer_decay
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.structure import graph
+from keras_transfer.tasks.extra_metrics import join
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.replica_trainer import ReplicaTrainer
 from keras_transfer.training.run_directory import State
@@ -146,8 +147,8 @@ class PhaseCompiler:
             steps = self.count_steps(place, data)
         network.compile(
             outer,
-            loss=spec.task.loss,
-            metrics=spec.task.metrics(),
+            loss=spec.weighing.loss,
+            metrics=spec.task.all_metrics(),
             auto_scale_loss=False,
             steps_per_execution=steps,
         )
@@ -156,7 +157,12 @@ class PhaseCompiler:
             assign(outer.variables, resumed.optimizer)
         trainer: keras.Model | ReplicaTrainer = network
         if spec.strategy is not None:
-            trainer = ReplicaTrainer(network, spec.task, spec.strategy)
+            trainer = ReplicaTrainer(
+                network,
+                spec.weighing.loss,
+                spec.task.all_metrics,
+                spec.strategy,
+            )
         return CompiledPhase(trainer, optimizer, steps)
 
     def count_steps(self, place: int, data: PhaseData) -> int:
@@ -237,7 +243,7 @@ def compile_plainly(
     model.compile(
         settings.optimization.make(learning_rate),
         loss=task.loss,
-        metrics=task.metrics(),
+        metrics=join(task.plain_metrics(), task.extra),
     )
     # `fit` would have built it: a file with an unbuilt optimizer loads with a
     # warning.

@@ -104,13 +104,17 @@ def solve_head(
         if validation is not None:
             validation = through_head(model, validation)
     output = _output_layer(model)
+    weights = train.weights
+    of_examples = spec.weighing.of_examples
+    if of_examples is not None:
+        weights = np.asarray(of_examples(train.labels), np.float64)
+        weights *= 1 if train.weights is None else train.weights
     probe = spec.task.fit_head(
         train.features,
         train.labels,
         output.units,
         validation=None if validation is None else validation[:2],
-        sample_weight=train.weights,
-        class_weight=spec.class_weight,
+        sample_weight=weights,
     )
     output.kernel.assign(probe.kernel)
     output.bias.assign(probe.bias)

@@ -21,6 +21,7 @@ from keras_transfer.data import Augmentation
 from keras_transfer.distribute import together
 from keras_transfer.strategies.phase import Depth, Phase
 from keras_transfer.strategies.trainable_sets import TrainableSets, computing_in
+from keras_transfer.tasks.extra_metrics import MetricLike
 from keras_transfer.tasks.task import Task
 from keras_transfer.training.compiling import (
     PhaseCompiler,
@@ -53,6 +54,7 @@ def fine_tune(
     batch_size: int = 32,
     optimizer: str | keras.optimizers.Optimizer = "adam",
     loss: str | keras.losses.Loss | Callable[..., Any] | None = None,
+    metrics: Sequence[MetricLike] = (),
     augment: Augmentation | None = None,
     class_weight: Mapping[int, float] | str | None = None,
     label_smoothing: float = 0.0,
@@ -60,7 +62,7 @@ def fine_tune(
     gradient_accumulation_steps: int | None = None,
     ema_momentum: float | None = None,
     patience: int | None = None,
-    monitor: str | None = None,
+    monitor: str | tuple[str, str] | None = None,
     mixed_precision: bool | str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     tensorboard: bool | str | Path = False,
@@ -113,6 +115,9 @@ def fine_tune(
             the default of its class counts as `learning_rate`; a Keras schedule
             in it counts the steps of each phase. Defaults to `"adam"`.
         loss: A Keras loss. Defaults to `None`: by output activation and labels.
+        metrics: Further metrics, for training and validation: Keras metrics,
+            their names or classes, or functions of labels and outputs. Defaults
+            to `()`: those of the task.
         augment: Changes of the training images, MixUp and CutMix among them.
             Defaults to `None`.
         class_weight: Weight of each class index in the loss, or `"balanced"`.
@@ -126,7 +131,9 @@ def fine_tune(
             which is validated and saved. Defaults to `None`.
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
-        monitor: Column that selects the best epoch, such as `"val_loss"`.
+        monitor: Column that selects the best epoch, such as `"val_loss"` or
+            that of one of `metrics`, `"val_auc"`; or a pair of it and `"min"`
+            or `"max"`, for a metric of your own of which less is better.
             Defaults to `None`: the validation accuracy, with the loss as a
             tie-break; the last epoch where there are no validation examples.
         mixed_precision: `True`, `"mixed_float16"` or `"mixed_bfloat16"` to
@@ -191,6 +198,7 @@ def fine_tune(
         batch_size=batch_size,
         optimizer=optimizer,
         loss=loss,
+        metrics=metrics,
         augment=augment,
         class_weight=class_weight,
         label_smoothing=label_smoothing,
@@ -256,7 +264,7 @@ def train(
         stopping = spec.settings.stopping
         history = History(stopping.monitor, stopping.patience, spec.columns)
         # All checks come before the first change.
-        uncached, _ = UncachedPhase(spec.model, spec.data), spec.class_weight
+        uncached, _ = UncachedPhase(spec.model, spec.data), spec.weighing
         state = RunState(spec.model, history, spec.group)
         diagnosis = diagnose(spec, sets, ignore, progress.say)
         if directory is not None:

@@ -13,17 +13,46 @@ Row = dict[str, Any]
 ShouldContinue = Callable[[Sequence[Row]], bool]
 
 
+# Parts of names of Keras' losses and metrics of which less is better.
+_LESS = (
+    "loss",
+    "mae",
+    "mse",
+    "mape",
+    "msle",
+    "error",
+    "crossentropy",
+    "divergence",
+    "poisson",
+    "log_cosh",
+    "logcosh",
+    "hinge",
+    "huber",
+    "false_positives",
+    "false_negatives",
+)
+
+
 def direction(monitor: str) -> int:
     """Returns 1 where a higher metric is better, -1 where a lower one is."""
-    less = ("loss", "mae", "mse", "error")
-    return -1 if any(word in monitor for word in less) else 1
+    return -1 if any(word in monitor.lower() for word in _LESS) else 1
+
+
+def _pair(monitor: Sequence[str]) -> tuple[str, str]:
+    if len(monitor) != 2 or monitor[1] not in ("min", "max"):
+        raise ValueError(
+            '`monitor` must be a column, or a pair of it and "min" or "max". '
+            f"Received: monitor={monitor!r}"
+        )
+    return monitor[0], monitor[1]
 
 
 class History:
     """The rows of a run, and the index of the best one.
 
     Args:
-        monitor: Name of a column, or `None`: the validation accuracy, with the
+        monitor: Name of a column, or a pair of it and `"min"` or `"max"`, the
+            better values; or `None`: the validation accuracy, with the
             validation loss as a tie-break; the loss alone for regression; the
             latest epoch where nothing is held out.
         patience: Epochs without a new best after which a phase ends, or `None`.
@@ -37,11 +66,14 @@ class History:
 
     def __init__(
         self,
-        monitor: str | None,
+        monitor: str | tuple[str, str] | None,
         patience: int | None,
         names: Sequence[str],
         first: int = 0,
     ) -> None:
+        order: str | None = None
+        if isinstance(monitor, tuple | list):
+            monitor, order = _pair(monitor)
         if monitor is not None and monitor not in names:
             raise ValueError(
                 f"`monitor` must be one of {', '.join(names)}. Received: "
@@ -55,6 +87,9 @@ class History:
             )
         columns = [monitor] if monitor else ["val_accuracy", "val_loss"]
         self._columns = [name for name in columns if name in names]
+        self._signs = {name: direction(name) for name in self._columns}
+        if monitor is not None and order is not None:
+            self._signs[monitor] = 1 if order == "max" else -1
         if patience is not None and not self._columns:
             raise ValueError(
                 "`patience` must be None where there are no validation "
@@ -103,7 +138,7 @@ class History:
         return not self._columns or self._key(row) > self._key(best)
 
     def _key(self, row: Row) -> list[float]:
-        values = [(row.get(name), direction(name)) for name in self._columns]
+        values = [(row.get(name), sign) for name, sign in self._signs.items()]
         return [
             -math.inf if value is None or math.isnan(value) else value * sign
             for value, sign in values

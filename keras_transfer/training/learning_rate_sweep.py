@@ -261,6 +261,7 @@ def find_learning_rate(
             loss=task.loss,
             auto_scale_loss=False,
         )
+        stack.enter_context(training_data.reading())
         trainer.fit(
             training_data.train(lambda: sweep.epoch),
             epochs=-(-steps // training_data.steps),

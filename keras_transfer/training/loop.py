@@ -125,6 +125,10 @@ class TrainingLoop:
 
     def run(self) -> None:
         """Runs all phases, or the remaining ones of a resumed run."""
+        with self._spec.data.reading():
+            self._run()
+
+    def _run(self) -> None:
         resumed = self._state.resumed
         first = resumed.phase if resumed is not None else 0
         for place, phase in enumerate(self._spec.phases):
@@ -195,11 +199,10 @@ class TrainingLoop:
             compiled.optimizer.follow(rates, done * spec.data.steps)
         first = self._count_epochs_before(place)
         compiled.trainer.fit(
-            data.train(lambda: self._epoch),
+            spec.weigh(data.train(lambda: self._epoch)),
             initial_epoch=first + done,
             epochs=first + phase.epochs,
             validation_data=data.validation(),
-            class_weight=spec.class_weight,
             callbacks=self._callbacks(run, done),
             verbose=1 if self._progress.verbose > 1 else 0,
             shuffle=False,  # The data shuffle; Keras warns otherwise.
@@ -232,7 +235,7 @@ class TrainingLoop:
             return [*callbacks, *self._users.for_phase(None), recorder]
         # User callbacks expect the whole model, not the part above the cut;
         # both hold the same variables.
-        whole = ShowWhole(spec.model, spec.task.metrics, data.labels[:1])
+        whole = ShowWhole(spec.model, spec.task.all_metrics, data.labels[:1])
         users = self._users.for_phase(spec.model)
         return [*callbacks, whole, *users, recorder]
 

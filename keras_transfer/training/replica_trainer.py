@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,7 +13,6 @@ from keras_transfer.distribute import ProcessGroup
 from keras_transfer.optimizers.learning_rate_multiplier import (
     LearningRateMultiplier,
 )
-from keras_transfer.tasks.task import Task
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,19 +29,21 @@ class ReplicaTrainer:
 
     Args:
         model: The model, made in the scope of the strategy and compiled.
-        task: The task, whose loss is minimised.
+        loss: The loss that is minimised.
+        make_metrics: Function that makes the metrics.
         strategy: The strategy.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        task: Task,
+        loss: keras.losses.Loss | Callable[..., Any],
+        make_metrics: Callable[[], Sequence[keras.metrics.Metric]],
         strategy: tf.distribute.Strategy,
     ) -> None:
         self.model = model
         self._strategy = strategy
-        self._loss = task.loss
+        self._loss = loss
         optimizer = model.optimizer
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = optimizer.inner_optimizer
@@ -51,7 +52,7 @@ class ReplicaTrainer:
         self._group = ProcessGroup(strategy)
         with strategy.scope():
             self._mean = _BatchMean(name="loss")
-            self._metrics = task.metrics()
+            self._metrics = make_metrics()
         self._traced: dict[Any, Any] = {}
         # Examples in whole batches, where this process reads a shard of each.
         self.sizes: Mapping[str, np.ndarray] = {}
@@ -74,7 +75,6 @@ class ReplicaTrainer:
         epochs: int,
         initial_epoch: int = 0,
         validation_data: tf.data.Dataset | None = None,
-        class_weight: Mapping[int, float] | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         verbose: int = 0,
         shuffle: bool = False,
@@ -87,7 +87,6 @@ class ReplicaTrainer:
             epochs: Number of the last epoch.
             initial_epoch: Number of completed epochs. Defaults to `0`.
             validation_data: Validation batches. Defaults to `None`.
-            class_weight: Weight of each class index. Defaults to `None`.
             callbacks: Keras callbacks. With several workers they receive
                 metrics at the end of each epoch, not of each batch. Defaults to
                 `()`.
@@ -96,7 +95,7 @@ class ReplicaTrainer:
                 `False`.
         """
         model = self.model
-        shards = self._split(_weighted(batches, class_weight), "train")
+        shards = self._split(_weighted(batches), "train")
         validation_shards = None
         if validation_data is not None:
             validation_shards = self._split(
@@ -400,30 +399,13 @@ def split(
     return pairs.flat_map(as_written(shards_of)).prefetch(tf.data.AUTOTUNE)
 
 
-def _weighted(
-    batches: tf.data.Dataset, weights: Mapping[int, float] | None = None
-) -> tf.data.Dataset:
-    """Adds a weight for each example: its own, or the weight of its class."""
+def _weighted(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Adds a weight of 1 for each example, unless examples have weights."""
     import tensorflow as tf
-
-    table = None
-    if weights is not None:
-        table = tf.constant([w for _, w in sorted(weights.items())], tf.float32)
 
     def weigh(x: Any, y: tf.Tensor, own: Any = None) -> tuple[Any, ...]:
         if own is not None:
-            if table is not None:
-                raise ValueError(
-                    "`class_weight` must be None for a dataset with weights. "
-                    "Received: both."
-                )
             return x, y, tf.reshape(tf.cast(own, tf.float32), [-1])
-        if table is None:
-            return x, y, tf.ones([tf.shape(y)[0]])
-        classes = y
-        if y.shape.rank == 2 and y.shape[1] != 1:
-            classes = tf.argmax(y, -1)
-        classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
-        return x, y, tf.gather(table, classes)
+        return x, y, tf.ones([tf.shape(y)[0]])
 
     return batches.map(weigh)

@@ -100,8 +100,6 @@ class Run:
         if isinstance(data, ImageSplit | TextSplit):
             labels, ids = data.labels, data.ids
             class_names = data.class_names
-            if self.model.output_shape[-1] == 1 and labels.ndim == 1:
-                labels, class_names = labels[:, None], class_names[1:]
             inputs = data.batches(self._batch_size)
             outputs = self.model.predict(inputs, verbose=0)
         elif hasattr(data, "element_spec"):
@@ -121,6 +119,9 @@ class Run:
                 "`data` must be a split such as `data.test`, a pair of arrays "
                 f"or a tf.data.Dataset. Received: {type(data).__name__}"
             )
+        names = class_names or ()
+        if len(names) == 2 and outputs.shape[1:] == (1,):
+            class_names = names[1:]  # A single output is the second class.
         return self._task.evaluate(
             outputs, labels, ids=ids, class_names=class_names
         )

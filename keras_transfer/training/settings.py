@@ -22,6 +22,7 @@ from keras_transfer.optimizers.given_rate import OptimizerRate, rate_of
 from keras_transfer.optimizers.learning_rate_multiplier import (
     LearningRateMultiplier,
 )
+from keras_transfer.tasks.extra_metrics import read_metrics
 
 _POLICIES = ("mixed_float16", "mixed_bfloat16")
 # Attributes that `exclude_from_weight_decay` sets on an optimizer, and that its
@@ -200,7 +201,7 @@ class OptimizerSettings:
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """Settings of the loss.
+    """Settings of the loss and the metrics.
 
     Attributes:
         loss: A Keras loss. Defaults to `None`: chosen by the task.
@@ -208,13 +209,16 @@ class LossSettings:
             `None`.
         label_smoothing: Fraction of each label that is spread over all classes.
             Defaults to `0.0`.
+        metrics: Metrics besides those of the task. Defaults to `()`.
     """
 
     loss: str | keras.losses.Loss | Callable[..., Any] | None = None
     class_weight: Mapping[int, float] | str | None = None
     label_smoothing: float = 0.0
+    metrics: Any = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", read_metrics(self.metrics))
         weights = self.class_weight
         if isinstance(weights, str) and weights != "balanced":
             refuse("class_weight", '"balanced" or a dict', weights)
@@ -226,10 +230,13 @@ class LossSettings:
 
     def identity(self) -> dict[str, Any]:
         """Returns the part of the identity of a run, as plain values."""
+        configs = [plain(metric.config) for metric in self.metrics]
         return {
             "loss": plain(self.loss),
             "class_weight": plain(self.class_weight),
             "label_smoothing": self.label_smoothing,
+            # Left out without any, as in runs before there were metrics.
+            **({"metrics": configs} if configs else {}),
         }
 
 
@@ -265,18 +272,19 @@ class StopSettings:
     Attributes:
         patience: Epochs without a new best after which a phase ends. Defaults
             to `None`.
-        monitor: Column that selects the best epoch. Defaults to `None`.
+        monitor: Column that selects the best epoch, or a pair of it and `"min"`
+            or `"max"`. Defaults to `None`.
     """
 
     patience: int | None = None
-    monitor: str | None = None
+    monitor: str | tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         _check_optional_integer("patience", self.patience, 1)
 
     def identity(self) -> dict[str, Any]:
         """Returns the part of the identity of a run, as plain values."""
-        return {"patience": self.patience, "monitor": self.monitor}
+        return {"patience": self.patience, "monitor": plain(self.monitor)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from keras_transfer.auxiliary.auxiliary_loss import AuxiliaryLoss
+from keras_transfer.data import LabelledData
 from keras_transfer.data.adapters.extra_inputs import carry
 from keras_transfer.data.adapters.opening import open_data
 from keras_transfer.data.adapters.training_data import TrainingData
@@ -22,8 +24,13 @@ from keras_transfer.distribute import (
 from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Depth, Phase
 from keras_transfer.strategies.trainable_sets import TrainableSets
-from keras_transfer.tasks.choosing import choose_task, is_binary
-from keras_transfer.tasks.task import Task
+from keras_transfer.tasks.choosing import (
+    check_predicts_classes,
+    choose_task,
+    is_binary,
+)
+from keras_transfer.tasks.extra_metrics import check_metrics
+from keras_transfer.tasks.task import Task, Weighing
 from keras_transfer.training.compatibility import (
     check_callbacks,
     check_class_weight,
@@ -31,6 +38,7 @@ from keras_transfer.training.compatibility import (
     check_losses,
     check_tensorboard,
 )
+from keras_transfer.training.label_checks import with_checked_labels
 from keras_transfer.training.run_identity import describe
 from keras_transfer.training.settings import Settings, make_settings
 
@@ -71,22 +79,44 @@ class RunSpec:
     @functools.cached_property
     def columns(self) -> tuple[str, ...]:
         """The measured columns of the table: losses and metrics."""
-        names = ["loss", *(metric.name for metric in self.task.metrics())]
+        names = ["loss", *(metric.name for metric in self.task.all_metrics())]
         if self.data.validation is not None:
             names += [f"val_{name}" for name in names]
         return tuple(names)
 
     @functools.cached_property
-    def class_weight(self) -> dict[int, float] | None:
-        """The weight of each class, or `None`."""
+    def weighing(self) -> Weighing:
+        """The loss that is minimised, and the weights of examples by class."""
         weight = self.settings.losses.class_weight
         if weight is None:
-            return None
+            return Weighing(self.task.loss, None)
+        units = self.model.output_shape[-1]
         if isinstance(weight, str):
+            self.task.weigh_classes((1.0,) * max(2, units), units)
             weight = self.data.class_weights()
-        # Keras fails on a class that has no weight.
-        classes = max(2, self.model.output_shape[-1])
-        return {c: float(weight.get(c, 1.0)) for c in range(classes)}
+        weights = [float(weight.get(c, 1.0)) for c in range(max(2, units))]
+        return self.task.weigh_classes(weights, units)
+
+    def weigh(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Multiplies the weights of examples by those of their classes.
+
+        Args:
+            batches: Training batches of (inputs, labels) or (inputs, labels,
+                weights).
+        """
+        of_examples = self.weighing.of_examples
+        if of_examples is None:
+            return batches
+
+        def weighed(x: Any, y: Any, *own: Any) -> tuple[Any, ...]:
+            import tensorflow as tf
+
+            weights = of_examples(y)
+            for factors in own:
+                weights *= tf.cast(tf.reshape(factors, [-1]), weights.dtype)
+            return x, y, weights
+
+        return batches.map(weighed)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -193,6 +223,8 @@ def read_data(
         TypeError: If they are of another type.
     """
     options = settings.data
+    if task is None and isinstance(data, LabelledData):
+        check_predicts_classes(model)
     training_data = open_data(
         data,
         batch_size=options.batch_size,
@@ -208,6 +240,14 @@ def read_data(
             loss=settings.losses.loss,
             label_smoothing=settings.losses.label_smoothing,
         )
+    units = model.output_shape[-1]
+    training_data = with_checked_labels(training_data, task, units)
+    extra = settings.losses.metrics
+    if extra:
+        labels = _few_labels(data, training_data, units)
+        own = [metric.name for metric in task.metrics()]
+        check_metrics(extra, labels, units, own)
+        task = dataclasses.replace(task, extra=extra)
     arrays = {
         f"{name} of {type(loss).__name__} {place}": array
         for place, loss in enumerate(losses)
@@ -217,6 +257,18 @@ def read_data(
         training_data, arrays, batch_size=options.batch_size, seed=options.seed
     )
     return training_data, task
+
+
+def _few_labels(
+    data: Any, training_data: TrainingData, units: int
+) -> np.ndarray:
+    """Returns labels of two examples, as batches have them."""
+    if isinstance(data, LabelledData):  # They make rows of all their examples.
+        return np.eye(2, units, dtype=np.float32)
+    if "train" in training_data.indexed:
+        return training_data.indexed["train"].make_labels()[:2]
+    labels: np.ndarray = next(iter(training_data.plain()))[1].numpy()[:2]
+    return labels
 
 
 def check_arguments(

@@ -12,6 +12,8 @@ from keras_transfer._utils.seeding import seeded
 from keras_transfer.optimizers.given_rate import rate_of
 from keras_transfer.strategies.choosing import choose_phases
 from keras_transfer.strategies.phase import Phase, is_keras_schedule
+from keras_transfer.structure.compile_state import compiled_metrics
+from keras_transfer.tasks.extra_metrics import read_metrics
 from keras_transfer.training.history import ShouldContinue
 from keras_transfer.training.settings import Settings
 from keras_transfer.tuning.execution.session import TrainingSession
@@ -149,7 +151,14 @@ class HypermodelTrainer(TrialTrainer):
         return (phase,)
 
     def _compiled_as(self, model: keras.Model) -> Settings:
-        """Returns the settings with optimizer and loss of a compiled model."""
+        """Returns the settings, with those of a compiled model."""
         if not model.compiled:
             return self._settings
-        return self.settings_of(optimizer=model.optimizer, loss=model.loss)
+        compiled = compiled_metrics(model)
+        names = {metric.name for metric in read_metrics(compiled)}
+        given = self._settings.losses.metrics
+        return self.settings_of(
+            optimizer=model.optimizer,
+            loss=model.loss,
+            metrics=(*compiled, *(m for m in given if m.name not in names)),
+        )

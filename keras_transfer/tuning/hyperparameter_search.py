@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_transfer.data import Augmentation
+from keras_transfer.tasks.extra_metrics import MetricLike
 from keras_transfer.tuning.hypermodel_trainer import HypermodelTrainer
 from keras_transfer.tuning.journal import Journal, replay, watch
 from keras_transfer.tuning.search_directory import PROJECT, SearchDirectory
@@ -42,6 +43,7 @@ def search(
     directory: str | os.PathLike[str] | None = None,
     batch_size: int = 32,
     loss: str | keras.losses.Loss | Callable[..., Any] | None = None,
+    metrics: Sequence[MetricLike] = (),
     augment: Augmentation | None = None,
     class_weight: Mapping[int, float] | str | None = None,
     global_clipnorm: float | None = None,
@@ -82,9 +84,9 @@ def search(
         oracle: `"bayesian"`, `"random"`, `"grid"` (of lists), `"hyperband"`
             (each rung starts again, with a schedule over its own epochs), or a
             `keras_tuner.Oracle`. Defaults to `"bayesian"`.
-        objective: Column that ranks trials, such as `"val_loss"`, or a
-            `keras_tuner.Objective`. Defaults to `None`: the validation
-            accuracy, for regression the validation loss.
+        objective: Column that ranks trials, such as `"val_loss"`, a pair of it
+            and `"min"` or `"max"`, or a `keras_tuner.Objective`. Defaults to
+            `None`: the validation accuracy, for regression the validation loss.
         epochs: Passes over the data in the main phase of a trial. Defaults to
             `None`, those of the strategy.
         executions_per_trial: Runs of each trial, with `seed`, `seed + 1`, ...,
@@ -94,6 +96,8 @@ def search(
             digits) continues it. Defaults to `None`.
         batch_size: Examples in a step. Defaults to `32`.
         loss: A Keras loss. Defaults to `None`: by output and labels.
+        metrics: Further metrics, as in `fine_tune`. A function `build(hp)` has
+            those that it compiles. Defaults to `()`.
         augment: Changes of the training images. Defaults to `None`.
         class_weight: Weights of classes, or `"balanced"`. Defaults to `None`.
         global_clipnorm: Largest norm of the gradient. Defaults to `None`.
@@ -172,6 +176,7 @@ def search(
         verbose=verbose,
         batch_size=batch_size,
         loss=loss,
+        metrics=metrics,
         augment=augment,
         class_weight=class_weight,
         global_clipnorm=global_clipnorm,
@@ -252,6 +257,8 @@ def run_search(spec: SearchSpec, trainer: TrialTrainer) -> SearchResult:
             fail=tuner.failed,
             parameters=tuner.HyperParameters,
         )
+        if spec.role != "worker":
+            tuner.rank_by(oracle, runner.rank)
         search_tuner = tuner.TransferTuner(
             run_trial=runner.run,
             say=spec.progress.say,
@@ -297,7 +304,9 @@ def _choose_oracle(spec: SearchSpec, trainer: TrialTrainer) -> tuple[str, Any]:
             "`soup` must be False where `objective` is not measured on "
             f"validation examples. Received: objective={name!r}, soup=True"
         )
-    trainer.use(monitor)
+    order = getattr(objective, "direction", None)
+    both = monitor is not None and order in ("min", "max")
+    trainer.use((monitor, order) if both else monitor)
     oracle = tuner.make_oracle(
         spec.oracle,
         trainer.space,

@@ -29,6 +29,7 @@ class TrialMetrics:
     ) -> None:
         training_data, task = read_data(model, data, settings)
         spec = RunSpec(model, data, training_data, (), task, settings)
+        _ = spec.weighing  # Raises where the task has no classes to weigh.
         self.label_format = training_data.label_format
         self._manifest = {**spec.identity, "weights": digest_network(model)}
         self._names = list(spec.columns)

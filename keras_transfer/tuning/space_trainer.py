@@ -318,12 +318,13 @@ class SpaceTrainer(TrialTrainer):
         )
 
     def _task_for(self, model: keras.Model, choice: Choice) -> Task:
-        return choose_task(
+        task = choose_task(
             model,
             self.metrics.label_format,
             loss=self._settings.losses.loss,
             label_smoothing=float(choice.values["label_smoothing"]),
         )
+        return dataclasses.replace(task, extra=self._settings.losses.metrics)
 
     def _build(self, choice: Choice) -> keras.Model:
         """Makes the model of a choice, always with the same weights."""

@@ -151,11 +151,15 @@ class TrialRunner:
 
     def _prune(self) -> None:
         """Removes weights of all but the best trials, of all processes."""
-        order = sorted(self._store.names(), key=self._rank)
+        order = sorted(self._store.names(), key=self.rank)
         self._store.drop_weights(order[self._spec.keep :])
 
-    def _rank(self, trial: str) -> tuple[float, float]:
-        """Returns the sort key of a trial, as in the rows of the result."""
+    def rank(self, trial: str) -> tuple[float, float]:
+        """Returns the sort key of a trial, as in the rows of the result.
+
+        Args:
+            trial: Its id.
+        """
         record = self._store.read(trial)
         metrics = [] if record is None else record["metrics"]
         if not metrics:

@@ -39,11 +39,11 @@ class TrialTrainer(abc.ABC):
         self._spec = spec
         self._settings = spec.settings
 
-    def use(self, monitor: str | None) -> None:
+    def use(self, monitor: Any) -> None:
         """Sets the column that selects epochs.
 
         Args:
-            monitor: Its name, or `None`.
+            monitor: Its name, a pair of it and its direction, or `None`.
         """
         self._settings = self._settings.replace(monitor=monitor)
 

@@ -210,6 +210,14 @@ def objective_of(oracle: Any, objective: Any) -> Any:
     Raises:
         ValueError: If the two do not agree.
     """
+    if isinstance(objective, tuple):
+        if len(objective) != 2 or objective[1] not in ("min", "max"):
+            raise ValueError(
+                '`objective` must be a column, a pair of it and "min" or '
+                '"max", or a `keras_tuner.Objective`. Received: '
+                f"objective={objective!r}"
+            )
+        objective = keras_tuner.Objective(*objective)
     if not isinstance(oracle, keras_tuner.Oracle):
         return objective
     own = oracle.objective
@@ -224,6 +232,26 @@ def objective_of(oracle: Any, objective: Any) -> Any:
             f"objective={objective!r}, where the oracle has {own!r}"
         )
     return own
+
+
+def rank_by(oracle: Any, key: Callable[[str], Any]) -> None:
+    """Makes an oracle order its trials as the result does, ties included.
+
+    Args:
+        oracle: A `keras_tuner.Oracle`.
+        key: Function from the id of a completed trial to its sort key.
+    """
+
+    def get_best_trials(num_trials: int | None = 1) -> list[Any]:
+        trials = [
+            trial
+            for trial in oracle.trials.values()
+            if trial.status == "COMPLETED"
+        ]
+        trials.sort(key=lambda trial: (key(trial.trial_id), trial.trial_id))
+        return trials[:num_trials]
+
+    oracle.get_best_trials = get_best_trials
 
 
 def make_oracle(

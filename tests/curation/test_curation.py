@@ -45,8 +45,9 @@ def test_planted_label_errors_are_found():
         assert error.label == 10 * noisy[error.row]
         if error.row in hits:
             assert error.suggested == 10 * labels[error.row]
-    margins = [error.margin for error in found]
-    assert margins == sorted(margins, reverse=True)
+    given = [error.probability for error in found]
+    assert given == sorted(given)
+    assert all(0 <= error.probability < 0.5 for error in found)
 
 
 def test_clean_labels_are_left_alone():

@@ -40,9 +40,9 @@ def found(data):
     return cross_validate(build, data, 3, **ARGUMENTS)
 
 
-def cheap():
+def cheap(units=1):
     """A new model for the tests that train nothing."""
-    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)])
 
 
 class Spy:
@@ -460,8 +460,8 @@ def test_copies_are_one_label():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cross_validation, "fine_tune", spy)
             cross_validate(
-                cheap, (images, labels), 2, labels_per_class=2, seed=seed,
-                verbose=0,
+                lambda: cheap(CLASSES), (images, labels), 2,
+                labels_per_class=2, seed=seed, verbose=0,
             )  # fmt: skip
         for part in spy.data:
             pixels, _ = part["train"]

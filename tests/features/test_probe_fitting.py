@@ -265,6 +265,20 @@ def test_several_labels(kind):
     assert (found.predictions[:, 2] == 0).all()
 
 
+def test_classes_in_a_column(features):
+    """The labels of Keras' data sets have the shape (n, 1)."""
+    values, labels = make_arrays(60, 1)
+    flat, column = (
+        fit_probe(Features(make_split(values, y)), strengths=[1.0])
+        for y in (labels, labels[:, None])
+    )
+    assert column.problem == flat.problem == "classification"
+    split = make_split(values, labels[:, None])
+    np.testing.assert_array_equal(column.predict(split), flat.predict(split))
+    split = split.shots(3)
+    assert np.bincount(split.labels).tolist() == [3, 3, 3]
+
+
 def test_numbers_take_ridge(features):
     values = features.train.values[:, 40:60]
     for numbers in (values[:, 0] * 2.0 + 1, values[:, :2] * 2.0):

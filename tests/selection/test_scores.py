@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, spearmanr
 
+from keras_transfer.curation import find_label_errors
 from keras_transfer.features import probe_score
-from keras_transfer.selection import h_score, leep, logme, nce, nleep, parc
+from keras_transfer.selection import (
+    h_score,
+    leep,
+    logme,
+    nce,
+    nearest_classes,
+    nleep,
+    parc,
+    reverse_validation,
+)
 from keras_transfer.selection.logme import maximise
 
 
@@ -242,3 +252,36 @@ def test_copies_do_not_tell_each_others_labels():
 def test_names_of_classes_are_no_numbers():
     with pytest.raises(ValueError, match="turns names into integers"):
         logme(np.eye(4), np.array(["a", "b", "a", "b"]))
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        logme,
+        h_score,
+        parc,
+        nleep,
+        probe_score,
+        lambda features, labels: leep(SMALL[2], labels),
+        lambda features, labels: nce(SMALL[2], labels),
+        lambda features, labels: nce(labels, SMALL[1]),
+        lambda features, labels: reverse_validation(features, labels, features),
+        lambda features, labels: nearest_classes(
+            {"own": (features, labels)}, features, labels
+        ),
+        lambda features, labels: find_label_errors(features, labels),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["int64", "uint8"])
+def test_classes_in_a_column(score, dtype):
+    """The labels of Keras' data sets have the shape (n, 1)."""
+    features, labels, _ = SMALL
+    labels = labels.astype(dtype)
+    assert score(features, labels[:, None]) == score(features, labels)
+
+
+def test_numbers_in_a_column_are_numbers():
+    features, labels, _ = SMALL
+    numbers = labels.astype("float64")
+    found = logme(features, numbers[:, None])
+    assert found == logme(features, numbers) != logme(features, labels)

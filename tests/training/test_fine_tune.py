@@ -918,7 +918,7 @@ def test_exclusions_from_weight_decay_are_kept(data):
          "must match blocks"),
         ({"callbacks": [keras.callbacks.ReduceLROnPlateau()]}, ValueError,
          "must not set the learning rate"),
-        ({"class_weight": {7: 2.0}}, ValueError, "keys below 3"),
+        ({"class_weight": {7: 2.0}}, ValueError, "keys from 0 to 2"),
         ({"penalty": ktr.L2(0.1), "strategy": ktr.LinearProbe(exact=True)},
          ValueError, "no phase has gradient steps"),
         ({"loss": "sparse_categorical_crossentropy"}, ValueError,

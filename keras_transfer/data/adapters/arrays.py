@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _ROWS_PER_DIGEST = 1024
 
+# Rows of shares sum to 1 up to rounding, in half precision as well.
+_SUM_TOLERANCE = 1e-3
+
 
 def open_texts(
     data: TextData, batch_size: int, seed: int, augment: Augmentation | None
@@ -155,14 +158,25 @@ def as_arrays(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def label_format_of(labels: np.ndarray) -> str:
-    """Returns the format of labels, from their values."""
-    two_dimensional = labels.ndim == 2 and labels.shape[1] > 1
-    if two_dimensional and ((labels == 0) | (labels == 1)).all():
-        exclusive = (labels.sum(axis=1) == 1).all()
-        return "one-hot" if exclusive else "multi-hot"
-    if labels.dtype.kind in "iu" and (labels.ndim == 1 or labels.shape[1] == 1):
+    """Returns the format of labels, from their values.
+
+    Args:
+        labels: The labels, `(n, ...)`.
+
+    Returns:
+        A format, as `TrainingData.label_format`.
+    """
+    is_column = labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1)
+    if is_column and (labels == np.floor(labels)).all():
         return "indices"
-    return "numbers"
+    if labels.ndim > 2 or not ((labels >= 0) & (labels <= 1)).all():
+        return "numbers"
+    if is_column:
+        return "fractions"
+    exclusive = np.allclose(labels.sum(axis=1), 1, atol=_SUM_TOLERANCE)
+    if ((labels == 0) | (labels == 1)).all():
+        return "one-hot" if exclusive else "multi-hot"
+    return "soft" if exclusive else "fractions"
 
 
 def balanced_weights(labels: np.ndarray) -> dict[int, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +28,9 @@ class TrainingData:
         validation: Function that makes the validation batches, or `None`.
         steps: Number of batches in an epoch.
         label_format: Format of the labels: `"one-hot"` or `"multi-hot"` rows,
-            class `"indices"`, or `"numbers"`.
+            class `"indices"` (whole numbers), `"soft"` rows (shares of the
+            classes that sum to 1), other `"fractions"` in [0, 1], or
+            `"numbers"`.
         digest: Function that computes a hexadecimal digest of the data.
         class_weights: Function that makes the weights that balance classes.
         indexed: The same examples by index, `"train"` and, where there are any,
@@ -39,6 +43,9 @@ class TrainingData:
             Defaults to `None`: each process reads whole batches.
         sizes: Numbers of examples in whole batches by split, where shards are
             read. Defaults to `{}`.
+        reading: Function that makes a context in which errors of the batches
+            are raised as they were found. Defaults to
+            `contextlib.nullcontext`.
         carried: Names in `indexed` of the inputs that each batch carries
             besides the labelled ones. Defaults to `()`.
     """
@@ -54,6 +61,7 @@ class TrainingData:
     look: Callable[[], str] = str
     of_part: Callable[[Part], TrainingData] | None = None
     sizes: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    reading: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
     carried: tuple[str, ...] = ()
 
 

@@ -78,17 +78,13 @@ def train(
     epoch = 0
     batches = cached.train(lambda: epoch)
     held_out = cached.validation()
-    weights = None
-    if spec.class_weight is not None:
-        weights = np.array(
-            [w for _, w in sorted(spec.class_weight.items())], np.float32
-        )
-    learn = tf.function(lambda x, y, rate: heads.learn(x, y, rate, weights))
+    batches = spec.weigh(batches)
+    learn = tf.function(heads.learn)
     measure = tf.function(heads.measure)
     for epoch in range(phase.epochs):
         started = time.monotonic()
         window = iter(tf.constant(rates[epoch * steps : (epoch + 1) * steps]))
-        logs = _mean(learn(x, y, next(window)) for x, y in batches)
+        logs = _mean(learn(next(window), *batch) for batch in batches)
         if held_out is not None:
             validation = _mean(measure(x, y) for x, y in held_out)
             logs |= {f"val_{name}": v for name, v in validation.items()}
@@ -187,23 +183,20 @@ class _Heads:
         self._absolute, self._squared = np.array(coefficients, np.float32).T
 
     def learn(
-        self, x: tf.Tensor, y: tf.Tensor, rate: tf.Tensor, weights: Any
+        self,
+        rate: tf.Tensor,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        factors: tf.Tensor | None = None,
     ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """Takes a step; returns sums over the batch and their weights."""
         import tensorflow as tf
 
-        factors = None
-        if weights is not None:
-            classes = y
-            if y.shape.rank == 2 and y.shape[1] > 1:
-                classes = tf.argmax(y, -1)
-            classes = tf.cast(tf.reshape(classes, [-1]), tf.int32)
-            factors = tf.gather(tf.constant(weights), classes)  # [B]
         with tf.GradientTape() as tape:
             outputs = self._outputs(x)  # [K * B, C]
             losses = self._losses(outputs, y)  # [K, B]
             if factors is not None:
-                losses *= factors
+                losses *= factors  # [B], the weights of the examples
             data = tf.reduce_mean(losses, -1)  # [K]
             # R(theta) of each run: sums over F and C, [K, F, C] -> [K].
             kernel = tf.convert_to_tensor(self.kernel)

@@ -50,6 +50,7 @@ _SETTINGS = (
     ("reporting", "tensorboard"),
     ("reporting", "callbacks"),
     ("caching", "views"),
+    ("losses", "metrics"),
 )
 
 
@@ -93,7 +94,7 @@ def why_not(
     return (
         _why_not_penalty(requests[0].penalty)
         or _why_not_optimizer(spec.settings.optimization.make(1.0))
-        or _why_not_task(spec.task)
+        or _why_not_task(spec.task, spec.weighing.loss)
     )
 
 
@@ -124,10 +125,10 @@ def _why_not_optimizer(
     return None
 
 
-def _why_not_task(task: Task) -> Ineligible | None:
-    if getattr(task.loss, "reduction", "") not in _MEANS:
+def _why_not_task(task: Task, loss: Any) -> Ineligible | None:
+    if getattr(loss, "reduction", "") not in _MEANS:
         return Ineligible("the loss is not a mean over examples")
-    if type(task.loss) not in _LOSSES:
+    if type(loss) not in _LOSSES:
         return Ineligible("the loss is not known to be a mean over examples")
     if type(task).example_scores is Task.example_scores:
         return Ineligible("the task does not score single examples")

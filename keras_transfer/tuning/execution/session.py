@@ -323,9 +323,12 @@ class TrainingSession:
                 "`data` must have validation examples. Received: none."
             )
         model = graph.view(network)
-        model.compile(loss=spec.task.loss, metrics=spec.task.metrics())
+        model.compile(loss=spec.task.loss, metrics=spec.task.all_metrics())
         if self._strategy is not None:
-            return ReplicaTrainer(model, spec.task, self._strategy), batches
+            trainer = ReplicaTrainer(
+                model, spec.task.loss, spec.task.all_metrics, self._strategy
+            )
+            return trainer, batches
         return model, batches
 
     @property
