@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import keras
-from _smoke import write_noise
+from _smoke import write_network, write_noise
 
 import keras_transfer as ktr
 from keras_transfer.evaluation.intervals import mean_interval
@@ -194,10 +194,11 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
-        tiny = {"backbone": "ResNet20", "image_size": 32, "epochs": 1}
-        arguments |= tiny | {"depth": 1, "seeds": 1, "from_scratch": True}
-        with tempfile.TemporaryDirectory() as noise:
-            arguments["data"] = write_noise(noise)
+        arguments |= {"image_size": 32, "epochs": 1, "depth": 1, "seeds": 1}
+        with tempfile.TemporaryDirectory() as folder:
+            arguments["backbone"] = write_network(folder)
+            arguments |= {"data": write_noise(f"{folder}/images")}
+            arguments |= {"from_scratch": True}
             print(json.dumps(main(Config(**arguments))))
     elif arguments["data"] is None:
         parser.error("--data is needed: a folder of images")

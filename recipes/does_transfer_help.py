@@ -23,7 +23,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from _smoke import write_noise
+from _smoke import write_network, write_noise
 
 import keras_transfer as ktr
 
@@ -148,10 +148,11 @@ if __name__ == "__main__":
     parser.add_argument("--smoke", action="store_true", help="run on noise")
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
-        with tempfile.TemporaryDirectory() as noise:
+        with tempfile.TemporaryDirectory() as folder:
             arguments |= {
-                "data": write_noise(noise),
-                "output": f"{noise}/output",
+                "backbone": write_network(folder),
+                "data": write_noise(f"{folder}/images"),
+                "output": f"{folder}/output",
                 "labels": ("2",),
                 "folds": 2,
                 "epochs": 1,

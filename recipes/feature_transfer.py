@@ -27,7 +27,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from _smoke import write_noise
+from _smoke import write_network, write_noise
 
 import keras_transfer as ktr
 from keras_transfer.evaluation.intervals import mean_interval, paired_interval
@@ -142,8 +142,9 @@ if __name__ == "__main__":
         parser.error("--data is needed: a folder of images")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.pop("smoke"):
-            tiny = {"backbone": "ResNet20", "image_size": 32, "epochs": 1}
-            arguments |= tiny | {"shots": 3, "seeds": 2}
+            arguments["backbone"] = write_network(folder)
+            arguments |= {"image_size": 32, "epochs": 1}
+            arguments |= {"shots": 3, "seeds": 2}
             arguments["data"] = write_noise(f"{folder}/images")
             arguments["store"] = f"{folder}/features"
         print(json.dumps(main(Config(**arguments))))

@@ -18,7 +18,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from _smoke import write_noise
+from _smoke import write_network, write_noise
 
 import keras_transfer as ktr
 
@@ -83,7 +83,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         if smoke:
             write_noise(Path(folder) / "noise")
-            arguments |= {"data": f"{folder}/noise", "backbone": "ResNet20"}
+            arguments |= {"data": f"{folder}/noise"}
+            arguments |= {"backbone": write_network(folder)}
             arguments |= {"image_size": 32, "depth": 1, "epochs": 1}
             arguments |= {"output": f"{folder}/out"}
         print(json.dumps(main(Config(**arguments))))

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import keras
-from _smoke import write_noise
+from _smoke import write_network, write_noise
 
 import keras_transfer as ktr
 from keras_transfer.evaluation.intervals import mean_interval, paired_interval
@@ -47,16 +47,15 @@ class Config:
     output: str = "runs/parameter_transfer"
 
 
-def main(config: Config, backbone=None) -> dict[str, object]:
+def main(config: Config) -> dict[str, object]:
     """Runs all methods over seeds, writes the files, returns the results."""
     started = time.time()
     size = config.image_size
     data = ktr.load_images(config.data, image_size=size, on_error="skip")
-    if backbone is None:
-        options = {} if config.alpha is None else {"alpha": config.alpha}
-        options |= {"input_shape": (size, size, data.channels)}
-        options |= {"weights": config.weights}
-        backbone = ktr.load_backbone(config.backbone, **options)
+    options = {} if config.alpha is None else {"alpha": config.alpha}
+    options |= {"input_shape": (size, size, data.channels)}
+    options |= {"weights": config.weights}
+    backbone = ktr.load_backbone(config.backbone, **options)
     blocks = ktr.blocks(ktr.build_classifier(backbone, data=data))
     scores: dict[str, list[float]] = {}
     curves: dict[str, list[list[float]]] = {}
@@ -135,13 +134,10 @@ if __name__ == "__main__":
     arguments = vars(parser.parse_args())
     if arguments.pop("smoke"):
         small = {"image_size": 32, "epochs": 1, "scratch_epochs": 1}
-        names = [f"block_{number}_conv" for number in (1, 2)]
-        parts = [keras.layers.Conv2D(4, 3, 3, name=name) for name in names]
-        tiny = keras.Sequential([keras.Input((32, 32, 3)), *parts])
-        tiny = ktr.load_backbone(tiny, pixel_range="[0, 1]")
-        with tempfile.TemporaryDirectory() as noise:
-            arguments |= small | {"data": write_noise(noise), "seeds": 1}
-            print(json.dumps(main(Config(**arguments), tiny)))
+        with tempfile.TemporaryDirectory() as folder:
+            arguments |= small | {"backbone": write_network(folder), "seeds": 1}
+            arguments["data"] = write_noise(f"{folder}/images")
+            print(json.dumps(main(Config(**arguments))))
     elif arguments["data"] is None:
         parser.error("--data is needed: a folder of images")
     else:

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 
 import keras
-from _smoke import write_noise
+from _smoke import write_network, write_noise
 
 import keras_transfer as ktr
 from keras_transfer.evaluation.intervals import mean_interval, paired_interval
@@ -125,7 +125,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         if smoke:
             write_noise(Path(folder) / "noise")
-            arguments |= {"data": f"{folder}/noise", "backbone": "ResNet20"}
+            arguments |= {"data": f"{folder}/noise"}
+            arguments |= {"backbone": write_network(folder)}
             arguments |= {"image_size": 32, "trials": 2, "epochs": 1}
             arguments |= {"seeds": 2, "output": f"{folder}/out"}
         print(json.dumps(main(Config(**arguments))))

@@ -15,9 +15,9 @@ BLOCKS = re.findall(
 # What would need a network, or minutes.
 SMALLER = {
     '"MobileNetV2", "ResNet50"': '"ResNet20"',
-    '"VGG16"': '"ResNet20"',
-    '"MobileNetV2", alpha=0.35': '"ResNet20"',
-    '"MobileNetV2"': '"ResNet20"',
+    '"VGG16"': '"network.keras"',
+    '"MobileNetV2", alpha=0.35': '"network.keras"',
+    '"MobileNetV2"': '"network.keras"',
     '"bert_base_en"': '"vectors.txt"',
     "depth=2, learning_rate=1e-4": "depth=1, learning_rate=1e-4",
     "image_size=224": "image_size=32",
@@ -27,7 +27,7 @@ SMALLER = {
     "epochs=3": "epochs=1",
     "folds=5": "folds=2",
     "trials=24": "trials=3",
-    '"block_1?"': '"stage1_*"',
+    '"block_1?"': '"block_1*"',
     "data, [5, 20, None]": "data, [2], folds=2, epochs=1, "
     "from_scratch=ktr.FromScratch(epochs=1)",
 }
@@ -40,7 +40,9 @@ def smaller(text):
 
 
 def test_every_block_runs(tmp_path, capsys):
-    write_noise = runpy.run_path(str(ROOT / "recipes/_smoke.py"))["write_noise"]
+    smoke = runpy.run_path(str(ROOT / "recipes/_smoke.py"))
+    write_noise = smoke["write_noise"]
+    smoke["write_network"](".")
     for part in ("train", "test"):  # one flat folder of classes
         write_noise(tmp_path / "noise")
         for path in sorted((tmp_path / "noise" / part).rglob("*.png")):
@@ -70,4 +72,4 @@ def test_every_block_runs(tmp_path, capsys):
             names |= {"photos": names["data"], "drawings": names["data"]}
         exec(compile(smaller(block), "README.md", "exec"), names)
     assert ktr.class_names(tmp_path / "flowers.keras") == ("a", "b")
-    assert "stage3_block3" in capsys.readouterr().out
+    assert "block_4" in capsys.readouterr().out

@@ -23,7 +23,7 @@ slow, exhaustive = pytest.mark.slow, pytest.mark.exhaustive
         "MobileNetV3Small",  # tf, inside
         "EfficientNetB0",  # torch, inside, with weights
         pytest.param("EfficientNetV2B0", marks=exhaustive),  # torch, inside
-        pytest.param("EfficientNetV2S", marks=slow),  # 128, inside
+        pytest.param("EfficientNetV2S", marks=exhaustive),  # 128, inside
         pytest.param("ConvNeXtTiny", marks=exhaustive),  # torch, inside
         "ResNet20",
     ],

@@ -26,9 +26,9 @@ def arrays(weights):
     ("name", "depth"),
     [
         ("VGG16", 2),
-        ("ResNet50", 2),
+        pytest.param("ResNet50", 2, marks=exhaustive),
         ("MobileNetV2", 2),
-        pytest.param("EfficientNetB0", 2, marks=slow),
+        pytest.param("EfficientNetB0", 2, marks=exhaustive),
         pytest.param("EfficientNetV2B0", 2, marks=exhaustive),
         pytest.param("ConvNeXtTiny", 2, marks=slow),
         pytest.param("NASNetMobile", 2, marks=exhaustive),
@@ -73,7 +73,7 @@ def test_fit_changes_what_is_unfrozen_and_nothing_else(name, depth):
     [
         "EfficientNetB0",
         pytest.param("EfficientNetV2B0", marks=exhaustive),
-        pytest.param("NASNetMobile", marks=slow),
+        pytest.param("NASNetMobile", marks=exhaustive),
         "MobileNetV3Small",
     ],
 )
