@@ -436,7 +436,9 @@ def test_length_from_the_data(preset, data):
     assert layer.sequence_length == 5
 
 
-@pytest.mark.parametrize("depth", [0, 1, "all"])
+@pytest.mark.parametrize(
+    "depth", [pytest.param(0, marks=pytest.mark.exhaustive), 1, "all"]
+)
 def test_cached_training_equals_direct(preset, data, depth):
     """By SGD: the gradient of a key's bias is zero but for rounding.
 

@@ -61,11 +61,11 @@ def phase(depth, epochs=3, **options):
     ("name", "depth"),
     [
         ("chain", 0),
-        ("chain", 2),
+        pytest.param("chain", 2, marks=pytest.mark.exhaustive),
         ("residual", 1),
-        ("branches", 1),
+        pytest.param("branches", 1, marks=pytest.mark.exhaustive),
         ("branches", 2),
-        ("reaching_back", 1),
+        pytest.param("reaching_back", 1, marks=pytest.mark.exhaustive),
         ("reaching_back", 2),
     ],
 )
@@ -116,7 +116,9 @@ def test_every_setting_acts_the_same(data, arguments):
         [phase(2), phase(0)],
         [phase("all"), phase(1)],
         ktr.Surgical("block_3", epochs=2),
-        ktr.Surgical("block_1", epochs=2),
+        pytest.param(
+            ktr.Surgical("block_1", epochs=2), marks=pytest.mark.exhaustive
+        ),
     ],
     ids=lambda s: "-".join(str(p.depth or p.blocks) for p in s),
 )
@@ -882,7 +884,9 @@ def flowers(assets):
 
 @pytest.mark.pretrained
 @pytest.mark.slow
-@pytest.mark.parametrize("depth", [0, 2])
+@pytest.mark.parametrize(
+    "depth", [pytest.param(0, marks=pytest.mark.exhaustive), 2]
+)
 def test_a_real_network(flowers, depth):
     """By small steps of SGD, which do not amplify the last bits.
 
