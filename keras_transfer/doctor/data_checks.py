@@ -339,7 +339,9 @@ def split_overlap(context: Context) -> Iterator[Finding]:
             else f"{shared} of the {len(split.labels)} {name} examples are "
             f"training examples as well ({fraction:.1%}): metrics on them are "
             "too good.",
-            "Remove them from one of the splits; `load_images` and "
+            f'Pass other examples as "{name}": `load_images` splits some off.'
+            if same
+            else "Remove them from one of the splits; `load_images` and "
             "`load_texts` put duplicates into the same split, and list them in "
             "`data.report.leaks`.",
         )

@@ -656,8 +656,10 @@ def test_split_overlap_of_arrays(classifier):
     assert names(found, "error") == ["split-overlap"]
     assert "3 of the 3 test examples" in found.errors[0].message
     both = {"train": train, "validation": train}
-    message = only(check(classifier, both), "split-overlap")
+    found = check(classifier, both)
+    message = only(found, "split-overlap")
     assert message == "The validation examples are the training examples."
+    assert 'other examples as "validation"' in found.errors[0].cure
 
 
 def test_split_overlap_of_image_data(classifier):
