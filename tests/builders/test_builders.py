@@ -157,11 +157,11 @@ def test_a_model_is_no_backbone():
 def test_class_names_of_what_is_no_model(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    with pytest.raises(ValueError, match="`.keras` file.*something else"):
+    with pytest.raises(ValueError, match="`.h5` file.*something else"):
         ktr.class_names(path)
     with pytest.raises(TypeError, match="must be a keras.Model or the path"):
         ktr.class_names(None)
-    with pytest.raises(ValueError, match="`.keras` file.*does not exist"):
+    with pytest.raises(ValueError, match="`.h5` file.*does not exist"):
         ktr.class_names(tmp_path / "none.keras")
 
 

@@ -159,7 +159,7 @@ def test_folds_of_cross_validation_are_those_of_scikit_learn(arrays):
 
 
 def pair_pool(arrays):
-    return fold_module.make_pool(arrays)
+    return fold_module.make_pool(arrays, lambda labels: labels)
 
 
 def test_folds_of_probes_are_those_of_scikit_learn(arrays):

@@ -934,11 +934,11 @@ def test_open_store(tmp_path, monkeypatch):
         open_store(3)
 
 
-def test_a_network_without_weights_has_no_features():
+def test_features_of_a_network_without_weights():
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.MaxPooling2D()(inputs), name="no")
     backbone = ktr.load_backbone(model, pixel_range="[0, 1]")
-    with pytest.raises(ValueError, match="must have layers with weights"):
-        ktr.extract_features(
-            backbone, np.zeros((4, 8, 8, 3), "uint8"), store="memory", verbose=0
-        )
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
+    found = ktr.extract_features(backbone, pixels, store="memory", verbose=0)
+    expected = pixels.reshape(4, 4, 2, 4, 2, 3).max((2, 4)).mean((1, 2)) / 255
+    np.testing.assert_allclose(found.values, expected, atol=1e-6)

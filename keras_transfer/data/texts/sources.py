@@ -232,7 +232,7 @@ def _read_pair(
     kind = np.asarray(labels).dtype
     cells = as_cells(labels) if np.ndim(labels) == 1 else []
     fractions = kind.kind == "f" and any(
-        not is_missing(cell) and cell % 1 for cell in cells
+        not is_missing(cell) and not float(cell).is_integer() for cell in cells
     )
     if len(cells) != len(texts) or kind.kind not in "iufUOb" or fractions:
         raise ValueError(
