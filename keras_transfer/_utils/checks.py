@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+# Rows of shares sum to 1 up to rounding, in half precision as well.
+SUM_TOLERANCE = 1e-3
+
 
 def refuse(name: str, rule: str, value: object) -> NoReturn:
     """Raises the `ValueError` of an argument that breaks its rule.

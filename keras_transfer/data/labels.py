@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -77,6 +78,56 @@ def label_name(value: Any, class_names: Collection[str] = ()) -> str:
     return "" if name in _MISSING_NAMES and name not in class_names else name
 
 
+def has_no_label(cell: Any, class_names: Collection[str] = ()) -> bool:
+    """Tells whether a cell of several labels is missing.
+
+    Args:
+        cell: The cell: names, or a list of them. Characters without a name, and
+            an empty list, mean none of the classes.
+        class_names: Declared classes, which are never missing. Defaults to
+            `()`.
+    """
+    if isinstance(cell, list | tuple | np.ndarray):
+        return False
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", "replace")
+    if isinstance(cell, str):
+        return bool(cell.strip()) and not label_name(cell, class_names)
+    return is_missing(cell)
+
+
+def check_numbers(
+    labels: Any, class_names: Sequence[str] | None, split: str
+) -> None:
+    """Raises unless labels are numbers of classes.
+
+    Args:
+        labels: Numbers `(n,)`, without those that are missing.
+        class_names: All classes, or `None` if they are not declared.
+        split: Name of the split in errors, or `"all"`.
+
+    Raises:
+        ValueError: If a number is negative, has decimals or is too large.
+    """
+    numbers = np.asarray(labels)
+    wrong = (numbers < 0) | (numbers != np.floor(numbers))
+    classes = ""
+    if class_names is not None:
+        wrong |= numbers >= len(class_names)
+        classes = (
+            f", outside the {len(class_names)} classes {list(class_names)[:10]}"
+        )
+    if wrong.any():
+        part = "" if split == "all" else f"{split} "
+        raise ValueError(
+            "Labels must be integers of at least 0, each the number of a "
+            f"class. Received: {wrong.sum()} of {len(numbers)} {part}labels "
+            f"that are not, such as label {numbers[wrong][0]:g}{classes}. "
+            "Correct them, or leave them out: many data sets hide the labels "
+            "of their test split behind -1."
+        )
+
+
 def refuse_gaps(argument: str, values: Any, kind: str) -> None:
     """Raises if texts or labels in an array are missing; names their rows.
 
@@ -89,9 +140,15 @@ def refuse_gaps(argument: str, values: Any, kind: str) -> None:
         ValueError: If a value is None, NaN or the like.
     """
     array = np.asarray(values)
+    if not array.size:
+        return
+    classes = kind != "groups"
     if array.dtype.kind == "f":
         missing = np.isnan(array).reshape(len(array), -1).any(axis=1)
-        rows = np.flatnonzero(missing).tolist() if array.size else []
+        rows = np.flatnonzero(missing).tolist()
+        # Numbers to predict, which the loaders do not take.
+        present = array[~missing]
+        classes = classes and bool((present == np.floor(present)).all())
     elif array.dtype == object and array.ndim == 1:
         rows = [
             i
@@ -104,8 +161,13 @@ def refuse_gaps(argument: str, values: Any, kind: str) -> None:
         shown = ", ".join(map(str, rows[:10])) + ", ..." * (len(rows) > 10)
         raise ValueError(
             f"`{argument}` must have {kind} in every row. Received: none in "
-            f"{len(rows)} rows: {shown}. Remove these rows, or use "
-            '`load_images` or `load_texts` with on_error="skip".'
+            f"{len(rows)} rows: {shown}. Remove these rows"
+            + (
+                "; of labelled images or texts, `load_images` or `load_texts` "
+                'with on_error="skip" leaves them out.'
+                if classes
+                else "."
+            )
         )
 
 
@@ -124,6 +186,33 @@ def _number(name: str) -> float | None:
     except ValueError:
         return None
     return number if np.isfinite(number) else None
+
+
+@dataclasses.dataclass
+class FoundNames:
+    """Names of classes that no source declares, from all of its parts.
+
+    They are checked together: a small split may have each class once.
+
+    Args:
+        names: The name of each example; `""` if it has none. Defaults to `[]`.
+        column: Description of the labels of the first part. Defaults to `""`.
+        other: Sentence on its other column. Defaults to `""`.
+    """
+
+    names: list[str] = dataclasses.field(default_factory=list)
+    column: str = ""
+    other: str = ""
+
+    def add(self, names: Sequence[str], column: str, other: str = "") -> None:
+        """Adds the names of a part."""
+        if not self.names:
+            self.column, self.other = column, other
+        self.names += names
+
+    def check(self) -> None:
+        """Raises if the names hardly recur; see `check_classes_recur`."""
+        check_classes_recur(self.names, self.column, self.other)
 
 
 def check_classes_recur(
@@ -242,8 +331,16 @@ def recurring(names: Iterable[str], separator: str) -> tuple[str, ...]:
     return tuple(part for part, n in parts.items() if part and n > 1)
 
 
-def check_not_combined(names: Iterable[str]) -> None:
-    """Raises if names of classes are combinations of the same few labels."""
+def check_not_combined(names: Iterable[str], advice: str) -> None:
+    """Raises if names of classes are combinations of the same few labels.
+
+    Args:
+        names: The names of the classes.
+        advice: Sentence on what to do about combinations, without a full stop.
+
+    Raises:
+        ValueError: If parts of the names recur between `"|"` or `";"`.
+    """
     names = sorted(set(names))
     for separator in ("|", ";"):
         if parts := recurring(names, separator):
@@ -252,6 +349,6 @@ def check_not_combined(names: Iterable[str]) -> None:
                 "Labels must be one class for each example. Received: "
                 f"{printable(repr(shown))}, where {printable(repr(parts[0]))} "
                 f"recurs between {separator!r}, so that each combination would "
-                "become a class. Pass multi_label=True to `load_images`; if "
-                "these are whole names, pass class_names=[...]."
+                f"become a class. {advice}; if these are whole names, pass "
+                "class_names=[...]."
             )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keras_transfer._utils.checks import did_you_mean
+from keras_transfer.data.labels import check_numbers
 
 _SPLITS = {
     "train": "train",
@@ -71,16 +72,20 @@ def read_texts(
 
     Returns:
         Tuple of texts and class names by split, and the names of all classes.
+
+    Raises:
+        ValueError: If a label is hidden, or as in `open_splits`.
     """
     datasets, names = open_splits(source, "Text")
     by_split = {}
     for split, dataset in datasets.items():
         pairs = [
-            (text.decode("utf-8", "replace"), names[label])
+            (text.decode("utf-8", "replace"), label)
             for text, label in dataset.as_numpy_iterator()
         ]
         texts, labels = zip(*pairs, strict=True)
-        by_split[split] = (list(texts), list(labels))
+        check_numbers(labels, names, split)
+        by_split[split] = (list(texts), [names[label] for label in labels])
     return by_split, names
 
 

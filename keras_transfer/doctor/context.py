@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import keras
 import numpy as np
 
-from keras_transfer._utils.checks import did_you_mean, is_integer
+from keras_transfer._utils.checks import (
+    SUM_TOLERANCE,
+    did_you_mean,
+    is_integer,
+)
 from keras_transfer.data.checks import check_split_names
 from keras_transfer.data.datasets import (
     check_batched,
@@ -136,7 +140,9 @@ def label_form(labels: np.ndarray) -> str:
     sums = labels.sum(axis=1)
     if ((labels == 0) | (labels == 1)).all():
         return "one-hot" if (sums == 1).all() else "multi-hot"
-    distributions = (labels >= 0).all() and np.allclose(sums, 1, atol=1e-3)
+    distributions = (labels >= 0).all() and np.allclose(
+        sums, 1, atol=SUM_TOLERANCE
+    )
     return "soft" if distributions else "numbers"
 
 

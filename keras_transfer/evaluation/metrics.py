@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_transfer._utils.checks import check_class_names
+from keras_transfer._utils.checks import SUM_TOLERANCE, check_class_names
 
 # Keras' `epsilon()`: probabilities are clipped to [epsilon, 1 - epsilon].
 _EPSILON = 1e-7
-
-# Rows of shares sum to 1 up to rounding, in half precision as well.
-_SUM_TOLERANCE = 1e-3
 
 
 class Confusion(NamedTuple):
@@ -222,7 +219,7 @@ def check_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
     valid: Any = labels.dtype.kind in "biuf"
     if valid and labels.ndim == 2 and labels.shape[1] == num_classes:
         valid = (labels >= 0).all() and np.allclose(
-            labels.sum(1), 1, atol=_SUM_TOLERANCE
+            labels.sum(1), 1, atol=SUM_TOLERANCE
         )
         indices = labels.argmax(axis=1)
     else:

@@ -74,7 +74,8 @@ def cross_validate(
             all.
         groups: One group for each example of a pair of arrays (a patient, a
             scene), whose examples stay in one fold. Data from `load_images`
-            and `load_texts` have groups of their own. Defaults to `None`.
+            and `load_texts` have groups of their own if these were passed
+            `groups`. Defaults to `None`.
         directory: Folder to save the runs in, as `fold-1`, `fold-2` and so on.
             The same call resumes after an interruption: it reads finished
             folds and continues with the next epoch. Defaults to `None`.

@@ -68,7 +68,9 @@ def pool_labelled(data: LabelledData) -> Pool:
     }
     size = getattr(data, "image_size", None)
     digest = hashlib.sha256(repr((data.class_names, size)).encode())
-    digest.update(getattr(data, "resize", "stretch").encode())
+    resize = getattr(data, "resize", "stretch")
+    if resize != "stretch":  # Otherwise as before there were others.
+        digest.update(resize.encode())
     digest.update(repr(whole.ids).encode("utf-8", "surrogatepass"))
     digest.update(np.ascontiguousarray(whole.labels).tobytes())
 
@@ -160,8 +162,8 @@ def with_groups(pool: Pool, groups: Any, data: Any) -> Pool:
     if isinstance(data, LabelledData):
         raise ValueError(
             "`groups` must be None for data from `load_images` or "
-            "`load_texts`, which have groups of their own. Received: both. "
-            "Pass `groups` to these."
+            "`load_texts`, which have groups of their own if they were loaded "
+            "with them. Received: both. Pass `groups` to these."
         )
     keys = group_keys(groups, pool.ids, ()) or []
     refuse_gaps("groups", [key or None for key in keys], "groups")

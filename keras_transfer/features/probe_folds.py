@@ -40,6 +40,9 @@ def make_folds(
     Returns:
         Pairs of the indices to fit and those held out; none if classes have a
         single example.
+
+    Raises:
+        ValueError: If all examples are of one group.
     """
     from sklearn import model_selection
 
@@ -48,6 +51,12 @@ def make_folds(
     if stratified:
         most = int(np.bincount(targets).max())
     if groups is not None:
+        if len(set(groups)) < 2:
+            raise ValueError(
+                "`groups` must hold at least two groups, so that each fold is "
+                f"of others than it is fitted to. Received: {set(groups)}. "
+                "Pass features with validation examples, or groups=None."
+            )
         most = min(most, len(set(groups)))
     count = min(folds, most)
     if count < 2:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from keras_transfer._utils.checks import SUM_TOLERANCE
 from keras_transfer.evaluation.evaluation import Evaluation, evaluate_outputs
 from keras_transfer.probes import Probe, fit_logistic
 from keras_transfer.tasks.task import Outputs, Task, Weighing, WrongLabel
@@ -104,7 +105,7 @@ class Classification(Task):
                 "labels."
             )
         else:
-            sums = np.isclose(rows.sum(axis=1), 1, atol=1e-3)
+            sums = np.isclose(rows.sum(axis=1), 1, atol=SUM_TOLERANCE)
             fits = sums & (rows >= 0).all(axis=1)
             rule = "rows of classes that exclude each other, which sum to 1"
             cure = (

@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_transfer import load_images, load_texts
+from keras_transfer.data import tfds
 from keras_transfer.data.adapters.opening import open_data
 
 ALL = (1.0, 0.0, 0.0)
@@ -270,6 +271,61 @@ def test_hugging_face_texts():
     data = load_texts(source, split=ALL)
     assert data.class_names == ("cat", "dog")
     assert data.train.texts.tolist() == [row["text"] for row in rows]
+
+
+def test_hidden_labels_are_no_class(make_image):
+    """GLUE on Hugging Face marks the labels of its test split by -1."""
+    features = {"label": ClassLabel()}
+    kinds = (
+        (load_texts, {"text": Value()}, str),
+        (load_images, {"image": ImageFeature()}, make_image),
+    )
+    for load, feature, make in kinds:
+        key = next(iter(feature))
+        rows = [{key: make(i), "label": i % 2} for i in range(8)]
+        train = Rows(rows, **feature, **features)
+        for wrong in (-1, 2, 0.5):
+            odd = [{key: make(i), "label": wrong} for i in (8, 9)]
+            test = Rows(odd + rows[:1], **feature, **features)
+            with raises(
+                f"2 of 3 test labels .* such as label {wrong}, outside"
+            ):
+                load({"train": train, "test": test})
+        assert len(load({"train": train}, split=ALL).train) == 8
+        gap = Rows([*rows, {key: make(8), "label": None}], **train.features)
+        with raises("all/000008: it has no label"):
+            load(gap)
+
+
+def test_hidden_labels_of_tfds_are_no_class(monkeypatch):
+    part = tf.data.Dataset.from_tensor_slices((["a", "b"], [0, -1]))
+    opened = ({"train": part}, ("no", "yes"))
+    monkeypatch.setattr(tfds, "open_splits", lambda source, kind: opened)
+    with raises("1 of 2 train labels .* such as label -1, outside"):
+        load_texts("tfds:any")
+
+
+def test_labels_of_texts_in_rows():
+    texts = [f"t{i}" for i in range(6)]
+
+    def read(labels, **options):
+        source = tf.data.Dataset.from_tensor_slices((texts, labels))
+        return load_texts(source.batch(4), split=ALL, **options)
+
+    one_hot = np.eye(3)[[0, 1, 2] * 2]
+    assert read(one_hot).train.labels.tolist() == [0, 1, 2] * 2
+    for odd in ([1, 1, 0], [0, 0, 0], [0.2, 0.8, 0]):
+        wrong = one_hot.copy()
+        wrong[4] = odd
+        with raises("one class for each text.*row 4.*argmax"):
+            read(wrong)
+    assert read(one_hot.argmax(1)[:, None]).num_classes == 3
+    with raises("integers or names"):
+        read([0.5, 1.5] * 3)
+    names = ["NA", "EU"] * 3
+    with raises("all/000000: it has no label"):
+        read(names)
+    assert read(names, class_names=["EU", "NA"]).num_classes == 2
 
 
 def test_tables_with_the_bytes_of_images(make_image, tmp_path):

@@ -1,5 +1,7 @@
 """Groups (patients, scenes) stay in one split, fold and probe fold."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
@@ -158,8 +160,21 @@ def test_folds_of_cross_validation_are_those_of_scikit_learn(arrays):
         fold_module.make_folds(pool, 11, 0)
 
 
+def test_directories_of_earlier_folds_are_found_again(arrays):
+    """The digest names the way of resizing only where it is not the first."""
+    data = load_images(arrays, image_size=8)
+    pool = fold_module.pool_labelled(data)
+    digest = hashlib.sha256(repr((data.class_names, (8, 8))).encode())
+    digest.update(repr(pool.ids).encode())
+    order = [int(name[-6:]) for name in pool.ids]
+    digest.update(arrays[1][order].astype(np.int32).tobytes())
+    assert pool.digest == digest.hexdigest()
+    cropped = load_images(arrays, image_size=8, resize="crop")
+    assert fold_module.pool_labelled(cropped).digest != pool.digest
+
+
 def pair_pool(arrays):
-    return fold_module.make_pool(arrays, lambda labels: labels)
+    return fold_module.make_pool(arrays, lambda label_format: label_format)
 
 
 def test_folds_of_probes_are_those_of_scikit_learn(arrays):
@@ -196,5 +211,8 @@ def test_a_probe_by_groups_does_not_see_the_patient():
     assert "cross-validation" in grouped.chosen_by
     ridge = fit_probe(features, kind="ridge", groups=patients)
     assert "5-fold" in ridge.chosen_by
+    for kind in ("ridge", "logistic"):
+        with raises("at least two groups"):
+            fit_probe(features, kind=kind, groups=np.zeros(60))
     with raises("59 groups for 60 examples"):
         fit_probe(features, groups=patients[1:])

@@ -440,6 +440,22 @@ def test_missing_texts(gap):
     assert data.train.texts.tolist() == ["a", "c", "d"]
 
 
+def test_the_advice_for_missing_values_can_be_followed(arrays):
+    from keras_transfer.data.adapters.arrays import as_arrays
+    from keras_transfer.data.labels import refuse_gaps
+
+    with raises('2 rows: 0, 1. Remove .* `load_images` .*on_error="skip"'):
+        as_arrays("train", (arrays[0][:4], [np.nan, np.nan, 1, 0]))
+    for labels in ([np.nan, 0.5], [[np.nan, 1], [2.5, 1]]):
+        with raises("1 rows: 0. Remove these rows.$"):
+            as_arrays("train", (arrays[0][:2], labels))
+    with raises("1 rows: 0. Remove these rows.$"):
+        refuse_gaps("groups", [None, "a"], "groups")
+    for shape in ((0,), (0, 3)):
+        with raises("must hold at least one example"):
+            as_arrays("train", (arrays[0][:0], np.zeros(shape)))
+
+
 def test_rows_without_labels_are_named_where_nothing_can_be_skipped(arrays):
     from keras_transfer.data.adapters.opening import open_data
     from keras_transfer.features.arrays import check_classes
@@ -474,6 +490,27 @@ def test_usual_separators_are_detected(make_folder, tmp_path, mark):
     assert data.class_names == ("bird", "cat", "dog")
     assert data.train.labels.sum(axis=1).tolist() == [2, 1, 2, 0, 1, 2]
     assert any(repr(mark.strip()) in note for note in data.report.notes)
+
+
+def test_missing_labels_and_none_of_the_classes(make_folder, tmp_path, arrays):
+    cells = ["cat;dog", "NA", "cat", "", "dog", "cat"]
+    file = labelled(make_folder, tmp_path, cells)
+    paths = [str(tmp_path / f"images/x/00{i}.png") for i in range(6)]
+    frames = [
+        pyarrow.table({"path": paths, "label": [*cells[:1], gap, *cells[2:]]})
+        for gap in (None, "NaN")
+    ]
+    lists = [["cat", "dog"], None, ["cat"], [], ["dog"], ["cat"]]
+    names = [*cells[:1], float("nan"), *cells[2:]]
+    pairs = [(arrays[0][:6], labels) for labels in (lists, names)]
+    for source in (file, *frames, *pairs):
+        with raises("it has no label"):
+            load_images(source, multi_label=True)
+        data = load_images(source, multi_label=True, on_error="skip", split=ALL)
+        assert data.train.labels.sum(axis=1).tolist() == [2, 1, 0, 1, 1]
+    known = ["NA", "cat", "dog"]
+    data = load_images(file, multi_label=True, class_names=known, split=ALL)
+    assert data.train.labels.sum(axis=1).tolist() == [2, 1, 1, 0, 1, 1]
 
 
 @pytest.mark.parametrize("mark", ["/", "+", " "])
@@ -535,6 +572,64 @@ def test_columns_of_flags(make_folder, tmp_path):
         load_images(file, label_columns=["cat"])
     with raises("`label_columns` must be None if"):
         load_images(file, label_columns=["cat", "dog"], label_column="sex")
+
+
+def test_label_columns_keep_their_order_in_several_tables(
+    make_folder, tmp_path
+):
+    head = "path,cat,dog"
+    cells = ["1,0", "0,1", "1,0", "1,0", "0,1", "0,1"]
+    table = labelled(make_folder, tmp_path, cells, head)
+    lines = table.read_text().splitlines()
+    first = write(tmp_path / "a.csv", "\n".join(lines[:4]))
+    second = write(tmp_path / "b.csv", "\n".join([head, *lines[4:]]))
+    for source in ([first, second], {"train": first, "test": second}):
+        data = load_images(source, label_columns=["dog", "cat"], split=ALL)
+        assert data.class_names == ("dog", "cat")
+
+
+def test_classes_of_a_small_split_need_not_recur(make_folder, tmp_path):
+    names = ["cat", "dog", "cow", "hen", "pig"]
+    make_folder({"x": 15})
+    tables = {}
+    for split, rows in (("train", range(10)), ("test", range(10, 15))):
+        lines = [f"images/x/{i:03d}.png,{names[i % 5]}" for i in rows]
+        text = "path,label\n" + "\n".join(lines)
+        tables[split] = write(tmp_path / f"{split}.csv", text)
+    lists = list(tables.values())
+    for source in (tables, lists):
+        assert load_images(source).num_classes == 5
+        assert load_texts(source, text_column="path").num_classes == 5
+    assert load_texts(tmp_path, text_column="path").num_classes == 5
+    texts = [f"t{i}" for i in range(15)]
+    pairs = {
+        "train": (texts[:10], names * 2),
+        "test": (texts[10:], names),
+    }
+    assert load_texts(pairs).num_classes == 5
+    columns = {"path_column": "label", "label_column": "path"}
+    with raises(
+        "column \"path\" of 'train.csv' with 15 different values in 15"
+    ):
+        load_images(tables, **columns)
+    columns = {"text_column": "label", "label_column": "path"}
+    with raises(
+        "column \"path\" of 'train.csv' with 15 different values in 15"
+    ):
+        load_texts(tables, **columns)
+
+
+def test_the_advice_for_several_labels_can_be_followed(arrays):
+    cells = ["cat|dog", "dog", "bird|dog"] * 2
+    with raises("Keep one label of each text") as info:
+        load_texts((list("uvwxyz"), cells))
+    assert "multi_label" not in str(info.value)
+    soft = np.full((40, 4), 0.1)
+    soft[np.arange(40), arrays[1]] = 0.7
+    with raises(r"labels.argmax\(axis=1\).*`fine_tune`") as info:
+        load_images((arrays[0], soft))
+    assert "multi_label" not in str(info.value)
+    assert load_images((arrays[0], soft.argmax(axis=1))).num_classes == 4
 
 
 def test_combinations_are_no_classes(make_folder, tmp_path, arrays):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_transfer._utils.checks import SUM_TOLERANCE
 from keras_transfer.data import (
     Augmentation,
     TextData,
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 
 _ROWS_PER_DIGEST = 1024
-
-# Rows of shares sum to 1 up to rounding, in half precision as well.
-_SUM_TOLERANCE = 1e-3
 
 
 def open_texts(
@@ -173,7 +171,7 @@ def label_format_of(labels: np.ndarray) -> str:
         return "numbers"
     if is_column:
         return "fractions"
-    exclusive = np.allclose(labels.sum(axis=1), 1, atol=_SUM_TOLERANCE)
+    exclusive = np.allclose(labels.sum(axis=1), 1, atol=SUM_TOLERANCE)
     if ((labels == 0) | (labels == 1)).all():
         return "one-hot" if exclusive else "multi-hot"
     return "soft" if exclusive else "fractions"

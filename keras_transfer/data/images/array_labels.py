@@ -12,6 +12,8 @@ from keras_transfer.data.labels import (
     NO_LABEL,
     as_cells,
     check_classes_recur,
+    check_numbers,
+    has_no_label,
     is_missing,
     label_name,
     split_labels,
@@ -54,7 +56,10 @@ def read_labels(
         ValueError: If the labels are of no known format, or lie outside the
             classes.
     """
-    read = {name: _read(labels, name, how) for name, labels in by_split.items()}
+    read = {
+        name: _read(labels, name, how, class_names)
+        for name, labels in by_split.items()
+    }
     kinds = {(x.dtype.kind, x.shape[1:]) for x in read.values()}
     if len(kinds) > 1:
         received = [f"{n} {x.dtype} {x.shape}" for n, x in read.items()]
@@ -90,15 +95,10 @@ def _numbered(
             )
         class_names = tuple(str(i) for i in range(count))
     # More names than labels are fine: a class may have no example here.
-    if count > len(class_names) or (
-        not one_per_example and count != len(class_names)
-    ):
-        received = (
-            f"label {count - 1}" if one_per_example else f"{count} columns"
-        )
+    if not one_per_example and count != len(class_names):
         raise ValueError(
             "`class_names` must name every class of the labels. Received: "
-            f"{received}, outside the {len(class_names)} classes "
+            f"{count} columns, outside the {len(class_names)} classes "
             f"{list(class_names)[:10]}."
         )
     return class_names
@@ -113,7 +113,9 @@ def _rows(
     return [tuple(names[row > 0]) for row in labels]
 
 
-def _read(labels: Any, name: str, how: Reading) -> np.ndarray:
+def _read(
+    labels: Any, name: str, how: Reading, class_names: tuple[str, ...] | None
+) -> np.ndarray:
     """Returns objects `(n,)` of names, or integers `(n,)` or `(n, C)`.
 
     A missing label is `""` among names, and a row of -1 among integers.
@@ -121,7 +123,10 @@ def _read(labels: Any, name: str, how: Reading) -> np.ndarray:
     array = _as_array(labels, name)
     if array.dtype == object and how.multi_label:
         rows, _ = split_labels(list(array), how.separator, how.known)
-        return _objects(rows)
+        missing = [has_no_label(cell, how.known) for cell in array]
+        return _objects(
+            [("",) if gap else x for x, gap in zip(rows, missing, strict=True)]
+        )
     if array.dtype == object:
         return _objects([label_name(x, how.known) for x in array])
     if array.ndim == 2 and array.shape[1] == 1 and not how.multi_label:
@@ -142,11 +147,10 @@ def _read(labels: Any, name: str, how: Reading) -> np.ndarray:
             raise ValueError(
                 "Labels with two axes must be one-hot. Received: "
                 f"{_describe(array, name)}, with rows that do not hold "
-                "exactly one 1. Pass multi_label=True for several classes per "
-                "image."
+                f"exactly one 1. {_advice(whole)}"
             )
-    elif (whole != np.floor(whole)).any() or (whole < 0).any():
-        raise ValueError(_rule(array, name))
+    else:
+        check_numbers(whole, class_names, name)
     result = np.full(array.shape, _GAP, np.int64)
     result[~gaps] = whole.astype(np.int64)
     return result
@@ -176,6 +180,15 @@ def _objects(values: list[Any]) -> np.ndarray:
     for i, value in enumerate(values):
         array[i] = value
     return array
+
+
+def _advice(rows: np.ndarray) -> str:
+    if np.isin(rows, (0, 1)).all():
+        return "Pass multi_label=True for several classes per image."
+    return (
+        "For one class per image, pass labels.argmax(axis=1); `fine_tune` "
+        "takes shares of classes as they are, in a pair (inputs, labels)."
+    )
 
 
 def _rule(labels: np.ndarray, name: str) -> str:

@@ -77,7 +77,9 @@ def load_images(
             - `(images, labels)`: arrays `(n, height, width, channels)` in
               `[0, 255]`, or a list of images of several sizes or of paths; and
               integers, one-hot rows or names;
-            - a `tf.data.Dataset` of (image, label), read into memory;
+            - a `tf.data.Dataset` of (image, label) or a pair of them for train
+              and validation, a `keras.utils.PyDataset`, or a
+              `datasets.Dataset` of Hugging Face, read into memory;
             - a dict with keys `"train"`, `"validation"`, `"test"` of either;
             - `"tfds:name"`, `"tfds:name/config"` or `"tfds:name:version"`,
               read into memory.
@@ -96,10 +98,13 @@ def load_images(
         channels: 1 (grey), 3 (RGB) or 4 (RGBA) to decode files to; arrays,
             `tf.data` and TFDS keep theirs. Defaults to `3`.
         class_names: The classes in the order of their labels. Defaults to
-            `None`, which means alphabetical order, or the order of a source
-            with numbered classes.
+            `None`, which means the order of a source with numbered classes or
+            of `label_columns`, else alphabetical order, or that of numbers if
+            all names are numbers: folders 1, 2, 10 (Keras sorts them 1, 10, 2).
         multi_label: Whether an image may have several classes: `"cat;dog"` in
-            a table, rows of 0 and 1 in arrays. Defaults to `False`.
+            a table, rows of 0 and 1 in arrays. An empty text then means none of
+            the classes, while `None`, NaN and `"NA"` are missing labels.
+            Defaults to `False`.
         path_column: Name or number (from 0) of the column with the paths.
             Defaults to `None`, which means `path`, `filename`, `file`, `image`
             or the like.
@@ -288,7 +293,7 @@ def _usable_examples(
     names = class_names or records.class_names or sorted_names(present)
     check_named(present, names)
     if class_names is None and records.class_names is None and not multi_label:
-        check_not_combined(names)
+        check_not_combined(names, "Pass multi_label=True")
     if records.keep_classes:
         return usable, names, unusable
     trained = {

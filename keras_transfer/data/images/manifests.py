@@ -13,7 +13,7 @@ from keras_transfer.data.images.reading import Reading
 from keras_transfer.data.images.records import ImageRecords
 from keras_transfer.data.labels import (
     NO_LABEL,
-    check_classes_recur,
+    has_no_label,
     is_missing,
     label_name,
     split_labels,
@@ -188,7 +188,7 @@ def _labels(
         labels, separator = split_labels(cells, how.separator, how.known)
         if separator and how.separator is None:
             records.notes.append(f"Labels are separated by {separator!r}.")
-        absent = [False] * len(labels)
+        absent = [has_no_label(cell, how.known) for cell in cells]
     else:
         names = [label_name(cell, how.known) for cell in cells]
         labels = [(name,) for name in names]
@@ -197,7 +197,7 @@ def _labels(
             title = "the second column"
             if table.columns is not None:
                 title = f'column "{table.columns[columns["label"]]}"'
-            check_classes_recur(names, f"{title} of {table.name!r}")
+            records.found.add(names, f"{title} of {table.name!r}")
     for (number, _), names_of_row in zip(rows, labels, strict=True):
         unknown = [n for n in names_of_row if how.known and n not in how.known]
         if unknown and unknown[0]:

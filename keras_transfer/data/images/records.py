@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from keras_transfer.data.images.pixels import ArrayPixels, FilePixels
+from keras_transfer.data.labels import FoundNames
 
 
 @dataclasses.dataclass
@@ -29,6 +30,8 @@ class ImageRecords:
             without such a column. Defaults to `[]`.
         notes: Sentences about the reading. Defaults to `[]`.
         ignored: Names of ignored files and folders. Defaults to `[]`.
+        found: Names of classes to check together. Defaults to
+            `FoundNames()`.
     """
 
     ids: list[str]
@@ -42,3 +45,4 @@ class ImageRecords:
     groups: list[Any] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     ignored: list[str] = dataclasses.field(default_factory=list)
+    found: FoundNames = dataclasses.field(default_factory=FoundNames)

@@ -42,14 +42,17 @@ def read_source(source: Any, how: Reading) -> ImageRecords:
         return ImageRecords(**arrays.read_tfds(source, how))
     if isinstance(source, Mapping) and any(map(_is_filed, source.values())):
         check_split_names("source", source)
-        return _read_parts({n: source[n] for n in SPLITS if n in source}, how)
-    if isinstance(source, list | tuple) and _are_tables(source):
-        return _read_parts(dict(enumerate(source)), how)
-    if _is_filed(source):
+        parts = {name: source[name] for name in SPLITS if name in source}
+        records = _read_parts(parts, how)
+    elif isinstance(source, list | tuple) and _are_tables(source):
+        records = _read_parts(dict(enumerate(source)), how)
+    elif _is_filed(source):
         records, paths = _read_files(source, how)
         records.pixels = how.files(paths)
-        return records
-    return ImageRecords(**arrays.read_in_memory(source, how))
+    else:
+        return ImageRecords(**arrays.read_in_memory(source, how))
+    records.found.check()
+    return records
 
 
 def _is_filed(source: Any) -> bool:
@@ -99,7 +102,7 @@ def _read_parts(parts: Mapping[Any, Any], how: Reading) -> ImageRecords:
     joined = how.files([])
     records = ImageRecords([], joined, [], [])
     paths: list[str | bytes] = []
-    declared: set[str] | None = set()
+    declared = []
     for name, part in parts.items():
         if not _is_filed(part):
             raise TypeError(
@@ -124,11 +127,15 @@ def _read_parts(parts: Mapping[Any, Any], how: Reading) -> ImageRecords:
         records.unusable += [(before + x, why) for x, why in read.unusable]
         records.ignored += [before + x for x in read.ignored]
         records.notes += [n for n in read.notes if n not in records.notes]
+        records.found.add(read.found.names, read.found.column)
         paths += more
-        if declared is not None:
-            names = read.class_names
-            declared = None if names is None else declared | {*names}
-    if declared:
-        records.class_names = sorted_names(declared)
+        declared.append(read.class_names)
+    if None not in declared:
+        orders = set(declared)
+        records.class_names = (
+            orders.pop()
+            if len(orders) == 1
+            else sorted_names({x for names in declared for x in names or ()})
+        )
     records.pixels = how.files(paths)
     return records

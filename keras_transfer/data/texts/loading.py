@@ -60,22 +60,29 @@ def load_texts(
 
     Args:
         source: One of
-            - a `.csv` or `.tsv` file with a text and a label in each row, and
-              optionally a column `split`;
+            - a table `.csv`, `.tsv`, `.jsonl` or `.parquet` (also compressed:
+              `.csv.gz`) or a data frame (pandas, polars, Arrow) with a text and
+              a label in each row, and optionally a column `split`; or a list
+              of such files;
             - a folder of such files named `train`, `dev` (`validation`, `val`)
               and `test`;
             - a folder `class/**/text.txt`, or with `train/`, `dev/` and `test/`
               above the class folders;
             - `(texts, labels)`: lists or arrays of `str` and of integers or
-              names; or a dict with keys `"train"`, `"validation"`, `"test"`;
+              names;
+            - a `tf.data.Dataset` of (text, label) or a pair of them for train
+              and validation, or a `datasets.Dataset` of Hugging Face, read into
+              memory;
+            - a dict with keys `"train"`, `"validation"`, `"test"` of either;
             - `"tfds:name"`, read into memory.
         text_column: Name or number (from 0) of the column with the texts.
             Defaults to `None`, which means `text`, `sentence`, `review`,
             `question` or `content`, or the first column of a table without a
             header.
         label_column: Name or number of the column with the labels. Defaults to
-            `None`, which means `label`, `class`, `category`, `sentiment` or
-            `target`, or the second column of a table without a header.
+            `None`, which means `label`, `labels`, `class`, `class_name`,
+            `category`, `sentiment` or `target`, or the second column of a
+            table without a header.
         split: Fractions in [0, 1] for train, validation and test. Splits that
             the source does not have are taken from train, stratified. Defaults
             to `(0.8, 0.1, 0.1)`.
@@ -83,8 +90,9 @@ def load_texts(
         on_error: `"raise"` for one error that lists all unusable texts, or
             `"skip"` to list them in `.report.skipped`. Defaults to `"raise"`.
         class_names: The classes in the order of their labels. Defaults to
-            `None`, which means alphabetical order, numerical order if all are
-            integers, and the order of the source for TFDS.
+            `None`, which means the order of a source that declares its classes
+            (TFDS, Hugging Face, Keras), else alphabetical order, or that of
+            numbers if all names are numbers.
         groups: Groups of texts that stay in one split, such as those of an
             author; as in `load_images`. Defaults to `None`.
         encoding: Encoding of files. Defaults to `"utf-8"`.
@@ -187,7 +195,7 @@ def _check_classes(
 ) -> None:
     check_named(present, names)
     if not declared:
-        check_not_combined(names)
+        check_not_combined(names, "Keep one label of each text")
     if len(present) < 2:
         raise ValueError(
             "`source` must hold texts of at least two classes. Received: only "

@@ -13,8 +13,9 @@ import numpy as np
 from keras_transfer.data import tfds
 from keras_transfer.data.datasets import Rows, parts_of_pair, read_rows
 from keras_transfer.data.labels import (
+    FoundNames,
     as_cells,
-    check_classes_recur,
+    check_numbers,
     is_missing,
     label_name,
 )
@@ -57,6 +58,8 @@ class TextRecords:
             such a column. Defaults to `[]`.
         class_names: The classes of a source that numbers them, in its order.
             Defaults to `None`.
+        found: Names of classes to check together. Defaults to
+            `FoundNames()`.
     """
 
     ids: list[str] = dataclasses.field(default_factory=list)
@@ -67,6 +70,7 @@ class TextRecords:
     unusable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     groups: list[Any] = dataclasses.field(default_factory=list)
     class_names: tuple[str, ...] | None = None
+    found: FoundNames = dataclasses.field(default_factory=FoundNames)
 
     def add(self, row_id: str, text: str, label: str, split: Any) -> None:
         """Adds one text."""
@@ -129,6 +133,7 @@ def read_texts(source: Any, how: Reading) -> TextRecords:
             _read_part(records, part, SPLIT_NAMES[name], how)
     else:
         _read_part(records, source, None, how)
+    records.found.check()
     return records
 
 
@@ -138,7 +143,9 @@ def _read_part(
     """Reads all of a source, or one split of it."""
     tables = _table_paths(source)
     if rows := read_rows(source, "source", "text", _decoded):
-        _read_pair(records, _named(records, rows), split, how, declared=True)
+        pair = (rows.inputs, _labels_of(records, rows, split or "all"))
+        declared = rows.class_names is not None
+        _read_pair(records, pair, split, how, declared)
     elif tables or reading.is_frame(source):
         for table in tables or [source]:
             _read_table(records, table, split, how)
@@ -167,21 +174,38 @@ def _decoded(text: Any) -> Any:
     return text.decode("utf-8", "replace") if isinstance(text, bytes) else text
 
 
-def _named(records: TextRecords, rows: Rows) -> tuple[list[Any], list[Any]]:
-    """Returns texts and names of classes; numbers count the declared ones."""
-    names = []
-    for label in rows.labels:
-        row = np.asarray(label).reshape(-1)
-        names.append(label_name(row.argmax() if row.size > 1 else row[0]))
-    if rows.class_names is not None:
-        if records.class_names not in (None, rows.class_names):
-            raise ValueError(
-                "`source` must have the same classes in every split. Received: "
-                f"{records.class_names} and {rows.class_names}."
-            )
-        records.class_names = rows.class_names
-        names = [rows.class_names[int(name)] if name else "" for name in names]
-    return rows.inputs, names
+def _labels_of(records: TextRecords, rows: Rows, split: str) -> list[Any]:
+    """Returns one label for each text: a name if the source declares them."""
+    labels = [_one_label(label, i) for i, label in enumerate(rows.labels)]
+    names = rows.class_names
+    if names is None:
+        return labels
+    if records.class_names not in (None, names):
+        raise ValueError(
+            "`source` must have the same classes in every split. Received: "
+            f"{records.class_names} and {names}."
+        )
+    records.class_names = names
+    numbers = [x for x in labels if not is_missing(x)]
+    check_numbers(numbers, names, split)
+    return ["" if is_missing(x) else names[int(x)] for x in labels]
+
+
+def _one_label(label: Any, number: int) -> Any:
+    """Returns the label of a text, the place of the 1 in a one-hot row."""
+    row = np.asarray(label).reshape(-1)
+    if row.size == 1:
+        return _decoded(row[0])
+    if row.dtype.kind == "f" and np.isnan(row).any():
+        return None
+    hot = row.dtype.kind in "biuf" and np.isin(row, (0, 1)).all()
+    if not hot or row.sum() != 1:
+        raise ValueError(
+            "`source` must have one class for each text: a label, or a one-hot "
+            f"row. Received: row {number} with {row.tolist()}. Keep one class "
+            "of each, such as `.map(lambda x, y: (x, tf.argmax(y, -1)))`."
+        )
+    return int(row.argmax())
 
 
 def _table_paths(source: Any) -> list[Path]:
@@ -245,7 +269,7 @@ def _read_pair(
         str(cell) if declared else label_name(cell, known) for cell in cells
     ]
     if not declared and not known:
-        check_classes_recur(names, "labels")
+        records.found.add(names, "labels")
     for number, (text, name) in enumerate(zip(texts, names, strict=True)):
         content = "" if is_missing(text) else text
         records.add(f"{split or 'all'}/{number:06}", content, name, split)
@@ -334,7 +358,7 @@ def _read_table(
     known = how.class_names or ()
     names = [label_name(row[label], known) for _, row in rows]
     if not known:
-        _check_recurring(table, text, label, rows, names)
+        _note_names(records, table, text, label, rows, names)
     for (number, row), name in zip(rows, names, strict=True):
         row_split = split
         if "split" in columns:
@@ -351,20 +375,21 @@ def _read_table(
             records.groups.append(row[columns["group"]])
 
 
-def _check_recurring(
+def _note_names(
+    records: TextRecords,
     table: Table,
     text: int,
     label: int,
     rows: Sequence[tuple[int, list[Any]]],
     names: Sequence[str],
 ) -> None:
-    """Raises if the labels are no classes; names the column of the texts."""
+    """Notes names of classes to check, and the column of the texts."""
     titles = [
         f'"{table.columns[i]}"' if table.columns else str(i)
         for i in (text, label)
     ]
     different = len({str(row[text]) for _, row in rows})
-    check_classes_recur(
+    records.found.add(
         names,
         f"column {titles[1]} of {table.name!r}",
         f" Column {titles[0]}, read as the texts, has {different}. If they are "
