@@ -82,6 +82,27 @@ def check_multipliers(multipliers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in multipliers.items()}
 
 
+def check_is_described(name: str, schedule: Any) -> None:
+    """Raises unless a schedule of Keras has a configuration.
+
+    Args:
+        name: Name of the argument that holds it.
+        schedule: The schedule.
+
+    Raises:
+        TypeError: If it has none.
+    """
+    try:
+        schedule.get_config()
+    except NotImplementedError as err:
+        raise TypeError(
+            f"`{name}` must have a schedule with a configuration, which tells "
+            "a run that goes on from another one. Received: a "
+            f"{type(schedule).__name__} without `get_config`. Define it, to "
+            "return the arguments of its `__init__`."
+        ) from err
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Returns `" Did you mean ...?"` for a misspelt name, or `""`.
 

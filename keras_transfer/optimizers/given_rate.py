@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_transfer._utils.checks import check_is_described
+
 OptimizerRate: TypeAlias = (
     float | keras.optimizers.schedules.LearningRateSchedule | None
 )
@@ -25,7 +27,8 @@ def rate_of(optimizer: keras.optimizers.Optimizer) -> OptimizerRate:
         class, since an optimizer does not tell whether that was given.
 
     Raises:
-        TypeError: If the rate is a function.
+        TypeError: If the rate is a function, or a schedule without a
+            configuration.
 
     Example:
 
@@ -36,6 +39,7 @@ def rate_of(optimizer: keras.optimizers.Optimizer) -> OptimizerRate:
     """
     given: Any = getattr(optimizer, "_learning_rate", None)
     if isinstance(given, keras.optimizers.schedules.LearningRateSchedule):
+        check_is_described("optimizer", given)
         return given
     if given is None:
         return None

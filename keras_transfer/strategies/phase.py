@@ -10,7 +10,12 @@ from typing import Any, Literal, TypeGuard
 
 import keras
 
-from keras_transfer._utils.checks import is_integer, is_number, refuse
+from keras_transfer._utils.checks import (
+    check_is_described,
+    is_integer,
+    is_number,
+    refuse,
+)
 from keras_transfer.schedules import schedules
 
 Depth = int | Literal["all"] | None
@@ -110,6 +115,7 @@ class Phase:
     def _check_schedule(self) -> None:
         schedule = self.schedule
         if is_keras_schedule(schedule):
+            check_is_described("schedule", schedule)
             first = float(schedule(0))
             default = type(self).learning_rate
             if not any(

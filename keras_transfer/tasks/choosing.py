@@ -92,8 +92,7 @@ def choose_task(
     """Chooses the task by the builder of the model, its outputs and labels.
 
     A model from `build_regressor` predicts numbers. Others: softmax,
-    categorical cross-entropy; sigmoid, binary cross-entropy, but the mean
-    squared error for fractions where the model is not from `build_classifier`;
+    categorical cross-entropy; sigmoid, binary cross-entropy, for fractions too;
     linear, the mean squared error for numbers and for a single output,
     cross-entropy on logits for classes. A loss of Keras that compares numbers
     (`"mae"`) or classes decides where these leave both open.

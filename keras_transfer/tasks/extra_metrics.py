@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -59,7 +60,9 @@ def read_metrics(metrics: Any) -> tuple[ExtraMetric, ...]:
     if twice or "loss" in names:
         raise ValueError(
             "`metrics` must have different names, none of them 'loss'. "
-            f"Received: {', '.join(names)}. Pass `name=` to the metric."
+            f"Received: {', '.join(names)}. Pass `name=` to the metric; for a "
+            "function pass `keras.metrics.MeanMetricWrapper(function, "
+            "name=...)`."
         )
     return extra
 
@@ -83,19 +86,33 @@ def _read(metric: Any) -> ExtraMetric:
     if isinstance(metric, type) and issubclass(metric, keras.metrics.Metric):
         made = metric()
         return _of_metric(made, _unnumbered(made.name))
+    if type(metric) is keras.metrics.MeanMetricWrapper:
+        # Its configuration cannot make a function of the user anew.
+        function, options = metric._fn, metric._fn_kwargs
+        made = _of_function(function, metric.name, options)
+        return made._replace(config=[made.config, metric.name, options])
     if isinstance(metric, keras.metrics.Metric):
         return _of_metric(metric, metric.name)
     if callable(metric):
-        name = getattr(metric, "__name__", type(metric).__name__)
-        return ExtraMetric(
-            name,
-            lambda: keras.metrics.MeanMetricWrapper(metric, name=name),
-            getattr(metric, "__qualname__", name),
-            False,
+        return _of_function(
+            metric, getattr(metric, "__name__", type(metric).__name__)
         )
     raise TypeError(
         "`metrics` must hold Keras metrics, their names or functions. "
         f"Received: {metric!r:.100}"
+    )
+
+
+def _of_function(
+    function: Callable[..., Any],
+    name: str,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> ExtraMetric:
+    return ExtraMetric(
+        name,
+        lambda: keras.metrics.MeanMetricWrapper(function, name, **options),
+        getattr(function, "__qualname__", name),
+        False,
     )
 
 
@@ -114,7 +131,7 @@ def _of_metric(
         "{}. Return all arguments of its `__init__` in `get_config` (each "
         "phase trains with a new metric), or pass a function."
     )
-    own = getattr(keras.metrics, kind.__name__, None) is not kind
+    own = not _is_of_keras(metric)
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     missing = [
         parameter.name
@@ -143,6 +160,35 @@ def _of_metric(
     return ExtraMetric(name, make, [kind.__name__, config], is_optional)
 
 
+def _is_of_keras(metric: keras.metrics.Metric) -> bool:
+    kind = type(metric)
+    return getattr(keras.metrics, kind.__name__, None) is kind
+
+
+def for_logits(
+    extra: Sequence[ExtraMetric], are_exclusive: bool
+) -> tuple[ExtraMetric, ...]:
+    """Returns metrics for a model of logits.
+
+    Args:
+        extra: The metrics of the user. Those that were given by name, and can
+            take logits, are told that they do.
+        are_exclusive: Whether the logits are those of a softmax, of which
+            metrics that apply a sigmoid are not told.
+    """
+    return tuple(_for_logits(item, are_exclusive) for item in extra)
+
+
+def _for_logits(item: ExtraMetric, are_exclusive: bool) -> ExtraMetric:
+    metric = item.make() if item.is_optional else None
+    if metric is None or "from_logits" not in metric.get_config():
+        return item
+    if are_exclusive and isinstance(metric, keras.metrics.AUC):
+        return item
+    config = {**metric.get_config(), "from_logits": True}
+    return _of_metric(type(metric).from_config(config), item.name, True)
+
+
 def join(
     own: Sequence[keras.metrics.Metric], extra: Sequence[ExtraMetric]
 ) -> list[keras.metrics.Metric]:
@@ -168,6 +214,9 @@ def check_metrics(
     labels: np.ndarray,
     units: int,
     own: Sequence[str],
+    *,
+    label_format: str = "",
+    from_logits: bool = False,
 ) -> None:
     """Raises for a metric that cannot measure these labels.
 
@@ -176,11 +225,15 @@ def check_metrics(
         labels: Labels of a few examples, as batches have them.
         units: Number of outputs of the model.
         own: Names of the metrics of the task.
+        label_format: Format of the labels. Defaults to `""`, unknown.
+        from_logits: Whether the outputs are logits. Defaults to `False`.
 
     Raises:
-        ValueError: If a metric expects labels of another format, or its result
-            is not one number.
+        ValueError: If a metric expects labels of another format or
+            probabilities, or its result is not one number.
     """
+    are_shares = label_format in ("soft", "fractions")
+    are_shares = are_shares or not np.isin(labels, (0, 1)).all()
     outputs = np.full((len(labels), units), 1 / max(units, 2), np.float32)
     is_column = labels.ndim == 1 or labels.shape[1:] == (1,)
     for item in extra:
@@ -212,8 +265,39 @@ def check_metrics(
                 "Integers become rows by `keras.utils.to_categorical(labels, "
                 "num_classes)`."
             ) from err
+        if are_shares and _counts_decisions(metric):
+            raise ValueError(
+                "`metrics` must not count decisions where labels are not 0 or "
+                f"1: any label above 0 counts as 1. Received: {item.name!r}, a "
+                f"{kind}. Use 'mae', 'binary_crossentropy' or "
+                "'categorical_crossentropy', or labels of 0 and 1."
+            )
+        if from_logits and _compares_probabilities(metric):
+            raise ValueError(
+                "`metrics` must not compare logits with thresholds between 0 "
+                f"and 1. Received: {item.name!r}, a {kind}, and a model whose "
+                "outputs are logits. Build it with a sigmoid or a softmax "
+                "(`activation=`), or use `keras.metrics.AUC(from_logits=True)`."
+            )
         if result.ndim:
             raise ValueError(
                 f"{message}whose result has shape {result.shape}, not one "
                 "number. Average it, as `F1Score(average='macro')` does."
             )
+
+
+def _counts_decisions(metric: keras.metrics.Metric) -> bool:
+    """Tells whether a metric of Keras takes labels as yes or no."""
+    kinds = keras.metrics.BinaryAccuracy, keras.metrics.BinaryIoU
+    counts = hasattr(metric, "thresholds") or isinstance(metric, kinds)
+    return counts and _is_of_keras(metric)
+
+
+def _compares_probabilities(metric: keras.metrics.Metric) -> bool:
+    """Tells whether a metric of Keras has a threshold for probabilities."""
+    if not _is_of_keras(metric) or metric.get_config().get("from_logits"):
+        return False
+    alone = getattr(metric, "threshold", None)
+    thresholds = getattr(metric, "thresholds", alone)
+    # Above 0, a logit is yes.
+    return thresholds is not None and bool((np.ravel(thresholds) > 0).any())

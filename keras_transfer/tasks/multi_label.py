@@ -62,6 +62,10 @@ class ColumnWeightedCrossentropy(keras.losses.Loss):
         self.weights = tuple(float(weight) for weight in weights)
         self.from_logits = from_logits
         self.label_smoothing = label_smoothing
+        # A variable, since traced steps read it.
+        self._in_force = keras.Variable(
+            1.0, trainable=False, autocast=False, name="in_force"
+        )
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each example.
@@ -77,7 +81,16 @@ class ColumnWeightedCrossentropy(keras.losses.Loss):
             y_true, y_pred, from_logits=self.from_logits
         )  # [n, outputs]
         weights = keras.ops.convert_to_tensor(self.weights, terms.dtype)
+        weights = keras.ops.where(self._in_force > 0, weights, 1)
         return keras.ops.mean(terms * weights, axis=-1)
+
+    def weigh(self, in_force: bool) -> None:
+        """Puts the weights in force, or sets all of them to 1.
+
+        Args:
+            in_force: Whether the weights count.
+        """
+        self._in_force.assign(float(in_force))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
@@ -117,6 +130,19 @@ def weigh_columns(
         reduction=config["reduction"],
         name=config["name"],
     )
+
+
+def put_in_force(loss: Any, in_force: bool) -> None:
+    """Switches the weights of columns, if a loss has them.
+
+    A validation loss is that of the data: without them.
+
+    Args:
+        loss: The loss that a model was compiled with.
+        in_force: Whether the weights count.
+    """
+    if isinstance(loss, ColumnWeightedCrossentropy):
+        loss.weigh(in_force)
 
 
 class MultiLabel(Task):

@@ -36,7 +36,12 @@ class Regression(Task):
         if outputs.activation == "sigmoid":
             if outputs.is_classifier or compared == "classes":
                 return False
-            return label_format in ("numbers", "fractions")
+            # Fractions are probabilities, as 0 and 1 are: the loss must not
+            # depend on which of them come first.
+            of_numbers = ["numbers"]
+            if compared == "numbers":
+                of_numbers.append("fractions")
+            return label_format in of_numbers
         if label_format == "numbers":
             return True
         exclusive = label_format in ("one-hot", "indices")

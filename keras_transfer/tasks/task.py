@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -13,7 +14,11 @@ import numpy as np
 from keras_transfer.evaluation.evaluation import Evaluation
 from keras_transfer.probes import Probe
 from keras_transfer.structure.outputs import output_activation
-from keras_transfer.tasks.extra_metrics import ExtraMetric, join
+from keras_transfer.tasks.extra_metrics import (
+    ExtraMetric,
+    for_logits,
+    join,
+)
 
 LossLike: TypeAlias = str | keras.losses.Loss | Callable[..., Any]
 
@@ -139,6 +144,20 @@ class Task(abc.ABC):
     def all_metrics(self) -> list[keras.metrics.Metric]:
         """Makes new metrics for one `compile`, those of the user included."""
         return join(self.metrics(), self.extra)
+
+    def with_extra(self, extra: Sequence[ExtraMetric]) -> Self:
+        """Returns the task with metrics of the user.
+
+        Args:
+            extra: The metrics.
+        """
+        if self.from_logits:
+            are_exclusive = self.name == "classification"
+            extra = for_logits(extra, are_exclusive)
+        # A subclass may have an `__init__` of its own.
+        task = copy.copy(self)
+        object.__setattr__(task, "extra", tuple(extra))
+        return task
 
     @property
     def names_classes(self) -> bool:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_transfer.auxiliary.attached_losses import AttachedLosses
+from keras_transfer.tasks.multi_label import put_in_force
 from keras_transfer.training.history import Row
 
 # Steps between checks of the loss: reading it waits for the device.
@@ -23,9 +24,10 @@ class Recorder(keras.callbacks.Callback):
         describe: Function from the number of an epoch and its logs to a row.
         record: Function from a row to whether training continues.
         begin_epoch: Function called with the index of an epoch in its phase.
-        losses: Auxiliary losses, active in training and not in validation: a
-            penalty on weights grows with the number of trainable weights, so
-            that validation losses of two phases would not be comparable.
+        losses: Auxiliary losses, active in training and not in validation, as
+            are weights of columns: a penalty on weights grows with the number
+            of trainable weights, so that validation losses of two phases would
+            not be comparable.
         first_epoch: Number of the first epoch of the phase, as callbacks count
             epochs: over all phases. Defaults to `0`.
     """
@@ -78,6 +80,7 @@ class Recorder(keras.callbacks.Callback):
             logs: Not used. Defaults to `None`.
         """
         self._losses.pause()
+        put_in_force(self.model.loss, False)
 
     def on_test_end(self, logs: Row | None = None) -> None:
         """Called by Keras.
@@ -86,6 +89,7 @@ class Recorder(keras.callbacks.Callback):
             logs: Not used. Defaults to `None`.
         """
         self._losses.resume()
+        put_in_force(self.model.loss, True)
 
     def on_epoch_end(self, epoch: int, logs: Row | None = None) -> None:
         """Called by Keras.

@@ -44,9 +44,11 @@ class LabelCheck:
         import tensorflow as tf
 
         def check(place: np.ndarray, labels: np.ndarray) -> np.int64:
-            self._error = self._find(int(place), labels, name)
-            if self._error is not None:
-                raise self._error
+            error = self._find(int(place), labels, name)
+            if error is not None:
+                # The first one: batches are read ahead of their use.
+                self._error = self._error or error
+                raise error
             return np.int64(place)
 
         def checked(place: tf.Tensor, batch: Any) -> Any:

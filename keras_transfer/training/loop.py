@@ -22,6 +22,7 @@ from keras_transfer.caching.phase_data import (
 from keras_transfer.schedules.callback import ScheduledLearningRate
 from keras_transfer.strategies.phase import Phase
 from keras_transfer.strategies.trainable_sets import TrainableSets, reinitialize
+from keras_transfer.tasks.multi_label import put_in_force
 from keras_transfer.training.callbacks import Recorder
 from keras_transfer.training.compiling import CompiledPhase, Compiler
 from keras_transfer.training.history import Row, ShouldContinue
@@ -213,6 +214,7 @@ class TrainingLoop:
     ) -> list[keras.callbacks.Callback]:
         place, phase, data, compiled = run
         spec, steps = self._spec, self._spec.data.steps
+        first = self._count_epochs_before(place)
         callbacks: list[keras.callbacks.Callback] = []
         if compiled.steps_per_execution == 1 and phase.schedule != "constant":
             callbacks.append(
@@ -229,14 +231,15 @@ class TrainingLoop:
             lambda row: self._record(run, row),
             lambda epoch: self._begin_epoch(place, epoch),
             self._losses,
-            self._count_epochs_before(place),
+            first,
         )
         if not isinstance(data, CachedPhase) or not self._users:
-            return [*callbacks, *self._users.for_phase(None), recorder]
+            users = self._users.for_phase(None, first)
+            return [*callbacks, *users, recorder]
         # User callbacks expect the whole model, not the part above the cut;
         # both hold the same variables.
         whole = ShowWhole(spec.model, spec.task.all_metrics, data.labels[:1])
-        users = self._users.for_phase(spec.model)
+        users = self._users.for_phase(spec.model, first)
         return [*callbacks, whole, *users, recorder]
 
     def _make_user_callbacks(self) -> list[keras.callbacks.Callback]:
@@ -284,7 +287,9 @@ class TrainingLoop:
         if batches is not None:
             self._losses.pause()
             trainer = run.compiled.trainer
+            put_in_force(trainer.loss, False)
             metrics = trainer.evaluate(batches, return_dict=True, verbose=0)
+            put_in_force(trainer.loss, True)
             self._losses.resume()
             logs = {f"val_{name}": value for name, value in metrics.items()}
         return self._describe(run, 0, {**logs, "seconds": round(seconds, 3)})

@@ -63,6 +63,11 @@ class ReplicaTrainer:
         return self.model.optimizer
 
     @property
+    def loss(self) -> keras.losses.Loss | Callable[..., Any]:
+        """The loss that is minimised."""
+        return self._loss
+
+    @property
     def trainable_variables(self) -> list[keras.Variable]:
         """The trainable variables of the model."""
         variables: list[keras.Variable] = self.model.trainable_variables

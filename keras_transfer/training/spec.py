@@ -246,8 +246,15 @@ def read_data(
     if extra:
         labels = _few_labels(data, training_data, units)
         own = [metric.name for metric in task.metrics()]
-        check_metrics(extra, labels, units, own)
-        task = dataclasses.replace(task, extra=extra)
+        task = task.with_extra(extra)
+        check_metrics(
+            task.extra,
+            labels,
+            units,
+            own,
+            label_format=task.label_format,
+            from_logits=task.from_logits,
+        )
     arrays = {
         f"{name} of {type(loss).__name__} {place}": array
         for place, loss in enumerate(losses)
@@ -267,7 +274,9 @@ def _few_labels(
         return np.eye(2, units, dtype=np.float32)
     if "train" in training_data.indexed:
         return training_data.indexed["train"].make_labels()[:2]
-    labels: np.ndarray = next(iter(training_data.plain()))[1].numpy()[:2]
+    with training_data.reading():
+        batch = next(iter(training_data.plain()))
+    labels: np.ndarray = batch[1].numpy()[:2]
     return labels
 
 

@@ -65,7 +65,8 @@ class UserCallbacks:
 
     They see one training: `on_train_begin` before the first epoch,
     `on_train_end` after the last one, so that a log or a curve is one. Those
-    that compare epochs begin anew in each phase, whose loss is another.
+    that compare epochs begin anew in each phase, whose loss is another, and
+    see its epochs counted from 0.
 
     Args:
         callbacks: The callbacks.
@@ -79,15 +80,17 @@ class UserCallbacks:
         return bool(self._shown)
 
     def for_phase(
-        self, whole: keras.Model | None
+        self, whole: keras.Model | None, first_epoch: int
     ) -> Sequence[keras.callbacks.Callback]:
         """Returns the callbacks for the `fit` of a phase.
 
         Args:
             whole: The model to show them, or `None` for the fitted one.
+            first_epoch: Number of the first epoch of the phase in the run.
         """
         for shown in self._shown:
             shown.whole = whole
+            shown.first_epoch = first_epoch
         return self._shown
 
     def finish(self) -> None:
@@ -105,6 +108,7 @@ class _Shown(keras.callbacks.Callback):
     def __init__(self, callback: keras.callbacks.Callback) -> None:
         super().__init__()
         self.whole: keras.Model | None = None
+        self.first_epoch = 0
         self._callback = callback
         self._restarts = isinstance(callback, _RESTARTED)
         self._began = False
@@ -115,6 +119,9 @@ class _Shown(keras.callbacks.Callback):
                 setattr(self, name, getattr(callback, name))
         for name in _HOOKS:
             setattr(self, name, self._forwarding(getattr(callback, name)))
+        if self._restarts:
+            for name in ("on_epoch_begin", "on_epoch_end"):
+                setattr(self, name, self._counting_anew(getattr(self, name)))
         self.on_train_begin = self._begin_once(callback.on_train_begin)
         self.on_train_end = self._end_once(callback.on_train_end)
 
@@ -123,6 +130,12 @@ class _Shown(keras.callbacks.Callback):
             hook(*arguments, **named)
             if self.whole is not None and self.whole.stop_training:
                 self.model.stop_training = True
+
+        return call
+
+    def _counting_anew(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        def call(epoch: int, logs: Any = None) -> None:
+            hook(epoch - self.first_epoch, logs)
 
         return call
 

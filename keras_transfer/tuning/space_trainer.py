@@ -324,7 +324,7 @@ class SpaceTrainer(TrialTrainer):
             loss=self._settings.losses.loss,
             label_smoothing=float(choice.values["label_smoothing"]),
         )
-        return dataclasses.replace(task, extra=self._settings.losses.metrics)
+        return task.with_extra(self._settings.losses.metrics)
 
     def _build(self, choice: Choice) -> keras.Model:
         """Makes the model of a choice, always with the same weights."""

@@ -85,10 +85,10 @@ def test_formats_of_labels(labels, expected):
         ("linear", 3, "", CLASSES, None, CLASS),
         ("linear", 3, "", ROWS, "mse", CLASS),
         ("sigmoid", 1, "", ANSWERS, None, MULTI),
-        ("sigmoid", 1, "", SHARES, None, NUMBER),
+        ("sigmoid", 1, "", SHARES, None, MULTI),
         ("sigmoid", 1, "", SHARES, "mse", NUMBER),
         ("sigmoid", 1, "", SHARES, "binary_crossentropy", MULTI),
-        ("sigmoid", 4, "", SHARES.reshape(1, 4) / 2, None, NUMBER),
+        ("sigmoid", 4, "", SHARES.reshape(1, 4) / 2, None, MULTI),
     ],
 )
 def test_kinds(activation, units, builder, labels, loss, expected):

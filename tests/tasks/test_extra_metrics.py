@@ -6,11 +6,14 @@ import pytest
 from training._tiny import make_images
 
 import keras_transfer as ktr
+from keras_transfer.tasks.classification import Classification
 from keras_transfer.tasks.extra_metrics import (
     check_metrics,
     join,
     read_metrics,
 )
+from keras_transfer.tasks.multi_label import MultiLabel
+from keras_transfer.tasks.task import Task
 
 QUIET = {"verbose": 0, "store": False}
 PHASES = (ktr.Phase("head", depth=0, epochs=3, learning_rate=0.1),)
@@ -130,6 +133,145 @@ def test_metrics_that_do_not_fit_the_labels():
     check_metrics(read_metrics(["auc", f1, "acc"]), rows, 3, ["accuracy"])
     with pytest.raises(ValueError, match="not hold 'accuracy' for numbers"):
         check_metrics(read_metrics(["accuracy"]), rows, 3, ["mae"])
+
+
+def test_decisions_about_labels_that_are_shares():
+    soft = np.array([[0.9, 0.1], [0.2, 0.8]], "float32")
+    for metric in (
+        "auc",
+        "true_positives",
+        "binary_accuracy",
+        keras.metrics.Precision(),
+        keras.metrics.SensitivityAtSpecificity(0.5),
+    ):
+        extra = read_metrics([metric])
+        for labels, form in ((soft, "fractions"), (soft, "soft"), (soft, "")):
+            with pytest.raises(ValueError, match="any label above 0 counts"):
+                check_metrics(extra, labels, 2, [], label_format=form)
+        # Rows of 0 and 1 may come first.
+        with pytest.raises(ValueError, match="Use 'mae'"):
+            check_metrics(extra, np.eye(2), 2, [], label_format="soft")
+        check_metrics(extra, np.eye(2), 2, [], label_format="one-hot")
+    # As told.
+    told = ["mae", "binary_crossentropy", "categorical_crossentropy", "acc"]
+    check_metrics(
+        read_metrics(told), soft, 2, ["accuracy"], label_format="soft"
+    )
+
+
+def test_thresholds_of_logits():
+    rows = np.eye(2, dtype="float32")
+    metrics = keras.metrics
+    for metric in (
+        "precision",
+        "binary_accuracy",
+        metrics.AUC(),
+        metrics.F1Score("macro", threshold=0.5),
+    ):
+        with pytest.raises(ValueError, match="compare logits with thresholds"):
+            check_metrics(read_metrics([metric]), rows, 2, [], from_logits=True)
+    told = [
+        metrics.AUC(from_logits=True),
+        metrics.Precision(thresholds=0),
+        metrics.Recall(top_k=1),
+        metrics.F1Score("macro"),
+        metrics.BinaryAccuracy(threshold=0),
+    ]
+    check_metrics(read_metrics(told), rows, 2, [], from_logits=True)
+
+
+def value_of(task, labels, outputs):
+    (metric,) = [m for m in task.all_metrics() if m.name != "accuracy"]
+    metric.update_state(labels, outputs)
+    return float(metric.result())
+
+
+def test_a_name_takes_the_logits_of_the_task():
+    logits = np.array([[-3.0, 4.0], [-2.0, -1.0], [-5.0, 2.0]], "float32")
+    several = np.array([[0, 1], [1, 0], [0, 1]], "float32")
+    given = MultiLabel(None, from_logits=True, label_format="multi-hot")
+    plain = MultiLabel(None, label_format="multi-hot")
+    for name in ("auc", "binary_crossentropy"):
+        extra = read_metrics([name])
+        task = given.with_extra(extra)
+        check_metrics(task.extra, several, 2, ["accuracy"], from_logits=True)
+        found = value_of(task, several, logits)
+        shares = 1 / (1 + np.exp(-logits))
+        expected = value_of(plain.with_extra(extra), several, shares)
+        assert found == pytest.approx(expected, rel=1e-4)
+    # A sigmoid of the logits of a softmax would be no probability.
+    classes = Classification(None, from_logits=True, label_format="one-hot")
+    task = classes.with_extra(read_metrics(["auc"]))
+    with pytest.raises(ValueError, match="or a softmax"):
+        check_metrics(task.extra, several, 2, [], from_logits=True)
+    task = classes.with_extra(read_metrics(["categorical_crossentropy"]))
+    found = value_of(task, several[:1], logits[:1])
+    assert found == pytest.approx(np.log1p(np.exp(-7)), abs=1e-4)
+
+
+def test_fine_tune_on_logits(data, backbone):
+    model = ktr.build_classifier(backbone, data=data, activation="linear")
+    with pytest.raises(ValueError, match=r"AUC\(from_logits=True\)"):
+        ktr.fine_tune(model, data, metrics=["auc"], **QUIET)
+    run = ktr.fine_tune(
+        model,
+        data,
+        strategy=PHASES,
+        metrics=[keras.metrics.AUC(from_logits=True, name="auc")],
+        **QUIET,
+    )
+    assert len(run.history["val_auc"]) == 3
+
+
+def test_functions_of_one_name():
+    functions = [
+        lambda labels, outputs: keras.ops.max(outputs, axis=-1),
+        lambda labels, outputs, least=0: (
+            keras.ops.min(outputs, axis=-1) + least
+        ),
+    ]
+    with pytest.raises(ValueError, match=r"MeanMetricWrapper\(function, name"):
+        read_metrics(functions)
+    # As told.
+    wrapper = keras.metrics.MeanMetricWrapper
+    extra = read_metrics(
+        [
+            wrapper(functions[0], name="largest"),
+            wrapper(functions[1], name="smallest", least=1),
+        ]
+    )
+    rows = np.eye(2, 3, dtype="float32")
+    check_metrics(extra, rows, 3, [])
+    made = [item.make() for item in extra]
+    assert [metric.name for metric in made] == ["largest", "smallest"]
+    for metric, expected in zip(made, (1, 1), strict=True):
+        metric.update_state(rows, rows)
+        assert float(metric.result()) == expected
+
+
+class Ranks(Task):
+    """A task with an `__init__` of its own."""
+
+    def __init__(self, scale):
+        super().__init__(loss=keras.losses.MeanSquaredError())
+        object.__setattr__(self, "scale", scale)
+
+    def metrics(self):
+        return [keras.metrics.MeanAbsoluteError(name="mae")]
+
+
+def test_a_task_with_its_own_init(backbone):
+    images, classes = make_images(12)
+    run = ktr.fine_tune(
+        ktr.build_regressor(backbone),
+        (images, classes.astype("float32")),
+        task=Ranks(3),
+        strategy=PHASES,
+        metrics=["mse"],
+        **QUIET,
+    )
+    assert {"mae", "mse"} <= set(run.history)
+    assert Ranks(3).with_extra(read_metrics(["mse"])).scale == 3
 
 
 def test_fine_tune_by_a_metric_of_the_users(data, backbone):

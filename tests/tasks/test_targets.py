@@ -106,11 +106,17 @@ def test_an_own_model_that_ends_in_a_sigmoid():
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]
     )
-    run = ktr.fine_tune(
-        model, batches(x, y), depth="all", learning_rate=0.5, epochs=9, **QUIET
-    )
+    settings = {"depth": "all", "learning_rate": 0.5, **QUIET}
+    run = ktr.fine_tune(model, batches(x, y), loss="mse", epochs=9, **settings)
     assert "mae" in run.history
     assert run.evaluate((x, y))["r2"] > 0.5
+    # The loss does not depend on the first batch.
+    y[:10] = y[:10] > 0.5
+    for order in (slice(None), slice(None, None, -1)):
+        data = batches(x[order], y[order])
+        run = ktr.fine_tune(model, data, epochs=1, **settings)
+        assert type(model.loss) is keras.losses.BinaryCrossentropy
+        assert "accuracy" in run.history
 
 
 @pytest.mark.parametrize("loss", ["mae", "mse", keras.losses.Huber()])
@@ -242,6 +248,38 @@ def test_columns_are_weighed(backbone, door):
     assert losses[2][0] > 10 * losses[0][0]
 
 
+@pytest.mark.parametrize("door", ["arrays", "cached", "devices"])
+def test_a_validation_loss_is_not_weighed(backbone, door):
+    keras.utils.set_random_seed(0)
+    model = ktr.build_classifier(backbone, 3, activation="sigmoid")
+    options = {"cached": {"store": "memory"}}
+    if door == "devices":
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        options["devices"] = {"devices": strategy}
+    # The epoch of the exact probe, and one of steps.
+    phase = ktr.Phase("a", depth=0, epochs=1, exact_probe=True)
+    measured = []
+
+    class Measure(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if door == "arrays":
+                self.model.evaluate(IMAGES[:7], SEVERAL[:7], verbose=0)
+                measured.append(epoch)
+
+    run = ktr.fine_tune(
+        model,
+        {"train": (IMAGES, SEVERAL), "validation": (OTHERS, SEVERAL)},
+        strategy=[phase],
+        class_weight={0: 30.0, 2: 0.0},
+        callbacks=[Measure()] if door == "arrays" else (),
+        **{**QUIET, **options.get(door, {})},
+    )
+    assert bool(measured) == (door == "arrays")
+    found = run.evaluate((OTHERS, SEVERAL))["loss"]
+    assert found == pytest.approx(run.history["val_loss"][run.best], rel=1e-3)
+    assert len(run.history["val_loss"]) == 2
+
+
 def test_weights_of_examples_and_classes_are_multiplied(backbone):
     weights = np.random.default_rng(0).uniform(0.5, 2, 30).astype("float32")
     factors = np.array([1.0, 3.0, 0.5], "float32")
@@ -324,6 +362,18 @@ def test_labels_of_a_later_batch(backbone, strategy, labels, activation, told):
             batches(IMAGES, labels),
             strategy=strategy,
             epochs=1,
+            **QUIET,
+        )
+
+
+def test_labels_of_the_first_batch_with_a_metric(backbone):
+    # Rows of 0 and 1 tell a metric nothing; the third class has no output.
+    labels = np.where(np.arange(30) == 3, -1, CLASSES)
+    with pytest.raises(ValueError, match="row 3 of batch 1 of train"):
+        ktr.fine_tune(
+            ktr.build_classifier(backbone, 3),
+            batches(IMAGES, labels),
+            metrics=["sparse_top_k_categorical_accuracy"],
             **QUIET,
         )
 

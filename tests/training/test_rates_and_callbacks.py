@@ -185,6 +185,39 @@ def test_schedules_that_cannot_be_called(arguments, match):
         ktr.Phase(**arguments)
 
 
+class Undescribed(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.125
+
+
+class Described(Undescribed):
+    def get_config(self):
+        return {}
+
+
+def test_a_schedule_without_a_configuration(data):
+    for use in (
+        lambda schedule: ktr.Phase(depth=0, schedule=schedule),
+        lambda schedule: ktr.SearchSpace(
+            optimizer=keras.optimizers.SGD(schedule)
+        ),
+    ):
+        with pytest.raises(TypeError, match="Undescribed without `get_config`"):
+            use(Undescribed())
+    with pytest.raises(TypeError, match="`optimizer` must have a schedule"):
+        ktr.fine_tune(
+            make_model(), data, optimizer=keras.optimizers.SGD(Undescribed())
+        )
+    # As told.
+    run = ktr.fine_tune(
+        make_model(),
+        data,
+        strategy=[ktr.Phase(depth=0, schedule=Described())],
+        **QUIET,
+    )
+    assert run.history["learning_rate"] == [0.125]
+
+
 def test_phase_reads_the_rate_of_a_schedule():
     assert ktr.Phase(schedule=Cosine(0.125, 10)).learning_rate == 0.125
     phase = ktr.Phase(schedule=Cosine(0.125, 10), learning_rate=0.125)
@@ -343,6 +376,21 @@ def test_early_stopping_counts_anew_in_each_phase(data):
         make_model(), data, strategy=phases, callbacks=[stop], **QUIET
     )
     assert run.history["phase"] == [0, 0, 0, 1, 1, 1]
+
+
+def test_epochs_that_callbacks_wait_for_are_those_of_the_phase(data):
+    phases = [
+        ktr.Phase("a", depth=0, epochs=4, schedule="constant"),
+        ktr.Phase("b", depth=1, epochs=4, schedule="constant"),
+    ]
+    stop = keras.callbacks.EarlyStopping(
+        "val_loss", patience=1, min_delta=100.0, start_from_epoch=2
+    )
+    run = ktr.fine_tune(
+        make_model(), data, strategy=phases, callbacks=[stop], **QUIET
+    )
+    counts = [run.history["phase"].count(place) for place in (0, 1)]
+    assert counts[0] == counts[1] == 4
 
 
 def test_epochs_go_on_where_a_run_resumes(data, tmp_path):
