@@ -23,7 +23,7 @@ def write_noise(folder: str | Path) -> str:
 def write_network(folder: str | Path) -> str:
     """Writes a classifier of four blocks, which serves as a backbone."""
     names = [f"block_{number}_conv" for number in (1, 2, 3, 4)]
-    blocks = [keras.layers.Conv2D(4, 3, 2, name=name) for name in names]
+    blocks = [keras.layers.Conv2D(4, 3, 2, "same", name=n) for n in names]
     network = keras.Sequential([keras.Input((32, 32, 3)), *blocks])
     backbone = ktr.load_backbone(network, pixel_range="[0, 1]")
     path = Path(folder) / "network.keras"
