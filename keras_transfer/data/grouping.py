@@ -6,7 +6,12 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
-from keras_transfer.data.labels import as_cells, is_missing, label_name
+from keras_transfer.data.labels import (
+    as_cells,
+    is_missing,
+    label_name,
+    refuse_gaps,
+)
 
 GroupsLike = str | Callable[[str], Any] | Sequence[Any] | None
 
@@ -62,6 +67,28 @@ def group_keys(
         "" if is_missing(cell) else label_name(cell, (str(cell).strip(),))
         for cell in cells
     ]
+
+
+def complete_groups(groups: GroupsLike, ids: Sequence[str]) -> list[str] | None:
+    """Returns the group of each example, where nothing can be left out.
+
+    Args:
+        groups: Function from an id to a group, one group for each example, or
+            `None`.
+        ids: The ids of the examples.
+
+    Returns:
+        A list of names, or `None` without groups.
+
+    Raises:
+        ValueError: If there is another number of groups than examples, or an
+            example has none.
+        TypeError: If `groups` is of another type.
+    """
+    keys = group_keys(groups, ids, ())
+    if keys is not None:
+        refuse_gaps("groups", [key or None for key in keys], "groups")
+    return keys
 
 
 def join_groups(

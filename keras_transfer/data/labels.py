@@ -174,13 +174,14 @@ def refuse_gaps(argument: str, values: Any, kind: str) -> None:
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     """Sorts names of classes: as numbers if all of them are, else as text."""
     names = sorted(names)
-    numbers = [_number(name) for name in names]
+    numbers = [number_in(name) for name in names]
     if any(number is None for number in numbers):
         return tuple(names)
     return tuple(sorted(names, key=lambda name: (float(name), name)))
 
 
-def _number(name: str) -> float | None:
+def number_in(name: str) -> float | None:
+    """Returns the finite number that a name is, or `None`."""
     try:
         number = float(name)
     except ValueError:
@@ -236,7 +237,7 @@ def check_classes_recur(
     hardly = total >= _SEVERAL and len(counts) > total / 2
     decimals = len(counts) > _SEVERAL and any(
         number is not None and not number.is_integer()
-        for number in map(_number, counts)
+        for number in map(number_in, counts)
     )
     if not (all_differ or hardly or decimals):
         return

@@ -194,13 +194,14 @@ def _check_not_splits(
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the names of the folders and of the files inside, sorted."""
     try:
-        names = sorted(os.listdir(folder))
+        # The entries know what they are: no file is looked up for it.
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries)
     except OSError as err:
         raise ValueError(
             "`source` must be a folder that can be read. Received: "
             f"{printable(repr(str(folder)))}: {decoding.reason(err)}."
         ) from err
-    names = [name for name in names if not name.startswith(".")]
-    folders = [name for name in names if (folder / name).is_dir()]
-    files = [name for name in names if name not in set(folders)]
-    return [name for name in folders if name not in JUNK_FOLDERS], files
+    shown = [(name, is_dir) for name, is_dir in found if name[:1] != "."]
+    folders = [x for x, is_dir in shown if is_dir and x not in JUNK_FOLDERS]
+    return folders, [name for name, is_dir in shown if not is_dir]

@@ -17,6 +17,7 @@ from keras_transfer.doctor.diagnosis import Finding, first_names, plural
 from keras_transfer.doctor.expected_pixels import expected_pixels
 from keras_transfer.structure import graph
 from keras_transfer.structure.class_names import find_class_names
+from keras_transfer.structure.model_parts import is_readable
 from keras_transfer.structure.outputs import output_activation
 
 _IMAGES_SAMPLED = 1_000
@@ -296,7 +297,7 @@ def no_validation(context: Context) -> Iterator[Finding]:
 def other_kind(context: Context) -> Iterator[Finding]:
     """Finds texts for a model of images, or images for a model of texts."""
     model = context.model
-    if not graph.is_functional(model) or len(graph.tensors_in(model)) != 1:
+    if not is_readable(model):
         return
     source = context.train.source
     rows = context.train.inputs

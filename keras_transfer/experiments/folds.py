@@ -11,9 +11,8 @@ import numpy as np
 
 from keras_transfer.data import LabelledData, scanning, splitting
 from keras_transfer.data.adapters.opening import open_data
-from keras_transfer.data.grouping import group_keys, join_groups
+from keras_transfer.data.grouping import complete_groups, join_groups
 from keras_transfer.data.images.pixels import digest_image
-from keras_transfer.data.labels import refuse_gaps
 
 # --- The examples ---
 
@@ -165,8 +164,7 @@ def with_groups(pool: Pool, groups: Any, data: Any) -> Pool:
             "`load_texts`, which have groups of their own if they were loaded "
             "with them. Received: both. Pass `groups` to these."
         )
-    keys = group_keys(groups, pool.ids, ()) or []
-    refuse_gaps("groups", [key or None for key in keys], "groups")
+    keys = complete_groups(groups, pool.ids)
     digest = hashlib.sha256(f"{pool.digest} {keys}".encode()).hexdigest()
     return dataclasses.replace(
         pool, digest=digest, together=_together(pool.groups, keys)

@@ -16,6 +16,7 @@ from keras_transfer._utils.checks import (
     is_integer,
     refuse,
 )
+from keras_transfer.data.grouping import complete_groups
 from keras_transfer.features.features import (
     BlockColumns,
     Features,
@@ -23,7 +24,7 @@ from keras_transfer.features.features import (
     unit_norm,
 )
 from keras_transfer.features.fitted_probe import FittedProbe
-from keras_transfer.features.probe_folds import check_groups, make_folds
+from keras_transfer.features.probe_folds import make_folds
 from keras_transfer.probes.linear import check_finite
 
 _KINDS = {
@@ -363,7 +364,7 @@ def _gather_rows(
     x = train.all_views.reshape(-1, train.shape[0])
     y = _targets(train, target)
     num_train = len(x)
-    keys = check_groups(groups, len(y))
+    keys = complete_groups(groups, tuple(map(str, range(len(y)))))
     splits: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
     if validation is not None:
         # Repeated, so that each counts as much as a training example.

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-
-from keras_transfer.data.grouping import group_keys
-from keras_transfer.data.labels import refuse_gaps
-
-
-def check_groups(groups: Any, count: int) -> list[str] | None:
-    """Returns one group for each of `count` examples, or `None`."""
-    keys = group_keys(groups, tuple(map(str, range(count))), ())
-    if keys is not None:
-        refuse_gaps("groups", [key or None for key in keys], "groups")
-    return keys
 
 
 def make_folds(

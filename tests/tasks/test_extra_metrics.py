@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from training._tiny import make_images
+from training._tiny import make_data, make_images
 
 import keras_transfer as ktr
 from keras_transfer.tasks.classification import Classification
@@ -51,13 +51,7 @@ def largest(labels, outputs):
 
 @pytest.fixture(scope="module")
 def data():
-    parts = {
-        name: make_images(count, seed)
-        for seed, (name, count) in enumerate(
-            {"train": 24, "validation": 12, "test": 6}.items()
-        )
-    }
-    return ktr.load_images(parts)
+    return make_data(24, 12, 6)
 
 
 def make_backbone():

@@ -20,13 +20,12 @@ def make_images(count, seed=0):
     return images, labels
 
 
-def make_data():
-    """Images of three splits."""
+def make_data(train=48, validation=18, test=18):
+    """Images of three splits, of these sizes."""
+    counts = {"train": train, "validation": validation, "test": test}
     parts = {
         name: make_images(count, seed)
-        for seed, (name, count) in enumerate(
-            {"train": 48, "validation": 18, "test": 18}.items()
-        )
+        for seed, (name, count) in enumerate(counts.items())
     }
     return ktr.load_images(parts)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_transfer._utils.checks import did_you_mean
-from keras_transfer.data.labels import label_name
+from keras_transfer.data.labels import label_name, number_in
 from keras_transfer.data.tables.table import Table, folded
 
 Column = str | int | None
@@ -194,7 +194,7 @@ def check_no_header(
     odd = (
         min(counts.values()) > 1,
         any(cell in known for cell in folded(first)),
-        not _is_number(name) and all(map(_is_number, counts)),
+        number_in(name) is None and None not in map(number_in, counts),
         first[text].isidentifier() and 2 * spaced > len(rows) > 1,
     )
     if any(odd):
@@ -203,14 +203,6 @@ def check_no_header(
             f"has unknown names. Received: {table.name!r}, which begins with "
             f"{', '.join(first)}. If that is an example, pass header=False."
         )
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
 
 
 def drop_misfits(
