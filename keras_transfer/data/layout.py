@@ -98,10 +98,10 @@ def _check_no_further_split(
 ) -> None:
     """Raises if a folder beside the splits has the same class folders."""
     folder, _ = _unwrap(root / train, is_example, "")
-    classes = set(list_folder(folder)[0])
+    classes = set(_peek(folder)[0])
     for name in others:
         folder, _ = _unwrap(root / name, is_example, "")
-        shared = sorted(classes & set(list_folder(folder)[0]))
+        shared = sorted(classes & set(_peek(folder)[0]))
         if len(shared) > 1:
             raise ValueError(
                 "`source` must name its splits train, validation and test. "
@@ -129,7 +129,7 @@ def _unwrap(
     """
     inner, path = folder, prefix
     while True:
-        folders, files = list_folder(inner)
+        folders, files = _peek(inner)
         if any(map(is_example, files)):
             return folder, prefix
         if len(folders) != 1 or (to_split and split_of(folders[0])):
@@ -147,9 +147,9 @@ def _holds(folder: Path, is_example: IsExample) -> bool:
 
 def _unlabelled(folder: Path, is_example: IsExample) -> int:
     """Returns the number of examples in a folder without class folders."""
-    folders, files = list_folder(folder)
+    folders, files = _peek(folder)
     if len(folders) == 1 and not any(map(is_example, files)):
-        inner, stray = list_folder(folder / folders[0])
+        inner, stray = _peek(folder / folders[0])
         # test/test/*.jpg, or test/images/*.jpg without other classes.
         if not inner and folders[0].lower() in (folder.name.lower(), "images"):
             folders, files = inner, stray
@@ -163,7 +163,7 @@ def _check_not_splits(
     inside = {}
     for name in folders:
         folder, _ = _unwrap(root / name, is_example, "")
-        classes, files = list_folder(folder)
+        classes, files = _peek(folder)
         if not any(map(is_example, files)):
             inside[name] = set(classes)
     counts = Counter(name for classes in inside.values() for name in classes)
@@ -189,6 +189,17 @@ def _check_not_splits(
         f"test/ with the same ones. Received: source={str(root)!r}, where "
         f"{alike[:3]} all hold folders {sorted(shared)[:3]}. {fix}"
     )
+
+
+def _peek(folder: Path) -> tuple[list[str], list[str]]:
+    """Lists a folder to find the layout: one that cannot be read is empty.
+
+    Whoever reads its examples reports it.
+    """
+    try:
+        return list_folder(folder)
+    except ValueError:
+        return [], []
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:

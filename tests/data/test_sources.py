@@ -235,6 +235,8 @@ def test_unreadable_class_folder(make_folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with raises("b/: permission denied"):
         load_images(root)
+    with raises("permission denied"):
+        load_images(root / "b")
 
 
 def test_wrong_folders(make_folder, tmp_path):

@@ -1,5 +1,7 @@
 """`load_texts`: sources, splits, what is reported, errors."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,26 @@ def test_class_folders(tmp_path):
     assert data.test.ids[0] == "test/neg/0.txt"
     flat = load_texts(tmp_path / "train", split=ALL)
     assert len(flat.train) == 12
+
+
+def test_an_unreadable_class_folder(tmp_path, monkeypatch):
+    for name in ("bad", "fine", "good"):
+        for i in range(2):
+            path = tmp_path / "texts" / name / f"{i}.txt"
+            write(path, [f"{name} {i}"])
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("/fine"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ValueError, match="fine/: permission denied"):
+        load_texts(tmp_path / "texts")
+    data = load_texts(tmp_path / "texts", on_error="skip", split=ALL)
+    assert data.class_names == ("bad", "good")
+    assert data.report.skipped == (("fine/", "permission denied"),)
 
 
 def test_arrays_and_dicts():

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_transfer.data import tfds
 from keras_transfer.data.datasets import Rows, parts_of_pair, read_rows
+from keras_transfer.data.images import decoding
 from keras_transfer.data.labels import (
     FoundNames,
     as_cells,
@@ -322,7 +323,17 @@ def _is_text_file(name: str) -> bool:
 def _read_class_folders(
     records: TextRecords, root: Path, class_root: ClassRoot, how: Reading
 ) -> None:
-    for path in sorted(class_root.folder.rglob("*")):
+
+    def note(err: OSError) -> None:
+        name = Path(err.filename).relative_to(root).as_posix()
+        records.unusable.append((f"{name}/", decoding.reason(err)))
+
+    paths = [
+        Path(folder, name)
+        for folder, _, names in os.walk(class_root.folder, onerror=note)
+        for name in names
+    ]
+    for path in sorted(paths):
         parts = path.relative_to(class_root.folder).parts
         text_id = path.relative_to(root).as_posix()
         if not path.is_file():
